@@ -1,0 +1,12 @@
+"""Where things lie. The kit is used from its clone, so the folders are found from this file."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("GEN_AFFECT_DATA", ROOT / "data"))
+CHECKPOINTS = DATA / "checkpoints"
+REFERENCE = DATA / "reference"
+NOTEBOOKS = ROOT / "notebooks"
+OUTPUTS = Path(os.environ.get("GEN_AFFECT_OUTPUTS", ROOT / "outputs"))
+CACHE = Path(os.environ.get("GEN_AFFECT_CACHE", ROOT / ".cache"))
