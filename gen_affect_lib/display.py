@@ -1,0 +1,203 @@
+"""The one way in which a notebook shows a picture.
+
+Every picture carries an `alt`: the words that a screen reader says in its place. `show` refuses to go without them,
+and it closes what it has shown, so that no figure appears twice and none stays in memory.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .errors import UserError
+
+SHORTEST_ALT = 20  # characters: shorter than this nothing is described, only named
+_DPI = 110
+
+
+def show(picture, alt: str, *, width: int | None = None) -> None:
+    """Show one picture under the cell.
+
+    picture: a matplotlib Figure, a PIL image, an array or tensor that `to_image` understands, or anything that draws
+        itself as PNG (an `Avatar`).
+    alt: one or two sentences saying what is to be seen, for readers who do not see it. UserError when it is missing.
+    width: the width on the page in pixels; None shows the picture as it is.
+
+    Outside a notebook nothing can be shown, and the words are printed instead.
+    """
+    alt = " ".join(alt.split()) if isinstance(alt, str) else ""
+    if len(alt) < SHORTEST_ALT:
+        raise UserError(f"alt is {alt!r}: say in at least {SHORTEST_ALT} characters what is to be seen in the picture")
+    png = to_png(picture)
+    details = {"alt": alt}
+    if width is not None:
+        details["width"] = int(width)
+
+    from IPython.core.interactiveshell import InteractiveShell
+    if not InteractiveShell.initialized():
+        print(f"[picture: {alt}]")
+        return
+    from IPython.display import display
+    data = {"image/png": base64.b64encode(png).decode("ascii"), "text/plain": f"[picture: {alt}]"}
+    display(data, raw=True, metadata={"image/png": details})
+
+
+def to_png(picture) -> bytes:
+    """PNG bytes of anything that `show` takes. A matplotlib figure is closed afterwards."""
+    buffer = io.BytesIO()
+    if hasattr(picture, "savefig"):
+        # Without the Software entry the same figure gives the same bytes under another matplotlib.
+        picture.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
+        from matplotlib import pyplot
+        pyplot.close(picture)
+    else:
+        to_image(picture).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def to_image(picture) -> Image.Image:
+    """An RGB PIL image from whatever the kit calls a picture.
+
+    Takes a PIL image; a uint8 array (H, W), (H, W, 1) or (H, W, 3); a float array or tensor (C, H, W) in [-1, 1] with
+    C 1 or 3, as the models work with them; or anything with `_repr_png_`. Raises UserError for all else.
+    """
+    if isinstance(picture, Image.Image):
+        return picture.convert("RGB")
+    if hasattr(picture, "_repr_png_"):
+        return Image.open(io.BytesIO(picture._repr_png_())).convert("RGB")
+    if hasattr(picture, "detach"):
+        picture = picture.detach().cpu().numpy() if picture.dtype.itemsize >= 4 or not picture.is_floating_point() \
+            else picture.detach().float().cpu().numpy()  # NumPy has no bfloat16
+    if not isinstance(picture, np.ndarray):
+        raise UserError(f"a {type(picture).__name__} is no picture: pass a PIL image, a uint8 array (H, W, 3), "
+                        "a float array (3, H, W) in [-1, 1], or a matplotlib figure")
+    if np.issubdtype(picture.dtype, np.floating) and picture.ndim == 3 and picture.shape[0] in (1, 3):
+        picture = np.clip(picture.transpose(1, 2, 0) * 127.5 + 127.5, 0, 255).round().astype(np.uint8)  # (H, W, C)
+    elif picture.dtype != np.uint8:
+        raise UserError(f"an array of {picture.dtype} with shape {picture.shape} is no picture: pass uint8 (H, W, 3) "
+                        "or float (3, H, W) in [-1, 1]")
+    if picture.ndim == 3 and picture.shape[2] == 1:
+        picture = picture[:, :, 0]  # (H, W)
+    if picture.ndim != 2 and not (picture.ndim == 3 and picture.shape[2] == 3):
+        raise UserError(f"an array of shape {picture.shape} is no picture: pass (H, W, 3), one picture at a time")
+    return Image.fromarray(picture).convert("RGB")
+
+
+def grid(images: Sequence, titles: Sequence[str] | None = None, *, rows: int | None = None, columns: int | None = None,
+         row_titles: Sequence[str] | None = None, tile: int | None = None, heading: str | None = None,
+         pixels: bool = False) -> Image.Image:
+    """A labelled sheet of pictures, filled row by row.
+
+    images: pictures as `to_image` takes them; None leaves a place empty.
+    titles: one a picture, below it; or one a column, above the sheet, when there are as many titles as columns and
+        more than one row.
+    rows, columns: the one that is missing follows from the other; with neither, a sheet about twice as wide as high.
+    row_titles: one a row, to its left.
+    tile: the side of a picture's place in pixels; None takes the largest picture's own, but at least 96.
+    heading: one line above all.
+    pixels: True enlarges without smoothing, so that single pixels can be counted.
+    """
+    pictures = [None if image is None else to_image(image) for image in images]
+    if not any(pictures):
+        raise UserError("grid got no pictures: pass at least one")
+    rows, columns = _layout(len(pictures), rows, columns)
+    if titles is not None and len(titles) not in (len(pictures), columns):
+        raise UserError(f"grid got {len(titles)} titles for {len(pictures)} pictures in {columns} columns: "
+                        "pass one a picture or one a column")
+    if row_titles is not None and len(row_titles) != rows:
+        raise UserError(f"grid got {len(row_titles)} row titles for {rows} rows: pass one a row")
+    tile = tile or max(96, max(max(p.size) for p in pictures if p))
+    gap = max(4, tile // 24)
+    size = max(11, min(18, tile // 8))  # of the letters
+    line = round(size * 1.25)
+
+    titles = [str(title) for title in titles] if titles is not None else []
+    per_column = bool(titles) and rows > 1 and len(titles) == columns
+    labels = [_wrap(title, tile, size) for title in titles]
+    label_height = max((len(lines) for lines in labels), default=0) * line + (gap if labels else 0)
+    above = label_height if per_column else 0
+    below = 0 if per_column else label_height
+    left = max((_width(text, size) for text in row_titles), default=0) + gap * 2 if row_titles is not None else 0
+    top = line + gap * 2 if heading else 0
+
+    width = left + columns * (tile + gap) + gap
+    if heading:
+        width = max(width, _width(heading, size + 2) + 2 * gap)
+    sheet = Image.new("RGB", (width, top + above + rows * (tile + below + gap) + gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    if heading:
+        draw.text((gap, gap), heading, font=_font(size + 2), fill="#222222")
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        x = left + gap + column * (tile + gap)
+        y = top + above + gap + row * (tile + below + gap)
+        if picture is not None:
+            picture = _fit(picture, tile, pixels)
+            sheet.paste(picture, (x + (tile - picture.width) // 2, y + (tile - picture.height) // 2))
+        lines = labels[index] if labels and not per_column else []
+        for i, text in enumerate(lines):
+            draw.text((x + tile / 2, y + tile + gap / 2 + i * line), text, font=_font(size), fill="#222222", anchor="ma")
+    for column, lines in enumerate(labels if per_column else []):
+        x = left + gap + column * (tile + gap) + tile / 2
+        for i, text in enumerate(reversed(lines)):
+            draw.text((x, top + above - i * line), text, font=_font(size), fill="#222222", anchor="md")
+    for row, text in enumerate(row_titles or []):
+        y = top + above + gap + row * (tile + below + gap) + tile / 2
+        draw.text((left - gap, y), text, font=_font(size), fill="#222222", anchor="rm")
+    return sheet
+
+
+def _layout(count: int, rows: int | None, columns: int | None) -> tuple[int, int]:
+    if rows is None and columns is None:
+        columns = min(count, max(1, round(math.sqrt(2 * count))))
+    if columns is None:
+        columns = math.ceil(count / rows)
+    if rows is None:
+        rows = math.ceil(count / columns)
+    if rows * columns < count:
+        raise UserError(f"{rows} rows × {columns} columns hold {rows * columns} pictures, not {count}: "
+                        "leave out rows or columns")
+    return rows, columns
+
+
+def _fit(picture: Image.Image, tile: int, pixels: bool) -> Image.Image:
+    scale = tile / max(picture.size)
+    if scale == 1:
+        return picture
+    if pixels and scale > 1:
+        scale = max(1, int(scale))  # whole factors only: every pixel the same size
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.NEAREST if pixels else Image.Resampling.LANCZOS)
+
+
+def _font(size: int):
+    return ImageFont.load_default(size)
+
+
+def _width(text: str, size: int) -> int:
+    return math.ceil(_font(size).getlength(str(text)))
+
+
+def _wrap(text: str, width: int, size: int) -> list[str]:
+    """Lines of at most `width` pixels; a single word that is too long is cut with an ellipsis."""
+    lines = []
+    for paragraph in text.split("\n"):
+        current = ""
+        for word in paragraph.split():
+            joined = f"{current} {word}".strip()
+            if current and _width(joined, size) > width:
+                lines.append(current)
+                current = word
+            else:
+                current = joined
+        lines.append(current)
+    return [_shorten(text, width, size) for text in lines]
+
+
+def _shorten(text: str, width: int, size: int) -> str:
+    while len(text) > 1 and _width(text, size) > width:
+        text = text[:-2] + "…"
+    return text
