@@ -1,0 +1,206 @@
+"""The 135 emotion words: where each stands in the tree, what its face does, and how pleasant and awake it is.
+
+The tree (6 families, 25 groups, 135 words) is that of Shaver, Schwartz, Kirson & O'Connor 1987, made by sorting cards.
+It is one model of how English speakers group words and has been criticised (Alvarado 1998): no law of nature.
+
+The faces are FACS action units (Ekman & Friesen). `provenance` says how far to trust a row of `data/emotions.csv`:
+    prototype  a published table names this very emotion (Du, Tao & Martinez 2014; others as cited after Keltner 2019
+               and Cordaro 2018). The table says *which* units move; how far they move is ours.
+    derived    from the prototype of a neighbour, by the rule that `note` states.
+    authored   ours, for teaching.
+Valence and arousal are authored, coarse values; `load_vad` reads measured ones from a copy that you own.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from gen_affect_lib.errors import UserError
+from gen_affect_lib.paths import DATA
+
+UNIT_COLUMNS = tuple(f"au{unit}" for unit in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 24, 25, 26, 43))
+POSE_COLUMNS = ("gaze_x", "gaze_y", "head_yaw", "head_pitch")
+EXPRESSION_COLUMNS = UNIT_COLUMNS + POSE_COLUMNS  # the order of Expression.NAMES
+PROVENANCES = ("prototype", "derived", "authored")
+
+# Column → lowest and highest value.
+RANGES = dict.fromkeys(UNIT_COLUMNS, (0.0, 1.0)) | dict.fromkeys((*POSE_COLUMNS, "valence", "arousal"), (-1.0, 1.0))
+COLUMNS = ("word", "family", "group", *EXPRESSION_COLUMNS, "valence", "arousal", "provenance", "note")
+
+# Pairs of words that are meant to look alike. Every other pair is held apart by a test.
+SYNONYMS: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Emotion:
+    """One row of the table. `expression_vector` has 21 numbers in the order of `Expression.NAMES`."""
+
+    word: str
+    family: str
+    group: str
+    expression_vector: tuple[float, ...]
+    valence: float  # -1 unpleasant … 1 pleasant
+    arousal: float  # -1 asleep … 1 wide awake
+    provenance: str
+    note: str
+
+
+def read_table(path: Path) -> dict[str, Emotion]:
+    """Read and check a table of emotions, word → Emotion in the order of the file.
+
+    Raises UserError naming the line and the column of the first value that is wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is missing: restore it from the repository, or unset GEN_AFFECT_DATA")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            odd = sorted(set(COLUMNS) ^ set(reader.fieldnames or ())) or ["their order"]
+            raise UserError(f"{path.name} has other columns than expected ({', '.join(odd)}): give {','.join(COLUMNS)}")
+        emotions: dict[str, Emotion] = {}
+        family_of: dict[str, str] = {}
+        for row in reader:
+            where = f"{path.name} line {reader.line_num}"
+            emotion = _parse(row, where)
+            if emotion.word in emotions:
+                raise UserError(f"{where}: {emotion.word!r} stands in the table twice: remove one")
+            if family_of.setdefault(emotion.group, emotion.family) != emotion.family:
+                raise UserError(
+                    f"{where}: group {emotion.group!r} belongs to family {family_of[emotion.group]!r}, not to "
+                    f"{emotion.family!r}: give each group one family"
+                )
+            emotions[emotion.word] = emotion
+    if not emotions:
+        raise UserError(f"{path.name} has no emotions: give one line for each word")
+    return emotions
+
+
+def _parse(row: dict, where: str) -> Emotion:
+    if None in row or None in row.values():
+        raise UserError(f"{where}: give exactly {len(COLUMNS)} values, and quote a note that holds a comma")
+    for column in ("word", "family", "group", "note"):
+        if not row[column].strip():
+            raise UserError(f"{where}: {column} is empty: give some text")
+    if row["provenance"] not in PROVENANCES:
+        raise UserError(f"{where}: provenance is {row['provenance']!r}: give one of {', '.join(PROVENANCES)}")
+    numbers = {}
+    for column, (low, high) in RANGES.items():
+        try:
+            numbers[column] = float(row[column])
+        except ValueError:
+            numbers[column] = math.nan
+        if not low <= numbers[column] <= high:  # false for nan as well
+            raise UserError(f"{where}: {column} is {row[column]!r}: give a number from {low:g} to {high:g}")
+    return Emotion(
+        word=row["word"],
+        family=row["family"],
+        group=row["group"],
+        expression_vector=tuple(numbers[column] for column in EXPRESSION_COLUMNS),
+        valence=numbers["valence"],
+        arousal=numbers["arousal"],
+        provenance=row["provenance"],
+        note=row["note"],
+    )
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[str, Emotion]:
+    return read_table(DATA / "emotions.csv")
+
+
+def table() -> dict[str, Emotion]:
+    """The 135 emotions, word → Emotion, in the order of `data/emotions.csv`."""
+    return dict(_table())
+
+
+def emotion(word: str) -> Emotion:
+    """The emotion of a word. Raises UserError with the nearest words for one that is not among the 135."""
+    if not isinstance(word, str):
+        raise UserError(f"an emotion is a word such as 'glee', not {word!r}")
+    known = _table()
+    key = word.strip().lower()
+    if key in known:
+        return known[key]
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
+    # "happy" and "sad" are no words of the list, but share their beginning with some that are.
+    near += [other for other in known if len(key) >= 3 and other[:3] == key[:3] and other not in near]
+    hint = "did you mean " + ", ".join(near[:4]) + "?" if near else "see gen_affect_lib.avatars.EMOTIONS"
+    raise UserError(f"{word!r} is not one of the {len(known)} emotion words: {hint}")
+
+
+def families() -> dict[str, tuple[str, ...]]:
+    """Family → its groups, both in the order of the table."""
+    tree: dict[str, dict[str, None]] = {}
+    for one in _table().values():
+        tree.setdefault(one.family, {})[one.group] = None
+    return {family: tuple(names) for family, names in tree.items()}
+
+
+def groups() -> dict[str, tuple[str, ...]]:
+    """Group → its words, both in the order of the table."""
+    tree: dict[str, list[str]] = {}
+    for one in _table().values():
+        tree.setdefault(one.group, []).append(one.word)
+    return {group: tuple(words) for group, words in tree.items()}
+
+
+def tree_distance(a: str, b: str) -> int:
+    """How far two words are apart in the tree: 0 the same, 1 same group, 2 same family, 3 neither."""
+    a, b = emotion(a), emotion(b)
+    if a.word == b.word:
+        return 0
+    if a.group == b.group:
+        return 1
+    return 2 if a.family == b.family else 3
+
+
+def load_vad(path: str | Path, low: float = 0.0) -> dict[str, tuple[float, float, float]]:
+    """Valence, arousal and dominance of the 135 words from your own copy of the NRC-VAD lexicon.
+
+    The lexicon's terms forbid passing it on, so the kit holds no copy: get one from its authors (Mohammad 2018).
+    The file has four tab-separated columns: term, valence, arousal, dominance.
+
+    Args:
+        path: your copy.
+        low: the lowest value on the scale of your copy, 0 (first version) or -1 (second); the highest is 1.
+    Returns:
+        word → (valence, arousal, dominance), each rescaled to [-1, 1], for those of the 135 that the file lists.
+    """
+    path = Path(path)
+    if low not in (0, -1):
+        raise UserError(f"low is {low!r}: give 0 for the first version of NRC-VAD, -1 for the second")
+    if not path.is_file():
+        raise UserError(f"{path} is not a file: give the path of your own copy of NRC-VAD")
+    rows = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{path.name} is not a text file: give the tab-separated lexicon") from None
+    for number, line in enumerate(lines, start=1):
+        cells = line.split("\t")
+        if not line.strip() or (number == 1 and cells[-1].strip().lower() == "dominance"):
+            continue
+        try:
+            values = [float(cell) for cell in cells[1:]]
+        except ValueError:
+            values = []
+        if len(values) != 3:
+            raise UserError(f"{path.name} line {number}: give term, valence, arousal and dominance between tabs")
+        if not all(low <= value <= 1 for value in values):
+            raise UserError(f"{path.name} line {number}: {line.strip()!r} leaves {low:g} to 1: try low={-1 - low:g}")
+        rows[cells[0].strip().lower()] = values
+    if low == -1 and rows and min(map(min, rows.values())) >= 0:
+        raise UserError(f"{path.name} has no negative value, so its scale starts at 0: try low=0")
+    found = {word: rows[word] for word in EMOTIONS if word in rows}
+    if not found:
+        raise UserError(f"{path.name} lists none of the {len(EMOTIONS)} words: give the English lexicon")
+    return {word: tuple(2 * (value - low) / (1 - low) - 1 for value in values) for word, values in found.items()}
+
+
+EMOTIONS: tuple[str, ...] = tuple(_table())
