@@ -1,0 +1,400 @@
+"""The training loop: one network learns to turn noise into pictures, another what to say to it about a person.
+
+Read `Trainer.fit` first: it is the whole story. `Trainer.learn` is one step of it.
+
+Every random draw of a step (which pairs, how much noise, what noise, what is left out) is a function of the seed and of
+the step's number, and of nothing else. A run that was killed therefore needs no memory of what it has drawn: it
+loads its last checkpoint and takes the same steps as if nothing had happened.
+
+Letters: B images of a batch, C channels, h and w the sides of the space that the model works in (see `codec.py`).
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from gen_affect_lib.checkpoint import LAST, read_last_checkpoint, remove_checkpoints, write_checkpoint
+from gen_affect_lib.errors import UserError
+from gen_affect_lib.flow import RectifiedFlow, sample_sigma
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How to train. Two runs with equal configs, data and networks take the same steps."""
+
+    batch_size: int = 64
+    accumulation: int = 1  # batches that share one step of the optimizer: a large batch for a small memory
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100  # AdamW's second moment is a poor guess at first, so the first steps are small
+    final_learning_rate: float = 0.01  # at the end of the cosine, as a share of learning_rate
+    weight_decay: float = 0.01  # on matrices only: a decayed bias or norm weight only loses its place
+    clip_norm: float = 1.0  # of the gradient of both networks together
+    ema_decay: float = 0.999
+    drop_identity: float = 0.1  # chance that a picture is learned without its reference: guidance needs it
+    drop_expression: float = 0.1  # likewise without its expression, drawn on its own
+    sigma_distribution: str = "logit_normal"
+    shift: float = 1.0
+    seed: int = 0
+    compile: bool = False  # torch.compile: pays on a GPU, after a minute or so of compiling
+    # What follows only says how often to look; it does not change what is learned.
+    log_every: int = 10
+    validate_every: int = 250
+    validation_size: int = 128
+    preview_every: int = 250
+    checkpoint_every: int = 250
+
+    def __post_init__(self):
+        positive = ("batch_size", "accumulation", "learning_rate", "clip_norm", "validation_size")
+        positive += ("log_every", "validate_every", "preview_every", "checkpoint_every")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} must be above 0, and is {getattr(self, name)}")
+        for name in ("drop_identity", "drop_expression", "ema_decay", "final_learning_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} must be from 0 to 1, and is {getattr(self, name)}")
+        if self.warmup_steps < 0 or self.weight_decay < 0:
+            raise UserError(f"warmup_steps {self.warmup_steps} and weight_decay {self.weight_decay} must not be negative")
+
+
+LOOKING = ("log_every", "validate_every", "validation_size", "preview_every", "checkpoint_every")
+VALIDATION_SIGMAS = (0.2, 0.5, 0.8)
+
+
+class Data(Protocol):
+    """What the loop asks of its data: `reference` and `target` (B, C, h, w), `expression` (B, 21), float32."""
+
+    def batch(self, step: int, batch_size: int) -> dict[str, torch.Tensor]: ...
+
+    def validation(self, size: int) -> dict[str, torch.Tensor]: ...
+
+
+class Trainer:
+    """Trains `model` and `condition_encoder` together, where they are (CPU or CUDA), and keeps the run in `out_dir`.
+
+    `flow` gives the loss (see `flow.py`); `data` gives batches (see `Data`); `preview(step) -> (H, W, 3) uint8`, if given, draws a
+    grid of samples, and is called with the averaged weights in place. `out_dir` gets the checkpoints and TensorBoard's
+    logs.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        model: nn.Module,
+        condition_encoder: nn.Module,
+        flow: RectifiedFlow,
+        data: Data,
+        out_dir: str | Path,
+        preview: Callable[[int], np.ndarray] | None = None,
+    ):
+        self.config, self.flow, self.data, self.out_dir, self.preview = config, flow, data, Path(out_dir), preview
+        self.networks = nn.ModuleDict({"model": model, "condition_encoder": condition_encoder})
+        self.parameters = {name: p for name, p in self.networks.named_parameters() if p.requires_grad}
+        self.device = next(iter(self.parameters.values())).device
+        # Older GPUs only emulate bfloat16, slowly; processors mostly too.
+        self.bfloat16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        if config.compile:
+            model.compile()
+            condition_encoder.compile()
+        self.start_over()
+
+    def fit(self, max_steps: int | None = None, max_minutes: float | None = None, resume: bool = True) -> list[dict]:
+        """Train until a limit is reached, and return the history: one dict for every look at the run.
+
+        The limits count from the start of the run, over all its resumptions; with both, the first one ends it. The
+        learning rate follows the share of the limit that is used up. With `resume`, goes on from the checkpoint in
+        `out_dir` if there is one; without, starts from the weights that the networks have now and removes the
+        checkpoints of the run before. Raises UserError where the loss is no longer finite, where a checkpoint does
+        not fit, and where the disk is full.
+        """
+        limits = [limit for limit in (max_steps, max_minutes) if limit is not None]
+        if not limits or min(limits) <= 0:
+            raise UserError(f"training needs an end above 0, not max_steps={max_steps}, max_minutes={max_minutes}")
+        with self.writing():
+            self.out_dir.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                remove_checkpoints(self.out_dir)
+        if not (resume and self.restore()):
+            self.start_over()
+
+        config, started = self.config, time.perf_counter() - self.seconds
+        used = self.used_up(max_steps, max_minutes)
+        with self.logging() as log, self.progress_bar(used) as bar:
+            while used < 1:
+                learning_rate = self.learning_rate(used)
+                self.learn(learning_rate)
+                self.step += 1
+                self.seconds = time.perf_counter() - started
+                used = self.used_up(max_steps, max_minutes)
+                bar.update(min(used, 1) - bar.n)
+
+                # Looking is allowed anything but to change what is learned.
+                looking_since = time.perf_counter()
+                if self.step % config.log_every == 0 or used >= 1:
+                    self.look(log, bar, learning_rate)
+                if self.step % config.validate_every == 0 or used >= 1:
+                    self.record(log, self.validate())
+                if self.preview and (self.step % config.preview_every == 0 or used >= 1):
+                    self.show_preview(log)
+                if self.step % config.checkpoint_every == 0 or used >= 1:
+                    self.save()
+                self.sums_since += time.perf_counter() - looking_since  # or images/s would count it
+        return self.history
+
+    def learn(self, learning_rate: float) -> None:
+        """One step: a batch (or a few), a gradient, a step of AdamW, a step of the average."""
+        config = self.config
+        self.networks.train()
+        for part in range(config.accumulation):
+            loss = self.loss(*self.draw(part)).mean()
+            (loss / config.accumulation).backward()
+            self.loss_sum += loss.detach()
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), config.clip_norm)
+        self.norm_sum += norm
+        self.summed += 1
+        if self.device.type == "cpu":  # on a GPU reading a number waits for the queue, so there `look` does it
+            self.check_finite()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        # The average of the weights makes better pictures than the weights. Its memory grows with the run, or else the
+        # first, random weights would be in it for long.
+        decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.values()), list(self.parameters.values()), 1 - decay)
+
+    def draw(self, part: int) -> tuple:
+        """Everything random in a batch: the pairs, the noise and its amount (B,), what is kept (B,) of the condition."""
+        config = self.config
+        batch = self.data.batch(self.step * config.accumulation + part, config.batch_size)
+        batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        generator = self.generator(self.step, part)
+        size = len(batch["target"])
+        noise = torch.randn(batch["target"].shape, generator=generator, device=self.device)
+        sigma = sample_sigma(
+            (size,), config.sigma_distribution, shift=config.shift, generator=generator, device=self.device
+        )
+        # Drawn apart: guidance along one condition alone needs pictures learned with the other left out.
+        keep_identity = torch.rand(size, generator=generator, device=self.device) >= config.drop_identity
+        keep_expression = torch.rand(size, generator=generator, device=self.device) >= config.drop_expression
+        return batch, noise, sigma, keep_identity, keep_expression
+
+    def loss(self, batch, noise, sigma, keep_identity=None, keep_expression=None) -> torch.Tensor:
+        """The loss on each picture's velocity (B,)."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            tokens, pooled = self.networks["condition_encoder"](
+                batch["reference"], batch["expression"], keep_identity=keep_identity, keep_expression=keep_expression
+            )
+
+            def network(noisy, sigma):
+                return self.networks["model"](noisy, tokens, pooled, 1000 * sigma).float()
+
+            return self.flow.loss(network, batch["target"], noise, sigma)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The loss on people never trained on, at fixed amounts of fixed noise: the one curve to compare runs by."""
+        batch = {name: t.to(self.device) for name, t in self.data.validation(self.config.validation_size).items()}
+        losses = {}
+        with self.averaged_weights():
+            for sigma in VALIDATION_SIGMAS:
+                noise = torch.randn(batch["target"].shape, generator=self.generator("validation"), device=self.device)
+                total = 0.0
+                for part in torch.arange(len(noise), device=self.device).split(self.config.batch_size):
+                    piece = {name: tensor[part] for name, tensor in batch.items()}
+                    total += self.loss(piece, noise[part], noise.new_full((len(part),), sigma)).sum().item()
+                losses[f"validation_{sigma}"] = total / len(noise)
+        return losses
+
+    # ---- limits and learning rate ----------------------------------------------------------------------------------------
+
+    def used_up(self, max_steps: int | None, max_minutes: float | None) -> float:
+        """The share of the run that is over: 1 or more at its end."""
+        by_steps = self.step / max(max_steps, 1) if max_steps is not None else 0.0
+        by_time = self.seconds / max(60 * max_minutes, 1e-9) if max_minutes is not None else 0.0
+        return max(by_steps, by_time)
+
+    def learning_rate(self, used: float) -> float:
+        """Up in a line over the first steps, then down a half cosine over the run."""
+        config = self.config
+        warm = min(1.0, (self.step + 1) / max(config.warmup_steps, 1))
+        cosine = 0.5 * (1 + math.cos(math.pi * min(used, 1.0)))
+        low = config.final_learning_rate
+        return config.learning_rate * warm * (low + (1 - low) * cosine)
+
+    def generator(self, *where) -> torch.Generator:
+        """Fresh random numbers for one place of the run: the same ones whenever it comes by that place."""
+        words = [self.config.seed] + [int.from_bytes(str(w).encode(), "little") for w in where]
+        seed = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+        return torch.Generator(self.device).manual_seed(seed)
+
+    # ---- state -------------------------------------------------------------------------------------------------------
+
+    def start_over(self) -> None:
+        """A fresh run from the weights that the networks have now."""
+        self.step, self.seconds, self.history = 0, 0.0, []
+        self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
+        matrices = [p for p in self.parameters.values() if p.ndim >= 2]
+        others = [p for p in self.parameters.values() if p.ndim < 2]
+        groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+        config = self.config
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay, foreach=True
+        )
+        self.forget_sums()
+
+    def save(self) -> None:
+        """Write everything that the next step depends on."""
+        self.check_finite()
+        if not torch.stack(torch._foreach_norm([*self.parameters.values(), *self.average.values()])).isfinite().all():
+            self.stop_for_good("the weights are")
+        names = {p: name for name, p in self.parameters.items()}
+        tensors = dict(self.networks.state_dict())
+        tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
+        for parameter, moments in self.optimizer.state.items():
+            tensors |= {f"optimizer.{names[parameter]}.{key}": tensor for key, tensor in moments.items()}
+        tensors["random.cpu"] = torch.get_rng_state()  # for networks with dropout, which draw from the global one
+        if self.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        state = {"step": self.step, "seconds": self.seconds, "history": self.history, "settings": self.settings()}
+        write_checkpoint(self.out_dir, tensors, state)
+
+    def settings(self) -> dict:
+        """What must stay the same over a run."""
+        settings = {n: value for n, value in dataclasses.asdict(self.config).items() if n not in LOOKING}
+        return settings | {f"flow.{name}": value for name, value in vars(self.flow).items()}
+
+    def restore(self) -> bool:
+        """Load the newest whole checkpoint of `out_dir`; False where there is none."""
+        checkpoint = read_last_checkpoint(self.out_dir)
+        if checkpoint is None:
+            return False
+        tensors, state = checkpoint
+        then, now = state["settings"], self.settings()
+        changed = [name for name in now if then.get(name) != now[name]]
+        if changed:
+            differences = ", ".join(f"{name} was {then.get(name)} and is now {now[name]}" for name in changed)
+            raise UserError(f"cannot resume {self.out_dir}: {differences}; use the old values, or another folder")
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.networks.state_dict().items()}
+        stored = {n: tuple(t.shape) for n, t in tensors.items() if n.split(".")[0] in self.networks}
+        if shapes != stored:
+            odd = sorted(n for n in shapes.keys() | stored.keys() if shapes.get(n) != stored.get(n))
+            raise UserError(
+                f"cannot resume {self.out_dir}: it holds other networks ({odd[0]} was {stored.get(odd[0], 'not there')} "
+                f"and is now {shapes.get(odd[0], 'not there')}); build them as then, or use another folder"
+            )
+        self.start_over()
+        self.networks.load_state_dict({name: tensors[name] for name in shapes})
+        for name, parameter in self.parameters.items():
+            self.average[name].copy_(tensors[f"average.{name}"])
+            moments = {n.rpartition(".")[2]: t for n, t in tensors.items() if n.startswith(f"optimizer.{name}.")}
+            if moments:  # AdamW counts its steps on the CPU, wherever the parameter is
+                self.optimizer.state[parameter] = {
+                    key: tensor if key == "step" else tensor.to(self.device) for key, tensor in moments.items()
+                }
+        torch.set_rng_state(tensors["random.cpu"])
+        if self.device.type == "cuda" and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+        self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
+        return True
+
+    @contextmanager
+    def averaged_weights(self):
+        """Inside, the networks have the averaged weights and are in eval mode: to sample, to validate, to save."""
+        own = [p.detach().clone() for p in self.parameters.values()]
+        was_training = self.networks.training
+        with torch.no_grad():
+            torch._foreach_copy_(list(self.parameters.values()), list(self.average.values()))
+        try:
+            yield self.networks.eval()
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(list(self.parameters.values()), own)
+            self.networks.train(was_training)
+
+    # ---- looking -----------------------------------------------------------------------------------------------------
+
+    def look(self, log, bar, learning_rate: float) -> None:
+        """Write down how it goes."""
+        self.check_finite()
+        images = self.summed * self.config.accumulation * self.config.batch_size
+        row = {
+            "loss": self.loss_sum.item() / self.summed / self.config.accumulation,
+            "gradient_norm": self.norm_sum.item() / self.summed,
+            "learning_rate": learning_rate,
+            "images_per_second": images / max(time.perf_counter() - self.sums_since, 1e-9),
+        }
+        self.record(log, row)
+        bar.set_description_str(
+            f"step {self.step}, loss {row['loss']:.4f}, {row['images_per_second']:.0f} images/s", refresh=False
+        )
+        self.forget_sums()
+
+    def record(self, log, row: dict[str, float]) -> None:
+        """A row of the history, and of TensorBoard's curves."""
+        self.history.append({"step": self.step, "seconds": round(self.seconds, 3), **row})
+        with self.writing():
+            for name, value in row.items():
+                log.add_scalar(name.replace("_", "/", 1) if name.startswith("validation") else f"training/{name}",
+                               value, self.step)
+
+    def show_preview(self, log) -> None:
+        with self.averaged_weights(), torch.no_grad():
+            picture = self.preview(self.step)
+        with self.writing():
+            log.add_image("samples", picture, self.step, dataformats="HWC")
+
+    def check_finite(self) -> None:
+        """Sums keep a NaN once they have met one, so that one look finds it, however late."""
+        if not math.isfinite((self.loss_sum + self.norm_sum).item()):
+            self.stop_for_good("the loss or its gradient is")
+
+    def stop_for_good(self, what: str) -> None:
+        last = self.out_dir / LAST
+        raise UserError(
+            f"{what} no longer finite at step {self.step}; "
+            + (f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was written yet")
+            + f": train in another folder with a learning_rate below {self.config.learning_rate}, "
+            f"or more than {self.config.warmup_steps} warmup_steps"
+        )
+
+    def forget_sums(self) -> None:
+        self.loss_sum, self.norm_sum = torch.zeros(2, device=self.device)
+        self.summed, self.sums_since = 0, time.perf_counter()
+
+    def progress_bar(self, used: float):
+        """Counts shares of the run, so that steps and minutes look alike."""
+        form = "{percentage:3.0f}%|{bar:20}| {desc} [{elapsed}, {remaining} left]"
+        return tqdm(total=1.0, initial=min(used, 1), bar_format=form, mininterval=0.5, miniters=0, smoothing=0.05)
+
+    @contextmanager
+    def logging(self):
+        from torch.utils.tensorboard import SummaryWriter  # takes a second to import, and is only needed here
+
+        with self.writing():
+            log = SummaryWriter(self.out_dir / "logs", purge_step=self.step + 1)
+        try:
+            yield log
+        finally:
+            with self.writing():
+                log.close()
+
+    @contextmanager
+    def writing(self):
+        """Turns the system's errors about `out_dir` into a sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self.out_dir} at step {self.step} ({error.strerror or error}): the checkpoints there are "
+                "intact; make room or choose another folder"
+            ) from error
