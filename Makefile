@@ -1,0 +1,74 @@
+# Two commands: `make demo` shows the result, `make test` checks everything. Each first makes .venv and installs.
+
+VENV := .venv
+STAMP := $(VENV)/.installed
+PY := $(VENV)/bin/python
+PROFILE ?= $(GEN_AFFECT_PROFILE)
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ "$$n" -gt 8 ] && n=8; echo $$n)
+
+.PHONY: help demo test lab course timings doctor clean
+
+help:
+	@echo "make demo                             set up, train, and show one unseen person with many expressions"
+	@echo "make test                             set up and run the whole test suite"
+	@echo "make lab                              open the notebooks in JupyterLab"
+	@echo "make course PROFILE=smoke|laptop|gpu  run every notebook in order and measure time and memory"
+	@echo "make timings                          write the measured times into the notebooks and the README again"
+	@echo "make doctor                           check packages, system libraries, device and disk"
+	@echo "make clean                            remove everything that make made (.venv, outputs, .cache)"
+	@echo ""
+	@echo "make PYTHON=/path/to/python ... takes that Python (3.11 or newer) for .venv."
+
+# The stamp is younger than both files exactly when what is installed is what they ask for.
+$(STAMP): pyproject.toml constraints.txt
+	@python="$(PYTHON)"; \
+	if [ -z "$$python" ]; then \
+	  for candidate in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+	    if $$candidate -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	      python=$$candidate; break; \
+	    fi; \
+	  done; \
+	  if [ -z "$$python" ]; then \
+	    echo "error: no Python 3.11 or newer with its venv module was found. Install one (Debian, Ubuntu: apt install" \
+	         "python3 python3-venv), or name one: make PYTHON=/path/to/python" >&2; exit 1; \
+	  fi; \
+	elif ! $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	  echo "error: $$python is no Python 3.11 or newer with its venv module: name another, make PYTHON=/path/to/python" >&2; \
+	  exit 1; \
+	fi; \
+	$(PY) -m pip --version >/dev/null 2>&1 || $$python -m venv --clear $(VENV) || exit 1; \
+	echo "Installing into $(VENV); this takes a few minutes, once."; \
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $(STAMP)
+
+# After the install nothing needs the network, and nothing asks for it.
+demo test lab course timings doctor: export HF_HUB_OFFLINE = 1
+demo test lab course timings doctor: export HF_HUB_DISABLE_TELEMETRY = 1
+
+demo: $(STAMP)
+	@$(PY) -m gen_affect_lib doctor
+	@mkdir -p outputs
+	$(if $(PROFILE),GEN_AFFECT_PROFILE=$(PROFILE) )$(PY) -m papermill notebooks/00_quickstart.ipynb outputs/quickstart.ipynb --cwd notebooks -k python3 --log-output --no-progress-bar
+	@echo "Look at outputs/expressions.png; the notebook with its results is outputs/quickstart.ipynb"
+
+# One thread a worker: as many workers as cores, and they do not fight for them.
+test: $(STAMP)
+	@$(PY) -m gen_affect_lib doctor
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal
+
+lab: $(STAMP)
+	$(PY) -m jupyter lab --notebook-dir=notebooks --LabApp.news_url=None \
+	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+
+course: $(STAMP)
+	$(PY) -m gen_affect_lib course run $(PROFILE)
+
+timings: $(STAMP)
+	$(PY) -m gen_affect_lib course timings
+
+doctor: $(STAMP)
+	@$(PY) -m gen_affect_lib doctor
+
+clean:
+	rm -rf $(VENV) outputs .cache build .pytest_cache *.egg-info
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
