@@ -15,7 +15,7 @@ logit-normal sigmas, shift), Li and He 2025 (JiT, 2511.13720: predicting the dat
 
 import torch
 
-from gen_affect_lib.errors import UserError
+from .errors import UserError
 
 # The path
 
@@ -193,7 +193,7 @@ def guide_one(unconditional, conditional, scale):
 def guide(unconditional, identity_only, full, identity_scale, expression_scale):
     """Guidance with two dials: who it is, and, given who it is, what the face does. (1, 1) is `full`.
 
-    unconditional, identity_only, full: velocities (B, ...) under no condition, the identity, and both. Returns (B, ...).
+    unconditional, identity_only, full: velocities (B, ...) under no condition, the identity, both. Returns (B, ...).
     The two differences come one after the other, as in InstructPix2Pix (Brooks et al. 2022, arXiv 2211.09800).
     """
     return unconditional + identity_scale * (identity_only - unconditional) + expression_scale * (full - identity_only)
