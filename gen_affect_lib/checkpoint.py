@@ -1,9 +1,9 @@
 """Checkpoints that survive a kill at any moment: one file each, either whole or not there at all.
 
-A folder holds at most two, `last.safetensors` and `previous.safetensors`. A new one is written under a third name, forced
-to the disk, and only then renamed: renaming is the one thing that a file system does all at once. So at every moment at
-least one whole checkpoint is there. Tensors and the JSON beside them stand in one safetensors file, because two
-files could be of two different steps; nothing is pickled. A digest over both tells a damaged file from a whole one.
+A folder holds at most two, `last.safetensors` and `previous.safetensors`. A new one is written under a third name,
+forced to the disk, and only then renamed: renaming is the one thing that a file system does all at once. So at every
+moment at least one whole checkpoint is there. Tensors and the JSON beside them stand in one safetensors file, because
+two files could be of two different steps; nothing is pickled. A digest over both tells a damaged file from a whole one.
 """
 
 import hashlib
@@ -59,7 +59,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
 
 
 def read_last_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict] | None:
-    """The newest whole checkpoint of a folder, None where there is none. Raises UserError where none of them is whole."""
+    """The newest whole checkpoint of a folder, None where there is none. Raises UserError where none is whole."""
     found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
     problems = []
     for path in found:
@@ -76,6 +76,17 @@ def read_last_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict] |
     if problems:
         raise UserError("; ".join(problems))
     return None
+
+
+def require_same(folder: Path, then: dict, now: dict) -> None:
+    """Raises UserError, with the first few differences, where a run would not go on as it began."""
+    changed = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+    if changed:
+        differences = ", ".join(
+            f"{name} was {then.get(name, 'not there')} and is now {now.get(name, 'not there')}" for name in changed[:3]
+        )
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise UserError(f"cannot resume {folder}: {differences}{more}; use the old values, or another folder")
 
 
 def remove_checkpoints(folder: Path) -> None:
