@@ -1,0 +1,92 @@
+"""Joint attention: image tokens and condition tokens ask each other, each through projections of their own.
+
+Letters: B images, L tokens, H heads, D channels per head, C = H·D. Queries, keys and values are (B, L, H, D) everywhere
+outside `attend`, so that tokens can be joined, shared and split along one plain dimension. Taught in notebook 03.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gen_affect_lib.errors import UserError
+
+
+class QKV(NamedTuple):
+    """What a stream brings to attention, each (B, L, H, D); `query` is None for a stream that asks nothing."""
+
+    query: Tensor | None
+    key: Tensor
+    value: Tensor
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(query·keyᵀ / √D)·value for every head: queries (B, L, H, D), keys and values (B, M, H, D) -> (B, L, H·D).
+
+    There is no mask: every token may see every other, and without one PyTorch takes its fastest kernel.
+    """
+    seen = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    return seen.transpose(1, 2).flatten(2)  # (B, H, L, D) -> (B, L, H·D)
+
+
+def joint_attention(image: QKV, condition: QKV) -> tuple[Tensor, Tensor | None]:
+    """Attention over the tokens of both streams together: what the image saw and what the condition saw, (B, L, C) each.
+
+    This is the only place of the network where the two streams meet. Without condition tokens it is plain
+    self-attention; where the condition asks nothing (the last block), it sees nothing: None.
+    """
+    key = torch.cat([image.key, condition.key], dim=1)
+    value = torch.cat([image.value, condition.value], dim=1)
+    if condition.query is None:
+        return attend(image.query, key, value), None
+    seen = attend(torch.cat([image.query, condition.query], dim=1), key, value)
+    return seen.split([image.query.shape[1], condition.query.shape[1]], dim=1)
+
+
+def head_norm(head_dim: int, qk_norm: str | None) -> nn.Module:
+    """The norm of queries and keys, over the D channels of each head.
+
+    "rms_norm" brings them to root mean square 1, times a learned weight (D,): dot products then cannot grow without
+    bound, which keeps the softmax, and half precision, healthy (Dehghani et al. 2023, arXiv 2302.05442).
+    """
+    if qk_norm is None:
+        return nn.Identity()
+    if qk_norm == "rms_norm":
+        return nn.RMSNorm(head_dim, eps=1e-6)
+    raise UserError(f'qk_norm {qk_norm!r} is not known: try "rms_norm" or None')
+
+
+class Projections(nn.Module):
+    """A stream's own way into attention and out of it: tokens (B, L, C) to `QKV`, and what was seen back to (B, L, C).
+
+    One matrix makes queries, keys and values at once.
+    """
+
+    def __init__(self, dim: int, num_heads: int, qk_norm: str | None):
+        super().__init__()
+        self.num_heads = num_heads
+        self.to_qkv = nn.Linear(dim, 3 * dim)
+        self.norm_q = head_norm(dim // num_heads, qk_norm)
+        self.norm_k = head_norm(dim // num_heads, qk_norm)
+        self.to_out = nn.Linear(dim, dim)
+
+    def qkv(self, x: Tensor) -> QKV:
+        B, L, C = x.shape
+        query, key, value = self.to_qkv(x).view(B, L, 3, self.num_heads, -1).unbind(2)  # (B, L, 3·C) -> 3 × (B, L, H, D)
+        return QKV(self.norm_q(query), self.norm_k(key), value)
+
+
+class LentProjections(nn.Module):
+    """Tokens (B, L, C) to keys and values alone, for a stream that asks nothing."""
+
+    def __init__(self, dim: int, num_heads: int, qk_norm: str | None):
+        super().__init__()
+        self.num_heads = num_heads
+        self.to_kv = nn.Linear(dim, 2 * dim)
+        self.norm_k = head_norm(dim // num_heads, qk_norm)
+
+    def qkv(self, x: Tensor) -> QKV:
+        B, L, C = x.shape
+        key, value = self.to_kv(x).view(B, L, 2, self.num_heads, -1).unbind(2)  # (B, L, 2·C) -> 2 × (B, L, H, D)
+        return QKV(None, self.norm_k(key), value)

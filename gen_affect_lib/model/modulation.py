@@ -1,0 +1,92 @@
+"""How time and condition steer every block: the conditioning vector and adaptive layer norm.
+
+Letters: B images, L tokens, C channels of a token. Taught in notebook 03.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def timestep_embedding(timestep: Tensor, channels: int = 256, max_period: float = 10_000.0) -> Tensor:
+    """Cosines, then sines, of timesteps (B,) in [0, 1000], fractions allowed: (B, channels), float32.
+
+    Frequencies fall geometrically from 1 to 1/max_period (Vaswani et al. 2017). Always in float32: bfloat16 could not
+    tell timestep 999 from 1000.
+    """
+    half = channels // 2
+    frequencies = torch.exp(-math.log(max_period) / half * torch.arange(half, device=timestep.device))
+    angles = timestep.float()[:, None] * frequencies  # (B, 1) * (half,) -> (B, half)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class ConditioningVector(nn.Module):
+    """Timestep (B,) and pooled condition (B, P), each through a small MLP, added up: (B, C).
+
+    Every reader of the sum (the modulation of each stream of each block, the last norm) starts with a SiLU. It is done
+    once, here.
+    """
+
+    def __init__(self, pooled_dim: int, dim: int, frequency_channels: int = 256):
+        super().__init__()
+        self.frequency_channels = frequency_channels
+        self.time = nn.Sequential(nn.Linear(frequency_channels, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.pooled = nn.Sequential(nn.Linear(pooled_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, timestep: Tensor, pooled: Tensor) -> Tensor:
+        waves = timestep_embedding(timestep, self.frequency_channels).to(pooled.dtype)
+        return F.silu(self.time(waves) + self.pooled(pooled))
+
+
+class Modulation(NamedTuple):
+    """What the conditioning vector asks of one residual branch: each (B, 1, C), the same for every token."""
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+
+
+def layer_norm(x: Tensor) -> Tensor:
+    """Mean 0 and variance 1 over the channels of each token; it learns nothing, the modulation does that."""
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x·(1 + scale) + shift, in one pass over x. With shift and scale at zero it is x."""
+    return torch.addcmul(shift, x, 1 + scale)
+
+
+def gated_add(x: Tensor, gate: Tensor, update: Tensor) -> Tensor:
+    """The residual x + gate·update, in one pass. With the gate at zero it is x."""
+    return torch.addcmul(x, gate, update)
+
+
+class Modulator(nn.Module):
+    """The conditioning vector (B, C) to one `Modulation` per residual branch (adaLN-Zero, Peebles & Xie 2022).
+
+    `MMDiT.init_weights` starts it at zero: all gates are closed and each block is the identity.
+    """
+
+    def __init__(self, dim: int, branches: int):
+        super().__init__()
+        self.branches = branches
+        self.linear = nn.Linear(dim, branches * 3 * dim)
+
+    def forward(self, c: Tensor) -> tuple[Modulation, ...]:
+        rows = self.linear(c).reshape(c.shape[0], self.branches, 3, 1, -1)  # (B, branches·3·C) -> (B, branches, 3, 1, C)
+        return tuple(Modulation(*branch.unbind(1)) for branch in rows.unbind(1))
+
+
+class AdaLayerNorm(nn.Module):
+    """Layer norm whose shift and scale come from the conditioning vector, for places where no residual needs a gate."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.linear = nn.Linear(dim, 2 * dim)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale = self.linear(c)[:, None].chunk(2, dim=-1)  # (B, 2·C) -> two of (B, 1, C)
+        return modulate(layer_norm(x), shift, scale)
