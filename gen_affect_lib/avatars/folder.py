@@ -1,0 +1,300 @@
+"""Your own pictures as a dataset, in the layout of Hugging Face's `imagefolder`.
+
+    my_faces/
+        metadata.jsonl      one JSON object a line: {"file_name": "ada_01.png", "identity": "ada", "expression": "glee"}
+        ada_01.png          file_name may also name a file in a folder below, such as "ada/01.png"
+        …
+
+`expression` is one of the 135 emotion words or "neutral", or an object of action units ({"au12": 0.8, "au25": 0.4}; what
+is not named is 0), or a list of all 21 numbers in the order of `Expression.NAMES`. One folder keeps to one of the three
+forms: then `datasets.load_dataset("imagefolder", data_dir="my_faces")` reads it as well. Here it takes json and PIL.
+
+Everything is read and checked when the dataset is made, so that a bad entry is reported before a training starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from gen_affect_lib.avatars.drawing import Avatar
+from gen_affect_lib.avatars.factors import Appearance, Expression, Identity
+from gen_affect_lib.errors import UserError
+
+METADATA = "metadata.jsonl"
+KEYS = ("file_name", "identity", "expression")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of metadata.jsonl, checked. `expression` is as written there, `vector` is float32 (21,)."""
+
+    line: int
+    path: Path
+    identity: str
+    expression: str | dict | list
+    vector: np.ndarray
+
+
+class FaceFolder:
+    """Pairs (reference, target) from a folder of pictures: the same identity, two different expressions.
+
+    Args:
+        folder: where `metadata.jsonl` lies.
+        image_size: side in pixels that pictures are brought to: cropped to a centred square, then made smaller.
+            A picture is never enlarged.
+    Attributes:
+        entries: tuple of `Entry`, in the order of the file.
+        images: uint8 (N, image_size, image_size, 3), RGB, one for each entry.
+        vectors: float32 (N, 21), the expression of each entry.
+        pairs: int64 (P, 2), entry of the reference and entry of the target; every such pair once.
+
+    Raises UserError for the first bad entry, with its line.
+    """
+
+    def __init__(self, folder: str | Path, image_size: int = 64):
+        self.folder = Path(folder)
+        self.image_size = image_size
+        self.entries = read_metadata(self.folder)
+        self.images = np.stack([_read_picture(entry, image_size) for entry in self.entries])
+        self.vectors = np.stack([entry.vector for entry in self.entries])
+        self.pairs = _pair(self.entries)
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """The names of the people, each once, in the order of the file."""
+        return tuple(dict.fromkeys(entry.identity for entry in self.entries))
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict:
+        """One pair: `reference` and `target` uint8 (S, S, 3), `expression` of the target float32 (21,), `identity`."""
+        reference, target = self.pairs[index]
+        return {
+            "reference": self.images[reference],
+            "target": self.images[target],
+            "expression": self.vectors[target],
+            "identity": self.entries[target].identity,
+        }
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_metadata(folder: str | Path) -> tuple[Entry, ...]:
+    """Read and check `metadata.jsonl`; the pictures are looked for, but not opened.
+
+    Raises UserError for the first bad line, with its number.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: give one that holds pictures and {METADATA}")
+    path = folder / METADATA
+    if not path.is_file():
+        below = sorted(found.parent for found in folder.glob(f"*/{METADATA}"))
+        hint = f"try {below[0]}" if below else "write one line of JSON for each picture"
+        raise UserError(f"{folder} has no {METADATA}: {hint}")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+
+    entries: list[Entry] = []
+    line_of: dict[Path, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        entry = _parse_line(line, number, folder)
+        if entry.path in line_of:
+            raise UserError(
+                f"{METADATA} line {number}: {entry.path.name} stands in line {line_of[entry.path]} too: remove one"
+            )
+        if entries and type(entry.expression) is not type(entries[0].expression):
+            raise UserError(
+                f"{METADATA} line {number}: expression is {_form(entry.expression)}, but line {entries[0].line} gives "
+                f"{_form(entries[0].expression)}: keep to one form in a folder"
+            )
+        line_of[entry.path] = number
+        entries.append(entry)
+    if not entries:
+        raise UserError(f"{path} is empty: write one line of JSON for each picture")
+    return tuple(entries)
+
+
+def _parse_line(line: str, number: int, folder: Path) -> Entry:
+    where = f"{METADATA} line {number}"
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where} is not JSON ({error.msg} at column {error.colno}): give one object a line") from None
+    if not isinstance(record, dict):
+        raise UserError(f'{where} is not an object: give {{"file_name": …, "identity": …, "expression": …}}')
+    for key in KEYS:
+        if record.get(key) in (None, ""):
+            raise UserError(f"{where} has no {key}: give {', '.join(KEYS)}")
+    identity = record["identity"]
+    if isinstance(identity, bool) or not isinstance(identity, (str, int)):
+        raise UserError(f"{where}: identity is {identity!r}: give a name or a whole number for the person")
+    return Entry(
+        line=number,
+        path=_locate(record["file_name"], folder, where),
+        identity=str(identity),
+        expression=record["expression"],
+        vector=parse_expression(record["expression"], where),
+    )
+
+
+def _locate(file_name, folder: Path, where: str) -> Path:
+    if not isinstance(file_name, str):
+        raise UserError(f"{where}: file_name is {file_name!r}: give a path relative to the folder")
+    path = (folder / file_name).resolve()
+    # resolve() follows links as well, so that neither "../" nor a link reads what lies outside.
+    if not path.is_relative_to(folder.resolve()):
+        raise UserError(f"{where}: {file_name} leaves the folder: give a path of a file inside {folder}")
+    if not path.is_file():
+        raise UserError(f"{where}: {file_name} does not exist in {folder}: add the picture or remove the line")
+    return path
+
+
+def parse_expression(expression: str | dict | list, where: str = "expression") -> np.ndarray:
+    """An expression as metadata writes it (word, object of units, list of 21 numbers) → float32 (21,).
+
+    Raises UserError, beginning with `where`, for an unknown word or unit and for a number out of its range.
+    """
+    try:
+        if isinstance(expression, str):
+            neutral = expression.strip().lower() == "neutral"
+            return (Expression.neutral() if neutral else Expression.named(expression)).to_vector()
+        if isinstance(expression, dict):
+            for name in expression:
+                if name not in Expression.NAMES:
+                    near = difflib.get_close_matches(name.lower(), Expression.NAMES, n=1)
+                    hint = f"did you mean {near[0]}?" if near else "give names such as au12 or gaze_x"
+                    raise UserError(f"{name!r} is not one of the {Expression.VECTOR_SIZE} numbers: {hint}")
+            # `datasets` fills what one line names and another does not with null.
+            return Expression(**{name: value for name, value in expression.items() if value is not None}).to_vector()
+        if isinstance(expression, list):
+            if len(expression) != Expression.VECTOR_SIZE:
+                raise UserError(f"the list has {len(expression)} numbers: give {Expression.VECTOR_SIZE}")
+            return Expression(**dict(zip(Expression.NAMES, expression))).to_vector()
+        raise UserError(f"{expression!r} is no expression: give a word, an object of units or a list of numbers")
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _form(expression) -> str:
+    return {str: "a word", dict: "an object", list: "a list"}[type(expression)]
+
+
+def _read_picture(entry: Entry, size: int) -> np.ndarray:
+    """uint8 (size, size, 3), RGB: turned as the camera says, on white where transparent, the centred square."""
+    where = f"{METADATA} line {entry.line}: {entry.path.name}"
+    try:
+        with Image.open(entry.path) as picture:
+            picture = ImageOps.exif_transpose(picture).convert("RGBA")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        raise UserError(f"{where} is not a picture that PIL can read: give a whole PNG, JPEG or WebP file") from None
+    if min(picture.size) < size:
+        width, height = picture.size
+        raise UserError(f"{where} is {width} × {height} pixels: give at least {size} × {size}, or a smaller image_size")
+    paper = Image.new("RGBA", picture.size, "white")
+    paper.alpha_composite(picture)
+    return np.asarray(ImageOps.fit(paper.convert("RGB"), (size, size), Image.Resampling.LANCZOS))
+
+
+def _pair(entries: tuple[Entry, ...]) -> np.ndarray:
+    pictures = Counter(entry.identity for entry in entries)
+    expressions = {name: {e.vector.tobytes() for e in entries if e.identity == name} for name in pictures}
+    for name, count in pictures.items():
+        if count == 1:
+            raise UserError(f"identity {name!r} has only one picture: give at least two with different expressions")
+        if len(expressions[name]) == 1:
+            raise UserError(f"all {count} pictures of {name!r} show one expression: give at least two different ones")
+    members = {name: [i for i, entry in enumerate(entries) if entry.identity == name] for name in pictures}
+    return np.array(
+        [
+            (reference, target)
+            for people in members.values()
+            for reference in people
+            for target in people
+            if entries[reference].vector.tobytes() != entries[target].vector.tobytes()
+        ],
+        dtype=np.int64,
+    )
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_folder(avatars: Iterable[tuple[str, str, Avatar]], folder: str | Path, size: int = 128) -> Path:
+    """Draw avatars into a folder that `FaceFolder` reads, with a dataset card.
+
+    Args:
+        avatars: (name of the person, emotion word or "neutral", the avatar) for each picture; a person may not show
+            one word twice.
+        folder: made if it is not there; pictures of the same name are replaced.
+        size: side of a picture in pixels.
+    Returns:
+        the folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for person, word, avatar in avatars:
+        file_name = f"{person}_{word}.png"
+        Image.fromarray(avatar.render(size)).save(folder / file_name, optimize=True)
+        lines.append(json.dumps({"file_name": file_name, "identity": person, "expression": word}, ensure_ascii=False))
+    if len(set(lines)) < len(lines):
+        raise UserError(f"a person shows one word twice among {len(lines)} pictures: give each pair once")
+    (folder / METADATA).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(_CARD.format(pictures=len(lines), size=size), encoding="utf-8")
+    return folder
+
+
+SAMPLE_PEOPLE = {"noa": 1_000_019, "kim": 1_000_009, "sky": 1_000_034, "rowan": 1_000_016}  # name → validation seed
+SAMPLE_WORDS = ("neutral", "joy", "surprise", "anger", "sadness", "fear")
+
+
+def sample_avatars() -> list[tuple[str, str, Avatar]]:
+    """The 24 avatars of `data/sample_folder`: every picture has clothes and a background of its own."""
+    faces = [(person, seed, word) for person, seed in SAMPLE_PEOPLE.items() for word in SAMPLE_WORDS]
+    return [
+        (person, word, Avatar(Identity.sample(seed), _named(word), Appearance.sample(1_000_000 + number)))
+        for number, (person, seed, word) in enumerate(faces)
+    ]
+
+
+def _named(word: str) -> Expression:
+    return Expression.neutral() if word == "neutral" else Expression.named(word)
+
+
+_CARD = """---
+pretty_name: Drawn faces with known expressions
+license: mit
+task_categories:
+- image-to-image
+size_categories:
+- n<1K
+---
+# Drawn faces with known expressions
+
+{pictures} pictures of {size} × {size} pixels. Every face is drawn from numbers by `gen_affect_lib.avatars`: no person was
+photographed, and no name below means anyone. Each picture has clothes and a background of its own, so that nothing but
+the face says who it is.
+
+`metadata.jsonl` has one line for each picture: `file_name`, `identity` (who), `expression` (one of 135 emotion words, or
+"neutral"). The expressions are FACS action units, listed in `data/emotions.csv`: a drawing convention for teaching, not
+evidence of what anybody feels.
+
+Read it with `gen_affect_lib.avatars.folder.FaceFolder(folder)`, or with
+`datasets.load_dataset("imagefolder", data_dir=folder)`. Made by `write_folder` in `gen_affect_lib/avatars/folder.py`;
+copy its layout for pictures of your own, with the consent of whoever is on them.
+"""
