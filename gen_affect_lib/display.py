@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .errors import UserError
+from gen_affect_lib.errors import UserError
 
 SHORTEST_ALT = 20  # characters: shorter than this nothing is described, only named
 _DPI = 110

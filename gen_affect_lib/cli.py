@@ -1,0 +1,241 @@
+"""The commands. Each loads what it needs when it runs, so that `--help` answers at once.
+
+An error that the user can cause ends in one line on stderr and exit code 2; a traceback means a fault of ours.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from gen_affect_lib.errors import UserError
+from gen_affect_lib.paths import CHECKPOINTS, OUTPUTS
+
+# An unseen person for the commands that need one: the first of the validation seeds.
+UNSEEN = 1_000_000
+FEELINGS = "joy,amusement,surprise,fear,sadness,anger,disgust"
+SIDES = (16, 4096)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        options = build_parser().parse_args(arguments)
+        return options.run(options) or 0
+    except UserError as error:
+        return _fail(error)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "gen_affect_lib":
+            raise
+        return _fail(f"the package {error.name} is not installed: run `make .venv/.installed`, or "
+                     "python -m pip install -c constraints.txt -e .")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}")
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _fail(message) -> int:
+    print("error: " + " ".join(str(message).split()), file=sys.stderr)
+    return 2
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UserError(f"{message} (see `{self.prog} --help`)")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m gen_affect_lib", formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+                     description="Gen-AFFECT from scratch: one person, many fine-grained expressions.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, run, about: str):
+        sub = commands.add_parser(name, help=about, description=about,
+                                  formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        sub.set_defaults(run=run)
+        return sub
+
+    command("doctor", _doctor, "check packages, system libraries, device, disk, and what the course will take here")
+
+    sub = command("render", _render, "draw one avatar")
+    sub.add_argument("--identity", type=_seed, default=0, metavar="SEED", help="who it is")
+    sub.add_argument("--emotion", default="joy", metavar="WORD", help="one of the 135 emotion words, or neutral")
+    sub.add_argument("--appearance", type=_seed, default=0, metavar="SEED", help="clothes and background")
+    sub.add_argument("--size", type=int, default=256, metavar="PX", help="side of the picture in pixels")
+    sub.add_argument("--out", type=Path, default=OUTPUTS / "avatar.png", metavar="FILE", help="where the picture goes")
+
+    sub = command("train", _train, "train the model of one profile")
+    sub.add_argument("--profile", default=None, metavar="NAME",
+                     help="smoke, laptop or gpu; None takes what this machine can do")
+    sub.add_argument("--data", type=Path, default=None, metavar="FOLDER",
+                     help="your own image folder with metadata.jsonl; None draws avatars")
+    sub.add_argument("--out", type=Path, default=OUTPUTS / "train", metavar="DIR", help="where the checkpoints go")
+    sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    sub.add_argument("--minutes", type=_positive, default=None, metavar="M",
+                     help="stop after so many minutes; None runs the profile's number of steps")
+
+    sub = command("sample", _sample, "generate one person with several expressions")
+    sub.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "gen_affect", metavar="DIR", help="trained model")
+    sub.add_argument("--reference", type=Path, default=None, metavar="FILE",
+                     help="a picture of the person; None draws a person who was never trained on")
+    sub.add_argument("--emotions", default=FEELINGS, metavar="WORD,WORD", help="what to show, separated by commas")
+    sub.add_argument("--steps", type=_count, default=None, metavar="N", help="sampling steps; None is the model's own")
+    sub.add_argument("--seed", type=_seed, default=0, help="of the noise")
+    sub.add_argument("--out", type=Path, default=OUTPUTS / "sample.png", metavar="FILE", help="where the picture goes")
+
+    sub = command("bench", _bench, "time the MM-DiT against diffusers' with the same weights")
+    sub.add_argument("--json", type=Path, default=OUTPUTS / "bench.json", metavar="FILE", help="where the figures go")
+
+    course = command("course", None, "run every notebook and measure it, or write the measured times again")
+    actions = course.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
+    sub = actions.add_parser("run", help="run every notebook in order and measure time and memory",
+                             formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    sub.add_argument("profile", nargs="?", default=None, metavar="PROFILE",
+                     help="smoke, laptop or gpu; None takes what this machine can do")
+    sub.add_argument("--only", default=None, metavar="NAME,NAME", help="only these notebooks, by number or name")
+    sub.add_argument("--in-place", action="store_true", help="keep the outputs in the notebooks themselves")
+    sub.set_defaults(run=_course_run)
+    sub = actions.add_parser("timings", help="write the measured times into the notebooks and the README")
+    sub.set_defaults(run=_course_timings)
+    return parser
+
+
+# --- kinds of values -------------------------------------------------------------------------------------------------
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed: give a whole number from 0 up")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of steps: give a whole number from 1 up")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: give a number of minutes above 0")
+    return number
+
+
+def _save(picture, out: Path) -> None:
+    """Write a PIL image, in the format that the name ends in."""
+    from PIL import Image
+
+    if out.is_dir():
+        raise UserError(f"{out} is a folder: give --out the name of a picture, such as {out / 'picture.png'}")
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise UserError(f"{out} ends in {out.suffix or 'nothing'!r}: give --out a name that ends in .png")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(out)
+    print(out)
+
+
+# --- the commands ----------------------------------------------------------------------------------------------------
+
+
+def _doctor(options) -> int:
+    from gen_affect_lib import doctor
+
+    return doctor.report()
+
+
+def _render(options) -> None:
+    if not SIDES[0] <= options.size <= SIDES[1]:
+        raise UserError(f"--size is {options.size}: give a side from {SIDES[0]} to {SIDES[1]} pixels")
+    from PIL import Image
+
+    from gen_affect_lib.avatars import Appearance, Avatar, Identity
+
+    avatar = Avatar(Identity.sample(options.identity), _expression(options.emotion),
+                    Appearance.sample(options.appearance))
+    _save(Image.fromarray(avatar.render(options.size)), options.out)
+
+
+def _expression(word: str):
+    from gen_affect_lib.avatars import Expression
+
+    return Expression.neutral() if word == "neutral" else Expression.named(word)
+
+
+def _train(options) -> None:
+    if options.data is not None and not options.data.is_dir():
+        raise UserError(f"--data {options.data} is no folder: give an image folder with a metadata.jsonl in it")
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"--out {options.out} is a file: give a folder for the checkpoints")
+    from gen_affect_lib.profiles import get_profile
+    from gen_affect_lib.recipe import train_profile
+
+    train_profile(get_profile(options.profile), options.out, data=options.data, resume=options.resume,
+                  minutes=options.minutes)
+    print(options.out)
+
+
+def _sample(options) -> None:
+    words = [word.strip() for word in options.emotions.split(",") if word.strip()]
+    if not words:
+        raise UserError("--emotions names no emotion: give words separated by commas, such as joy,fear")
+    if not options.checkpoint.is_dir():
+        raise UserError(f"--checkpoint {options.checkpoint} is no folder: train one with "
+                        "`python -m gen_affect_lib train`, or leave the option out")
+    if options.reference is not None and not options.reference.is_file():
+        raise UserError(f"--reference {options.reference} is no file: give a picture of a face")
+    expressions = [_expression(word) for word in words]  # a misspelt word ends here, before anything heavy loads
+
+    import torch
+
+    from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
+    from gen_affect_lib.device import pick_device
+    from gen_affect_lib.display import grid, to_image
+    from gen_affect_lib.pipeline import GenAffectPipeline
+
+    pipeline = GenAffectPipeline.from_pretrained(options.checkpoint).to(pick_device())
+    reference = _open(options.reference) if options.reference else to_image(
+        Avatar(Identity.sample(UNSEEN), Expression.neutral(), Appearance.sample(UNSEEN)).render(256))
+    extra = {} if options.steps is None else {"num_inference_steps": options.steps}
+    images = pipeline(reference=reference, expressions=[e.to_vector() for e in expressions],
+                      generator=torch.Generator().manual_seed(options.seed), **extra).images
+    _save(grid([reference, *images], ["reference", *words], tile=160), options.out)
+
+
+def _open(path: Path):
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(path).convert("RGB")
+    except UnidentifiedImageError:
+        raise UserError(f"--reference {path} is no picture: give a PNG or JPEG of a face") from None
+
+
+def _bench(options) -> None:
+    if options.json.is_dir():
+        raise UserError(f"--json {options.json} is a folder: give the name of a file")
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    from gen_affect_lib import bench
+
+    bench.run(options.json)
+
+
+def _course_run(options) -> None:
+    from gen_affect_lib.course.run import run_course
+    from gen_affect_lib.profiles import get_profile
+
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    run_course(get_profile(options.profile).name, only=options.only, in_place=options.in_place)
+
+
+def _course_timings(options) -> None:
+    from gen_affect_lib.course import timings
+
+    changed = timings.refresh()
+    print("changed: " + ", ".join(changed) if changed else "nothing to change")

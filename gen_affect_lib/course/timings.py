@@ -1,0 +1,177 @@
+"""Measured times: where they are kept, and the tables that state them.
+
+`data/reference/timings.json` is the one source. A notebook's cell tagged `timings` and the table in the README are
+written from it, and a test holds them against it, so that no stated time is a guess.
+"""
+
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import nbformat
+
+from gen_affect_lib.course import notebooks
+from gen_affect_lib.errors import UserError
+from gen_affect_lib.paths import REFERENCE, ROOT
+
+TIMINGS = REFERENCE / "timings.json"
+SIZES = ("smoke", "laptop", "gpu")
+TAG = "timings"
+BEGIN, END = "<!-- timings: written by `make timings` -->", "<!-- end of timings -->"
+UNKNOWN = "not measured yet"
+
+
+def load(path: Path = TIMINGS) -> dict:
+    """{profile: {"machine": {…}, "notebooks": {name: {"seconds": s, "memory_gb": g}}}}; empty where nothing is known."""
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path.name} is no JSON ({error}): take it from the repository again, or delete it") from error
+
+
+def record(profile: str, notebook: str, seconds: float, memory_gb: float, path: Path = TIMINGS) -> dict:
+    """Add one measurement, made on this machine, and return all. Another machine's figures of that profile go."""
+    timings = load(path)
+    machine = describe_machine()
+    if timings.get(profile, {}).get("machine") != machine:
+        timings[profile] = {"machine": machine, "notebooks": {}}
+    measured = timings[profile]["notebooks"]
+    measured[notebook] = {"seconds": round(seconds, 1), "memory_gb": round(memory_gb, 2)}
+    timings[profile]["notebooks"] = dict(sorted(measured.items()))
+    ordered = {size: timings[size] for size in SIZES if size in timings}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(ordered, indent=2) + "\n")
+    return ordered
+
+
+def describe_machine() -> dict:
+    """What a reader needs to compare a time with that of their own machine."""
+    import psutil
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        torch_version = version("torch")
+    except PackageNotFoundError:
+        torch_version = None
+    return {
+        "cpu": _cpu_name(),
+        "cores": cores,
+        "memory_gb": round(psutil.virtual_memory().total / 2**30),
+        "gpu": gpu_name(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch_version,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def gpu_name() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
+# --- the tables ------------------------------------------------------------------------------------------------------
+
+
+def say_seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def say_machine(machine: dict) -> str:
+    """One phrase: the GPU where there is one, else the cores."""
+    cores = f"{machine['cores']} CPU cores ({machine['cpu']}), {machine['memory_gb']} GB"
+    where = f"{machine['gpu']}, {cores}" if machine["gpu"] else cores
+    return f"{where}, torch {machine['torch']}"
+
+
+def notebook_table(name: str, timings: dict) -> str:
+    """The markdown of a notebook's cell tagged `timings`."""
+    lines = ["**Time and memory**, measured by `make course`:", "", "| `PROFILE` | time | memory | measured on |",
+             "| --- | --- | --- | --- |"]
+    for size in SIZES:
+        measured = timings.get(size, {}).get("notebooks", {}).get(name)
+        if measured is None:
+            lines.append(f"| `{size}` | {UNKNOWN} | | |")
+        else:
+            lines.append(f"| `{size}` | {say_seconds(measured['seconds'])} | {measured['memory_gb']:.1f} GB "
+                         f"| {say_machine(timings[size]['machine'])} |")
+    return "\n".join(lines)
+
+
+def readme_table(titles: dict[str, str], timings: dict) -> str:
+    """The markdown of the README's table. titles: {notebook's name: its title}, in order."""
+    lines = ["| notebook | " + " | ".join(f"`{size}`" for size in SIZES) + " |", "| --- |" + " --- |" * len(SIZES)]
+    for name, title in titles.items():
+        cells = []
+        for size in SIZES:
+            measured = timings.get(size, {}).get("notebooks", {}).get(name)
+            cells.append(UNKNOWN if measured is None
+                         else f"{say_seconds(measured['seconds'])}, {measured['memory_gb']:.1f} GB")
+        lines.append(f"| [{title}](notebooks/{name}.ipynb) | " + " | ".join(cells) + " |")
+    totals = []
+    for size in SIZES:
+        measured = timings.get(size, {}).get("notebooks", {})
+        whole = bool(titles) and all(name in measured for name in titles)
+        totals.append(say_seconds(sum(measured[name]["seconds"] for name in titles)) if whole else "")
+    lines.append("| **the whole course** | " + " | ".join(totals) + " |")
+    lines.append("")
+    lines += [f"- `{size}`: measured on {say_machine(timings[size]['machine'])}" for size in SIZES if size in timings]
+    return "\n".join(lines).rstrip()
+
+
+def title_of(notebook) -> str:
+    """The first heading of a notebook that nbformat has read."""
+    for cell in notebook.cells:
+        for line in cell.source.splitlines():
+            if cell.cell_type == "markdown" and line.startswith("# "):
+                return line.removeprefix("# ").strip()
+    raise UserError("a notebook has no title: its first cell must begin with '# '")
+
+
+# --- writing them in -------------------------------------------------------------------------------------------------
+
+
+def refresh(readme: Path = ROOT / "README.md", path: Path = TIMINGS) -> list[str]:
+    """Write the tables into every notebook and the README, and return the names of the files that changed."""
+    timings = load(path)
+    changed, titles = [], {}
+    for file in notebooks():
+        notebook = nbformat.read(file, as_version=4)
+        titles[file.stem] = title_of(notebook)
+        cells = [cell for cell in notebook.cells if TAG in cell.metadata.get("tags", ())]
+        if len(cells) != 1:
+            raise UserError(f"{file.name} has {len(cells)} cells tagged {TAG!r}: give it exactly one markdown cell")
+        table = notebook_table(file.stem, timings)
+        if cells[0].source != table:
+            cells[0].source = table
+            nbformat.write(notebook, file)
+            changed.append(file.name)
+    text = readme.read_text()
+    updated = replace_between(text, readme_table(titles, timings))
+    if updated != text:
+        readme.write_text(updated)
+        changed.append(readme.name)
+    return changed
+
+
+def replace_between(text: str, table: str) -> str:
+    """`text` with what stands between the two markers replaced by `table`."""
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"the README has lost its marks {BEGIN!r} and {END!r}: put them around the table of times")
+    return f"{head}{BEGIN}\n{table}\n{END}{tail}"

@@ -1,0 +1,180 @@
+"""Will the course run here? One line for each thing that could be missing, and what to do about it."""
+
+import ctypes
+import platform
+import shutil
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from gen_affect_lib.paths import ROOT
+
+INSTALL = "python -m pip install -c constraints.txt -e '.[test]'"
+# Linux: the library that is loaded by name, and the Debian and Ubuntu package that brings it.
+SYSTEM_LIBRARIES = {"libGL.so.1": "libgl1", "libEGL.so.1": "libegl1"}
+DISK_GB = 2  # the cache of pairs, checkpoints while training, executed notebooks
+MEMORY_GB = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: whether it is well, and what to say."""
+
+    ok: bool
+    text: str
+
+    def __str__(self) -> str:
+        return f"[{'OK' if self.ok else 'FAIL'}]".ljust(7) + self.text
+
+
+def report() -> int:
+    """Print everything, and return the exit code: 0 when all is well, else 1."""
+    failed = 0
+    for heading, findings in (("Python and packages", [check_python(), *check_packages()]),
+                              ("System libraries", check_system_libraries()),
+                              ("Machine", check_machine())):
+        print(heading)
+        for finding in findings:
+            print("  " + str(finding), flush=True)
+            failed += not finding.ok
+    print("Notebooks")
+    for line in notebook_lines():
+        print("  " + line)
+    print("All is well." if not failed else f"{failed} to mend: see the lines marked [FAIL].")
+    return 1 if failed else 0
+
+
+def check_python(requires: str | None = None, current: str | None = None) -> Finding:
+    requires = requires or _pyproject()["requires-python"]
+    current = current or platform.python_version()
+    if Version(current) in SpecifierSet(requires, prereleases=True):
+        return Finding(True, f"Python {current}")
+    return Finding(False, f"Python {current}, but {requires} is needed: make .venv again with a newer one")
+
+
+def check_packages(requirements: list[str] | None = None, constraints: dict[str, str] | None = None) -> Iterator[Finding]:
+    """Each package that pyproject.toml asks for, held against the version in constraints.txt that was tested."""
+    if requirements is None:
+        project = _pyproject()
+        requirements = project["dependencies"] + project["optional-dependencies"]["test"]
+    constraints = read_constraints() if constraints is None else constraints
+    for requirement in map(Requirement, requirements):
+        tested = constraints.get(canonicalize_name(requirement.name))
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            yield Finding(False, f"{requirement.name} is not installed: {INSTALL}")
+            continue
+        # 2.13.0+cpu and 2.13.0+cu129 are the same code for another device.
+        if tested is not None and Version(found).public != Version(tested).public:
+            yield Finding(False, f"{requirement.name} {found}, but {tested} was tested: {INSTALL}")
+        else:
+            yield Finding(True, f"{requirement.name} {found}")
+
+
+def check_system_libraries(libraries: dict[str, str] = SYSTEM_LIBRARIES) -> Iterator[Finding]:
+    """skia-python and OpenCV load libGL and libEGL, which no pip package brings."""
+    if sys.platform.startswith("linux"):
+        missing = [name for name in libraries if not _loads(name)]
+        packages = " ".join(libraries[name] for name in missing)
+        for name in libraries:
+            if name in missing:
+                yield Finding(False, f"{name} is missing: sudo apt-get install {packages} (Debian, Ubuntu), or "
+                                     "conda install -c conda-forge libgl libegl")
+            else:
+                yield Finding(True, name)
+        if missing:
+            return
+    try:
+        import skia
+    except ImportError as error:
+        yield Finding(False, f"skia-python does not load ({error}): {INSTALL}")
+    else:
+        side = 8
+        surface = skia.Surface(side, side)
+        surface.getCanvas().clear(skia.ColorRED)
+        drawn = tuple(int(value) for value in surface.makeImageSnapshot().toarray()[0, 0])
+        red = drawn[:3] in ((255, 0, 0), (0, 0, 255))  # RGBA or BGRA, as the platform has it
+        yield Finding(red, "skia-python draws" if red else f"skia-python draws {drawn} for red: {INSTALL}")
+
+
+def check_machine(root: Path = ROOT, disk_gb: float = DISK_GB, memory_gb: float = MEMORY_GB) -> Iterator[Finding]:
+    """The device with its memory, the machine's memory, and the disk."""
+    import psutil
+
+    from gen_affect_lib.course.timings import describe_machine
+
+    machine = describe_machine()
+    yield Finding(True, f"{machine['cores']} CPU cores ({machine['cpu']}), {machine['system']}")
+    if machine["gpu"]:
+        import torch
+
+        total = torch.cuda.get_device_properties(0).total_memory / 2**30
+        yield Finding(True, f"GPU {machine['gpu']} with {total:.0f} GB")
+    else:
+        yield Finding(True, "no CUDA device: everything runs on the CPU")
+    total, free = psutil.virtual_memory().total / 2**30, psutil.virtual_memory().available / 2**30
+    yield Finding(free >= memory_gb, f"{free:.1f} of {total:.1f} GB memory free"
+                  + ("" if free >= memory_gb else f", but {memory_gb} are needed: close other programs"))
+    free = shutil.disk_usage(root).free / 2**30
+    yield Finding(free >= disk_gb, f"{free:.0f} GB disk free"
+                  + ("" if free >= disk_gb else f", but {disk_gb} are needed: make room on the disk of {root}"))
+
+
+def notebook_lines() -> Iterator[str]:
+    """Which notebooks will run here at which profile, and in about what time."""
+    from gen_affect_lib.course import notebooks, timings
+
+    import psutil
+
+    names = [path.stem for path in notebooks()]
+    measured, has_gpu = timings.load(), timings.gpu_name() is not None
+    total = psutil.virtual_memory().total / 2**30
+    yield " ".join(["".ljust(22), *(size.rjust(20) for size in timings.SIZES)])
+    for name in names:
+        cells = []
+        for size in timings.SIZES:
+            known = measured.get(size, {}).get("notebooks", {}).get(name)
+            if size == "gpu" and not has_gpu:
+                cells.append("needs a GPU")
+            elif known is None:
+                cells.append(timings.UNKNOWN)
+            elif known["memory_gb"] > total:
+                cells.append(f"needs {known['memory_gb']:.1f} GB")
+            else:
+                cells.append(f"{timings.say_seconds(known['seconds'])}, {known['memory_gb']:.1f} GB")
+        yield " ".join([name.ljust(22), *(cell.rjust(20) for cell in cells)])
+    for size in timings.SIZES:
+        if size in measured:
+            yield f"{size}: measured on {timings.say_machine(measured[size]['machine'])}"
+    yield f"Notebooks here start with PROFILE = {default_profile()!r}"
+
+
+def read_constraints(path: Path = ROOT / "constraints.txt") -> dict[str, str]:
+    """{package: version} of a constraints file."""
+    pinned = {}
+    for line in path.read_text().splitlines():
+        name, separator, number = line.split("#")[0].strip().partition("==")
+        if separator:
+            pinned[canonicalize_name(name)] = number.strip()
+    return pinned
+
+
+def _pyproject() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
