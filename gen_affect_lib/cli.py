@@ -14,7 +14,6 @@ from gen_affect_lib.paths import CHECKPOINTS, OUTPUTS
 # An unseen person for the commands that need one: the first of the validation seeds.
 UNSEEN = 1_000_000
 FEELINGS = "joy,amusement,surprise,fear,sadness,anger,disgust"
-SIDES = (16, 4096)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -151,8 +150,6 @@ def _doctor(options) -> int:
 
 
 def _render(options) -> None:
-    if not SIDES[0] <= options.size <= SIDES[1]:
-        raise UserError(f"--size is {options.size}: give a side from {SIDES[0]} to {SIDES[1]} pixels")
     from PIL import Image
 
     from gen_affect_lib.avatars import Appearance, Avatar, Identity

@@ -95,7 +95,7 @@ def grid(images: Sequence, titles: Sequence[str] | None = None, *, rows: int | N
     titles: one a picture, below it; or one a column, above the sheet, when there are as many titles as columns and
         more than one row.
     rows, columns: the one that is missing follows from the other; with neither, a sheet about twice as wide as high.
-    row_titles: one a row, to its left.
+    row_titles: one a row, to its left; a line break in it is kept.
     tile: the side of a picture's place in pixels; None takes the largest picture's own, but at least 96.
     heading: one line above all.
     pixels: True enlarges without smoothing, so that single pixels can be counted.
@@ -120,7 +120,8 @@ def grid(images: Sequence, titles: Sequence[str] | None = None, *, rows: int | N
     label_height = max((len(lines) for lines in labels), default=0) * line + (gap if labels else 0)
     above = label_height if per_column else 0
     below = 0 if per_column else label_height
-    left = max((_width(text, size) for text in row_titles), default=0) + gap * 2 if row_titles is not None else 0
+    row_titles = [str(title) for title in row_titles] if row_titles is not None else []
+    left = max((_width(text, size) for title in row_titles for text in title.split("\n")), default=-2 * gap) + gap * 2
     top = line + gap * 2 if heading else 0
 
     width = left + columns * (tile + gap) + gap
@@ -139,14 +140,17 @@ def grid(images: Sequence, titles: Sequence[str] | None = None, *, rows: int | N
             sheet.paste(picture, (x + (tile - picture.width) // 2, y + (tile - picture.height) // 2))
         lines = labels[index] if labels and not per_column else []
         for i, text in enumerate(lines):
-            draw.text((x + tile / 2, y + tile + gap / 2 + i * line), text, font=_font(size), fill="#222222", anchor="ma")
+            place = (x + tile / 2, y + tile + gap / 2 + i * line)
+            draw.text(place, text, font=_font(size), fill="#222222", anchor="ma")
     for column, lines in enumerate(labels if per_column else []):
         x = left + gap + column * (tile + gap) + tile / 2
         for i, text in enumerate(reversed(lines)):
             draw.text((x, top + above - i * line), text, font=_font(size), fill="#222222", anchor="md")
-    for row, text in enumerate(row_titles or []):
-        y = top + above + gap + row * (tile + below + gap) + tile / 2
-        draw.text((left - gap, y), text, font=_font(size), fill="#222222", anchor="rm")
+    for row, title in enumerate(row_titles):
+        lines = title.split("\n")
+        y = top + above + gap + row * (tile + below + gap) + tile / 2 - (len(lines) - 1) * line / 2
+        for i, text in enumerate(lines):
+            draw.text((left - gap, y + i * line), text, font=_font(size), fill="#222222", anchor="rm")
     return sheet
 
 

@@ -60,7 +60,8 @@ def check_python(requires: str | None = None, current: str | None = None) -> Fin
     return Finding(False, f"Python {current}, but {requires} is needed: make .venv again with a newer one")
 
 
-def check_packages(requirements: list[str] | None = None, constraints: dict[str, str] | None = None) -> Iterator[Finding]:
+def check_packages(requirements: list[str] | None = None,
+                   constraints: dict[str, str] | None = None) -> Iterator[Finding]:
     """Each package that pyproject.toml asks for, held against the version in constraints.txt that was tested."""
     if requirements is None:
         project = _pyproject()

@@ -24,7 +24,7 @@ UNKNOWN = "not measured yet"
 
 
 def load(path: Path = TIMINGS) -> dict:
-    """{profile: {"machine": {…}, "notebooks": {name: {"seconds": s, "memory_gb": g}}}}; empty where nothing is known."""
+    """{profile: {"machine": {…}, "notebooks": {name: {"seconds": s, "memory_gb": g}}}}; empty when nothing is known."""
     if not path.exists():
         return {}
     try:
