@@ -1,0 +1,26 @@
+"""What every test stands on: no network, and folders of its own for what it writes."""
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+# Here, and not in a fixture: before any test module imports anything that could reach for the network.
+NO_NETWORK = Path(__file__).parent / "no_network"
+sys.path.insert(0, str(NO_NETWORK))
+sys.modules.pop("sitecustomize", None)  # the system may have one of its own
+import sitecustomize  # noqa: E402, F401
+
+sys.path.remove(str(NO_NETWORK))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(NO_NETWORK), os.environ.get("PYTHONPATH")]))
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+# The suite leaves the user's outputs and cache alone, and two workers do not share theirs.
+_scratch = tempfile.mkdtemp(prefix="gen_affect_tests_")
+atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
+os.environ["GEN_AFFECT_OUTPUTS"] = os.path.join(_scratch, "outputs")
+os.environ["GEN_AFFECT_CACHE"] = os.path.join(_scratch, "cache")
+os.environ["GEN_AFFECT_PROFILE"] = "smoke"
