@@ -132,9 +132,10 @@ def check_machine(root: Path = ROOT, disk_gb: float = DISK_GB, memory_gb: float 
 
 def notebook_lines() -> Iterator[str]:
     """Which notebooks will run here at which profile, and in about what time."""
-    from gen_affect_lib.course import notebooks, timings
-
     import psutil
+
+    from gen_affect_lib.course import notebooks, timings
+    from gen_affect_lib.profiles import default_profile
 
     names = [path.stem for path in notebooks()]
     measured, has_gpu = timings.load(), timings.gpu_name() is not None

@@ -1,5 +1,5 @@
-"""Python loads this file by itself when its folder is on PYTHONPATH: so the tests, and every process and notebook kernel
-that they start, can talk to this machine only.
+"""Python loads this file by itself when its folder is on PYTHONPATH: so the tests, and every process and notebook
+kernel that they start, can talk to this machine only.
 """
 
 import ipaddress

@@ -1,0 +1,166 @@
+"""The commands: every option has a default, and a mistake ends in one line and exit code 2."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gen_affect_lib import cli
+from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
+from gen_affect_lib.errors import UserError
+
+
+def test_render_draws_the_avatar_of_its_seeds(tmp_path, capsys):
+    out = tmp_path / "deep" / "avatar.png"
+    seeds = ["--identity", "12", "--emotion", "glee", "--appearance", "3"]
+    assert cli.main(["render", *seeds, "--size", "96", "--out", str(out)]) == 0
+    expected = Avatar(Identity.sample(12), Expression.named("glee"), Appearance.sample(3)).render(96)
+    assert np.array_equal(np.asarray(Image.open(out)), expected)
+    assert str(out) in capsys.readouterr().out
+
+
+def test_render_needs_no_option(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["render"]) == 0
+    assert Image.open(cli.OUTPUTS / "avatar.png").size == (256, 256)
+
+
+def test_render_knows_the_neutral_face(tmp_path):
+    assert cli.main(["render", "--emotion", "neutral", "--size", "32", "--out", str(tmp_path / "a.png")]) == 0
+    expected = Avatar(Identity.sample(0), Expression.neutral(), Appearance.sample(0)).render(32)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), expected)
+
+
+def test_every_option_has_a_default():
+    """Parsing each command bare succeeds: none asks for an option."""
+    for command in (["doctor"], ["render"], ["train"], ["sample"], ["bench"], ["course", "run"], ["course", "timings"]):
+        assert callable(cli.build_parser().parse_args(command).run)
+
+
+def test_train_hands_its_options_on(monkeypatch, tmp_path):
+    from gen_affect_lib import recipe
+    from gen_affect_lib.profiles import get_profile
+
+    calls = []
+    monkeypatch.setattr(recipe, "train_profile", lambda *args, **options: calls.append((args, options)))
+    folder = tmp_path / "run"
+    assert cli.main(["train", "--profile", "laptop", "--data", str(tmp_path), "--out", str(folder), "--resume",
+                     "--minutes", "2.5"]) == 0
+    assert calls == [((get_profile("laptop"), folder), {"data": tmp_path, "resume": True, "minutes": 2.5})]
+
+
+def test_bench_hands_its_file_on(monkeypatch, tmp_path):
+    from gen_affect_lib import bench
+
+    calls = []
+    monkeypatch.setattr(bench, "run", lambda path: calls.append(path))
+    assert cli.main(["bench", "--json", str(tmp_path / "new" / "bench.json")]) == 0
+    assert calls == [tmp_path / "new" / "bench.json"] and (tmp_path / "new").is_dir()
+
+
+def test_course_runs_the_profile_asked_for(monkeypatch):
+    from gen_affect_lib.course import run
+
+    calls = []
+    monkeypatch.setattr(run, "run_course", lambda *args, **options: calls.append((args, options)))
+    assert cli.main(["course", "run", "laptop", "--only", "02,03"]) == 0
+    assert calls == [(("laptop",), {"only": "02,03", "in_place": False})]
+
+
+MISTAKES = {
+    "no command": ([], "COMMAND"),
+    "an unknown command": (["paint"], "invalid choice: 'paint'"),
+    "an unknown option": (["render", "--colour", "red"], "--colour"),
+    "a seed that is no number": (["render", "--identity", "Ada"], "'Ada' is no seed"),
+    "a negative seed": (["render", "--appearance", "-1"], "'-1' is no seed"),
+    "a misspelt emotion": (["render", "--emotion", "gle"], "did you mean glee"),
+    "a size that is no number": (["render", "--size", "big"], "invalid int value: 'big'"),
+    "a size of nothing": (["render", "--size", "0"], "size 0"),
+    "a file name without an ending": (["render", "--size", "16", "--out", "{}/face"], "ends in .png"),
+    "a folder for a file": (["render", "--size", "16", "--out", "{}"], "is a folder"),
+    "a file for a folder": (["render", "--size", "16", "--out", "{}/file.txt/a.png"], "file.txt"),
+    "an unknown profile": (["train", "--profile", "huge"], "huge"),
+    "no time at all": (["train", "--minutes", "0"], "'0' is no time"),
+    "data that are not there": (["train", "--data", "{}/none"], "is no folder"),
+    "a file for the checkpoints": (["train", "--out", "{}/file.txt"], "give a folder"),
+    "a checkpoint that is not there": (["sample", "--checkpoint", "{}/none"], "is no folder"),
+    "a folder that is no checkpoint": (["sample", "--checkpoint", "{}"], "{}"),
+    "a reference that is not there": (["sample", "--checkpoint", "{}", "--reference", "{}/none.png"], "is no file"),
+    "no emotions": (["sample", "--checkpoint", "{}", "--emotions", " , "], "names no emotion"),
+    "one misspelt emotion of two": (["sample", "--checkpoint", "{}", "--emotions", "joy,feer"], "'feer'"),
+    "no steps": (["sample", "--steps", "0"], "'0' is no number of steps"),
+    "a folder for the figures": (["bench", "--json", "{}"], "is a folder"),
+    "no action": (["course"], "ACTION"),
+    "an unknown notebook": (["course", "run", "smoke", "--only", "77"], "there is no notebook '77'"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_in_one_line_and_exit_code_2(mistake, tmp_path, capsys):
+    (tmp_path / "file.txt").write_text("not a picture")
+    arguments, message = MISTAKES[mistake]
+    code = cli.main([argument.replace("{}", str(tmp_path)) for argument in arguments])
+    shown = capsys.readouterr()
+    assert code == 2
+    assert shown.err.startswith("error: ") and shown.err.count("\n") == 1, shown.err
+    assert message.replace("{}", str(tmp_path)) in shown.err
+    assert not shown.out
+
+
+def test_a_reference_that_is_no_picture_is_named(tmp_path):
+    (tmp_path / "notes.txt").write_text("not a picture")
+    with pytest.raises(UserError, match="notes.txt is no picture"):
+        cli._open(tmp_path / "notes.txt")
+
+
+def test_an_error_of_several_lines_becomes_one(monkeypatch, capsys):
+    def fails(options):
+        raise UserError("first\n   second")
+
+    monkeypatch.setattr(cli, "_doctor", fails)
+    assert cli.main(["doctor"]) == 2
+    assert capsys.readouterr().err == "error: first second\n"
+
+
+def test_a_missing_package_is_named(monkeypatch, capsys):
+    def fails(options):
+        raise ModuleNotFoundError("No module named 'skia'", name="skia")
+
+    monkeypatch.setattr(cli, "_doctor", fails)
+    assert cli.main(["doctor"]) == 2
+    assert "the package skia is not installed" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_is_not_hidden(monkeypatch):
+    def fails(options):
+        raise ModuleNotFoundError("No module named 'gen_affect_lib.gone'", name="gen_affect_lib.gone")
+
+    monkeypatch.setattr(cli, "_doctor", fails)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["doctor"])
+
+
+def test_control_c_is_no_traceback(monkeypatch, capsys):
+    def stopped(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_doctor", stopped)
+    assert cli.main(["doctor"]) == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
+def test_the_module_runs_as_a_command():
+    command = [sys.executable, "-m", "gen_affect_lib", "render", "--emotion", "gle"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+def test_sample_makes_the_reference_and_one_face_for_each_word(tmp_path, monkeypatch):
+    """With the checkpoint that the kit ships."""
+    out = tmp_path / "set.png"
+    assert cli.main(["sample", "--emotions", "joy,fear,anger", "--steps", "2", "--out", str(out)]) == 0
+    sheet = np.asarray(Image.open(out), dtype=float)
+    columns = np.array_split(sheet[10:150], 4, axis=1)  # the reference and three faces, side by side
+    assert all(np.abs(a[:, :150] - b[:, :150]).mean() > 1 for a, b in zip(columns, columns[1:]))
