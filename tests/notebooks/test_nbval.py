@@ -40,7 +40,8 @@ def test_a_changed_output_would_be_noticed(tmp_path):
 
 def test_a_kernel_reaches_no_network(tmp_path):
     """The kernels of the tests above stand under the same block as the tests themselves."""
-    code = "import socket\ntry:\n    socket.create_connection(('192.0.2.1', 80), timeout=1)\nexcept OSError as e:\n    print(e)"
+    code = ("import socket\ntry:\n    socket.create_connection(('192.0.2.1', 80), timeout=1)\n"
+            "except OSError as error:\n    print(error)")
     source = write(tmp_path / "in.ipynb", nbformat.v4.new_code_cell(code))
     done = papermill.execute_notebook(source, tmp_path / "out.ipynb", progress_bar=False)
     assert "without a network" in done.cells[0].outputs[0].text
