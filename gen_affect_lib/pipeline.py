@@ -1,0 +1,277 @@
+"""From a picture of a person and a list of expressions to pictures: everything before put together, as in diffusers.
+
+`GenAffectPipeline` holds the networks and the few numbers that sampling needs; `save_pretrained` and `from_pretrained`
+write and read them as diffusers does, from a folder on this machine and never from the network.
+
+Letters: N expressions asked for, G conditions that guidance compares, S the picture's side, C and s the channels and
+the side of the codec's space, L condition tokens.
+"""
+
+import copy
+import importlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image, ImageOps
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from gen_affect_lib.avatars import Expression
+from gen_affect_lib.codec import to_images, to_tensor
+from gen_affect_lib.errors import UserError
+from gen_affect_lib.flow import RectifiedFlow, sample, schedule, timestep
+
+
+@dataclass
+class GenAffectOutput(BaseOutput):
+    """`images`: RGB PIL images, one per expression, in the order asked for."""
+
+    images: list[Image.Image]
+
+
+class GenAffectPipeline(DiffusionPipeline):
+    """One person, any number of expressions.
+
+    Args:
+        transformer: the MM-DiT, (B, C, s, s), tokens (B, L, D), pooled (B, P), timestep (B,) -> (B, C, s, s).
+        condition_encoder: reference (B, C, s, s), expression (B, 21), keep_identity (B,), keep_expression (B,) ->
+            tokens (B, L, D), pooled (B, P).
+        codec: to and from the space that the transformer works in, `PixelCodec` or `LatentCodec`.
+        prediction, sigma_floor: of the `RectifiedFlow` that it was trained with.
+        shift: of the schedule: above 1 spends more of the steps near the noise.
+        num_inference_steps, identity_scale, expression_scale: what a call uses unless told otherwise.
+        image_size: S, the side in pixels of the pictures, of the reference as of the results.
+    """
+
+    def __init__(
+        self,
+        transformer: nn.Module,
+        condition_encoder: nn.Module,
+        codec: nn.Module,
+        prediction: str = "v",
+        sigma_floor: float = 0.05,
+        shift: float = 1.0,
+        num_inference_steps: int = 20,
+        identity_scale: float = 1.0,
+        expression_scale: float = 1.0,
+        image_size: int = 64,
+    ):
+        super().__init__()
+        self.register_modules(transformer=transformer, condition_encoder=condition_encoder, codec=codec)
+        self.register_to_config(
+            prediction=prediction,
+            sigma_floor=sigma_floor,
+            shift=shift,
+            num_inference_steps=num_inference_steps,
+            identity_scale=identity_scale,
+            expression_scale=expression_scale,
+            image_size=image_size,
+        )
+        self.flow = RectifiedFlow(prediction, sigma_floor)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        reference: Image.Image | np.ndarray | str | Path,
+        expressions: Sequence,
+        num_inference_steps: int | None = None,
+        identity_scale: float | None = None,
+        expression_scale: float | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+    ) -> GenAffectOutput:
+        """Draw the person of the reference, once with each expression.
+
+        Args:
+            reference: a PIL image, an RGB array (H, W, 3) uint8 or a path; its centred square counts.
+            expressions: words ("glee", or "neutral"), `Expression`s or vectors (21,), mixed as you like.
+            num_inference_steps: each costs one evaluation of the network.
+            identity_scale, expression_scale: 1 follows the condition as it was learned, above 1 exaggerates it, 0
+                ignores it. Other scales than 1 compare two or three conditions in each evaluation, and so cost more.
+            generator: of the noise; the same seed gives the same pictures. A list has one for each expression.
+
+        Raises UserError for a reference that is no picture, an unknown word or a vector that is no expression.
+        """
+        steps, shift = self._or_default("num_inference_steps", num_inference_steps), self.config.shift
+        identity_scale = self._or_default("identity_scale", identity_scale)
+        expression_scale = self._or_default("expression_scale", expression_scale)
+        picture = reference_image(reference, self.config.image_size)
+        vectors = expression_vectors(expressions)
+        if isinstance(generator, list) and len(generator) != len(vectors):
+            raise UserError(f"{len(generator)} generators for {len(vectors)} expressions: give each one, or all one")
+
+        self.transformer.eval(), self.condition_encoder.eval(), self.codec.eval()
+        device, dtype = self.transformer.device, self.transformer.dtype
+        pixels = to_tensor(np.array(picture))[None].to(device, self.codec.dtype)  # (1, 3, S, S)
+        velocity = self.guided_velocity(
+            self.codec.encode(pixels).to(dtype),
+            torch.from_numpy(vectors).to(device, dtype),
+            identity_scale,
+            expression_scale,
+        )
+        side = self.codec.latent_size(self.config.image_size)
+        shape = (len(vectors), self.codec.latent_channels, side, side)
+        noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32).to(dtype)
+        with self.progress_bar(total=steps) as bar:
+            latents = sample(velocity, noise, schedule(steps, shift), callback=lambda *_: bar.update())
+        images = to_images(self.codec.decode(latents.to(self.codec.dtype)))  # (N, S, S, 3) uint8
+        return GenAffectOutput(images=[Image.fromarray(image) for image in images])
+
+    def guided_velocity(self, reference: Tensor, expressions: Tensor, identity_scale: float, expression_scale: float):
+        """The velocity field of one person (1, C, s, s) with N expressions (N, 21): a function of x (N, C, s, s) and
+        sigma (N,) that returns (N, C, s, s).
+
+        `flow.guide` written as a weighted sum, u + i (v_i - u) + e (v - v_i) = (1 - i) u + (i - e) v_i + e v: what has
+        no weight need not be computed, so that scales of 1 cost one plain evaluation. The conditions that are left
+        stand side by side in one batch, the first N entries under the first, and so on. They do not
+        change from step to step, so they are embedded here, once.
+        """
+        count = len(expressions)
+        weights = {  # (keep identity, keep expression): weight
+            (False, False): 1 - identity_scale,
+            (True, False): identity_scale - expression_scale,
+            (True, True): expression_scale,
+        }
+        kept = [keep for keep, weight in weights.items() if weight != 0]
+        weight = torch.tensor([weights[keep] for keep in kept], device=expressions.device)
+        keep = torch.tensor(kept, device=expressions.device).repeat_interleave(count, 0)  # (G, 2) -> (G * N, 2)
+        groups = len(kept)
+        tokens, pooled = self.condition_encoder(
+            reference.expand(groups * count, -1, -1, -1),
+            expressions.repeat(groups, 1),  # (N, 21) -> (G * N, 21)
+            keep_identity=keep[:, 0],
+            keep_expression=keep[:, 1],
+        )
+
+        def velocity(x, sigma):
+            x, sigma = x.repeat(groups, 1, 1, 1), sigma.repeat(groups)  # (N, ...) -> (G * N, ...)
+            output = self.transformer(x, tokens, pooled, timestep(sigma))
+            velocities = self.flow.velocity_from(output, x, sigma)
+            velocities = velocities.unflatten(0, (groups, count))  # (G * N, ...) -> (G, N, ...)
+            return (weight.to(velocities)[:, None, None, None, None] * velocities).sum(0)
+
+        return velocity
+
+    def _or_default(self, name: str, given):
+        return self.config[name] if given is None else given
+
+    def save_pretrained(self, save_directory: str | Path, dtype: torch.dtype = torch.float16, **kwargs) -> None:
+        """Write the folder that `from_pretrained` reads; half precision halves it, at no cost that a picture shows."""
+        # nn.Module's own `to`: diffusers' warns of casts, which here touch a copy only.
+        networks = {name: nn.Module.to(copy.deepcopy(network), dtype) for name, network in self.components.items()}
+        settings = {name: self.config[name] for name in self._get_signature_keys(type(self))[1] if name in self.config}
+        DiffusionPipeline.save_pretrained(type(self)(**networks, **settings), save_directory, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32, **kwargs) -> "GenAffectPipeline":
+        """Read a folder that `save_pretrained` wrote, in `dtype` whatever it was saved in. Nothing is downloaded.
+
+        Raises UserError where the folder is missing, or something in it is missing or damaged.
+        """
+        folder = Path(folder)
+        if not (folder / "model_index.json").is_file():
+            what = "has no model_index.json in it" if folder.is_dir() else "is no folder on this machine"
+            raise UserError(f"{folder} {what}: give a trained pipeline's folder, such as data/checkpoints/gen_affect")
+        try:
+            index = json.loads((folder / "model_index.json").read_text())
+            parts = {name: value for name, value in index.items() if isinstance(value, list)}
+            for library, _ in parts.values():
+                # diffusers only takes classes from modules that are imported already, and rightly: a folder of weights
+                # should not have code run. Our own are safe.
+                if library.split(".")[0] == "gen_affect_lib":
+                    importlib.import_module(library)
+            pipeline = super().from_pretrained(folder, dtype=dtype, local_files_only=True, **kwargs)
+            for name in parts:
+                _check_weights(folder / name, getattr(pipeline, name))
+        except UserError:
+            raise
+        except Exception as error:  # a damaged file shows in many ways
+            reason = " ".join(str(error).split())
+            raise UserError(f"{folder} is not a whole pipeline ({reason:.200}): copy or train it again") from error
+        return pipeline
+
+
+def _check_weights(folder: Path, network: nn.Module) -> None:
+    """A tensor that is missing would only be warned about, and start at random."""
+    stored = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            stored |= set(file.keys())
+    expected = set(network.state_dict())
+    if stored != expected:
+        odd = sorted(stored ^ expected)
+        raise UserError(
+            f"{folder} does not hold the weights of {type(network).__name__} ({odd[0]} is "
+            f"{'missing' if odd[0] in expected else 'unknown'}): copy or train it again"
+        )
+
+
+def reference_image(reference: Image.Image | np.ndarray | str | Path, size: int) -> Image.Image:
+    """A reference of any size as an RGB picture of size × size: upright, on white where it was transparent, its
+    centred square. Raises UserError for what is no picture.
+    """
+    if isinstance(reference, (str, Path)):
+        path = Path(reference)
+        if not path.is_file():
+            raise UserError(f"reference {path} is no file: give a PNG or JPEG of a face")
+        try:
+            with Image.open(path) as opened:
+                picture = ImageOps.exif_transpose(opened)  # a phone says in the file which way is up
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(f"reference {path} is no picture that can be read: give a whole PNG or JPEG") from error
+    elif isinstance(reference, Image.Image):
+        picture = reference
+    elif isinstance(reference, np.ndarray):
+        if reference.dtype != np.uint8 or reference.ndim != 3 or reference.shape[2] != 3 or 0 in reference.shape:
+            raise UserError(
+                f"reference is an array {reference.dtype} {reference.shape}: give uint8 (height, width, 3), RGB"
+            )
+        picture = Image.fromarray(reference)
+    else:
+        raise UserError(f"reference is a {type(reference).__name__}: give a PIL image, an RGB array or a path")
+
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    picture = picture.convert("RGB")
+    # Of PIL's filters HAMMING comes closest to drawing an avatar small at once; for enlarging it is too coarse.
+    smaller = Image.Resampling.HAMMING if min(picture.size) > size else Image.Resampling.LANCZOS
+    return ImageOps.fit(picture, (size, size), smaller)
+
+
+def expression_vectors(expressions: Sequence) -> np.ndarray:
+    """Expressions as float32 (N, 21), in the order of `Expression.NAMES`. Raises UserError for one that is none."""
+    if isinstance(expressions, str) or not isinstance(expressions, (Sequence, np.ndarray, Tensor)):
+        raise UserError(f'expressions is {expressions!r:.60}: give a list, such as ["glee"]')
+    if len(expressions) == 0:
+        raise UserError('expressions is empty: give at least one, such as ["glee"]')
+    return np.stack([_expression_vector(one) for one in expressions])
+
+
+def _expression_vector(one) -> np.ndarray:
+    if isinstance(one, Expression):
+        return one.to_vector()
+    if isinstance(one, str):
+        return (Expression.neutral() if one.strip().lower() == "neutral" else Expression.named(one)).to_vector()
+    if isinstance(one, (Image.Image, Path)) or getattr(one, "ndim", 0) == 3:
+        raise UserError(
+            "an expression is a face picture: reading expressions from pictures needs an encoder that this pipeline "
+            'does not have; give a word such as "glee" or a vector of 21 numbers'
+        )
+    try:
+        vector = np.asarray(one, np.float32)
+    except (TypeError, ValueError):
+        vector = np.empty(0, np.float32)
+    if vector.shape != (Expression.VECTOR_SIZE,):
+        raise UserError(
+            f'an expression is {one!r:.60}: give a word such as "glee", an Expression or a vector of '
+            f"{Expression.VECTOR_SIZE} numbers"
+        )
+    # Built rather than passed on, so that a number out of its range is an error with the number's name.
+    return Expression(**dict(zip(Expression.NAMES, map(float, vector)))).to_vector()
