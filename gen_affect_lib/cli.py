@@ -175,7 +175,7 @@ def _train(options) -> None:
 
     train_profile(get_profile(options.profile), options.out, data=options.data, resume=options.resume,
                   minutes=options.minutes)
-    print(options.out)
+    print(options.out / "pipeline")
 
 
 def _sample(options) -> None:
@@ -185,6 +185,8 @@ def _sample(options) -> None:
     if not options.checkpoint.is_dir():
         raise UserError(f"--checkpoint {options.checkpoint} is no folder: train one with "
                         "`python -m gen_affect_lib train`, or leave the option out")
+    if (options.checkpoint / "pipeline").is_dir():  # what `train --out` wrote
+        options.checkpoint = options.checkpoint / "pipeline"
     if options.reference is not None and not options.reference.is_file():
         raise UserError(f"--reference {options.reference} is no file: give a picture of a face")
     expressions = [_expression(word) for word in words]  # a misspelt word ends here, before anything heavy loads

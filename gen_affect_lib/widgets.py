@@ -151,21 +151,24 @@ def _describe(title: str, values: Mapping[str, float]) -> str:
     return f"{title} ({moved})" if moved else title
 
 
-def guidance_panel(pipeline, reference, expressions: Sequence, *, steps: int = 16, identity_scale: float = 1.5,
-                   expression_scale: float = 1.5, seed: int = 0, most_steps: int = 50, top_scale: float = 6.0,
-                   stills: Sequence[Mapping[str, float]] | None = None) -> Panel:
+STILLS = ({"steps": 1}, {"steps": 3}, {}, {"expression_scale": 0.0}, {"expression_scale": 3.0})
+
+
+def guidance_panel(pipeline, reference, expressions: Sequence, *, seed: int = 0, most_steps: int = 50,
+                   top_scale: float = 6.0, stills: Sequence[Mapping[str, float]] = STILLS) -> Panel:
     """Sliders over the number of sampling steps and both guidance scales of a `GenAffectPipeline`.
 
-    expressions: a few, as the pipeline takes them; each move of a slider generates them all.
-    stills: the settings of the still picture's rows; what a row leaves out stays at the start. None shows one step,
-    a few steps, no guidance, and strong guidance by the expression.
+    The sliders start at the pipeline's own settings. The pipeline's progress bars are switched off: they would pile
+    up under the sliders.
+
+    reference: a picture. expressions: a few, as the pipeline takes them; each move of a slider generates them all.
+    stills: the settings of the still picture's rows; what a row leaves out is the pipeline's own.
     """
     import ipywidgets
 
-    start = {"steps": steps, "identity_scale": identity_scale, "expression_scale": expression_scale}
-    if stills is None:
-        stills = ({"steps": 1}, {"steps": min(4, steps)}, {}, {"identity_scale": 1.0, "expression_scale": 1.0},
-                  {"expression_scale": min(2 * expression_scale, top_scale)})
+    pipeline.set_progress_bar_config(disable=True)
+    start = {"steps": pipeline.config.num_inference_steps, "identity_scale": pipeline.config.identity_scale,
+             "expression_scale": pipeline.config.expression_scale}
 
     def row(**values) -> list[Image.Image]:
         return sample_row(pipeline, reference, expressions, seed=seed, **{**start, **values})
@@ -173,14 +176,14 @@ def guidance_panel(pipeline, reference, expressions: Sequence, *, steps: int = 1
     titles = ["reference", *(word if isinstance(word, str) else "" for word in expressions)]
     names = [_say(start | dict(values)) for values in stills]
     pictures = [picture for values in stills for picture in row(**values)]
-    # With one row the titles go below, with several above: grid decides by their number.
-    show(grid(pictures, titles, columns=len(titles), tile=112, row_titles=[name.replace(", ", "\n") for name in names]),
+    lines = [name.replace(", ", "\n") for name in names]
+    show(grid(pictures, titles, columns=len(titles), tile=112, row_titles=lines),
          f"Rows of generated faces, the reference at the left, then {', '.join(filter(None, titles[1:]))}; "
          "one row for each setting: " + "; ".join(names))
     wide = {"style": {"description_width": "130px"}, "layout": {"width": "330px"}}
     # A picture takes seconds: it is drawn when the slider is let go, not on the way.
     panel = Panel(lambda **values: grid(row(**values), titles, rows=1, tile=112), {
-        "steps": ipywidgets.IntSlider(value=steps, min=1, max=most_steps, description="steps",
+        "steps": ipywidgets.IntSlider(value=start["steps"], min=1, max=most_steps, description="steps",
                                       continuous_update=False, **wide),
         **{name: ipywidgets.FloatSlider(value=start[name], min=0.0, max=top_scale, step=0.25, continuous_update=False,
                                         description=name.replace("_", " "), **wide)

@@ -1,6 +1,7 @@
 """The sliders do, when moved, what the pure functions behind them do."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,13 +82,18 @@ def test_where_somebody_can_the_sliders_appear(shown, monkeypatch):
 class Pipeline:
     """Answers like a GenAffectPipeline: a flat picture, its colour the settings."""
 
+    config = SimpleNamespace(num_inference_steps=9, identity_scale=1.5, expression_scale=1.5)
+
     def __init__(self):
         self.calls = []
+
+    def set_progress_bar_config(self, disable):
+        assert disable
 
     def __call__(self, *, reference, expressions, num_inference_steps, identity_scale, expression_scale, generator):
         self.calls.append((num_inference_steps, identity_scale, expression_scale, generator.initial_seed()))
         color = (num_inference_steps, round(10 * identity_scale), round(10 * expression_scale))
-        return type("Output", (), {"images": [Image.new("RGB", (64, 64), color) for _ in expressions]})()
+        return SimpleNamespace(images=[Image.new("RGB", (64, 64), color) for _ in expressions])
 
 
 REFERENCE = Image.new("RGB", (64, 64), "white")
@@ -100,7 +106,7 @@ def test_a_row_of_samples_starts_with_the_reference():
 
 def test_moving_steps_or_guidance_samples_again_from_the_same_noise(shown):
     pipeline = Pipeline()
-    panel = widgets.guidance_panel(pipeline, REFERENCE, ["joy", "fear"], steps=9, seed=4)
+    panel = widgets.guidance_panel(pipeline, REFERENCE, ["joy", "fear"], seed=4)
     pipeline.calls.clear()
     panel.sliders["steps"].value = 20
     panel.sliders["expression_scale"].value = 3.0
@@ -112,5 +118,5 @@ def test_the_still_picture_of_the_guidance_shows_and_names_its_settings(shown):
     pipeline = Pipeline()
     widgets.guidance_panel(pipeline, REFERENCE, ["joy"], stills=[{"steps": 1}, {"identity_scale": 3.0}])
     (picture, alt), = shown
-    assert [call[:3] for call in pipeline.calls[:2]] == [(1, 1.5, 1.5), (16, 3.0, 1.5)]
+    assert [call[:3] for call in pipeline.calls[:2]] == [(1, 1.5, 1.5), (9, 3.0, 1.5)]
     assert "1 step, identity scale 1.5" in alt and "identity scale 3" in alt and "joy" in alt
