@@ -1,0 +1,453 @@
+"""A reference and expressions go in, pictures come out: the same for the same seed, from a folder on this machine."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from gen_affect_lib import model
+from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
+from gen_affect_lib.codec import LatentCodec, PixelCodec
+from gen_affect_lib.errors import UserError
+from gen_affect_lib.flow import guide
+from gen_affect_lib.model.condition import ConditionEncoder
+from gen_affect_lib.model.mmdit import MMDiT
+from gen_affect_lib.pipeline import GenAffectPipeline, expression_vectors, reference_image
+
+SIDE, SMALL, CHANNELS, WIDTH = 64, 16, 16, 16
+
+
+def make_pipeline(codec=None, **settings):
+    torch.manual_seed(0)
+    codec = codec or LatentCodec(CHANNELS, (8, 16), (1, 1))
+    side, channels = codec.latent_size(SIDE), codec.latent_channels
+    transformer = MMDiT(
+        sample_size=side,
+        patch_size=side // 4,
+        in_channels=channels,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+    )
+    for p in transformer.parameters():  # a fresh one predicts zero whatever it is told
+        nn.init.normal_(p, std=0.2)
+    settings = dict(prediction="x", image_size=SIDE, num_inference_steps=3) | settings
+    pipeline = GenAffectPipeline(transformer, ConditionEncoder(channels, side, WIDTH, 16), codec, **settings)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture
+def pipeline():
+    return make_pipeline()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "pipeline"
+    make_pipeline(shift=2.0, identity_scale=1.5).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def face():
+    return Image.fromarray(Avatar(Identity.sample(1_000_000), Expression(), Appearance.sample(0)).render(SIDE))
+
+
+def seed(number=0):
+    return torch.Generator().manual_seed(number)
+
+
+def count_evaluations(pipeline):
+    sizes = []
+    pipeline.transformer.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    return sizes
+
+
+def pixels(images):
+    return np.stack([np.asarray(image) for image in images]).astype(int)
+
+
+# What comes out
+
+
+class Painter(ModelMixin, ConfigMixin):
+    """A network that knows the answer: the colour of the pooled condition, all over."""
+
+    @register_to_config
+    def __init__(self):
+        super().__init__()
+        self.unit = nn.Parameter(torch.ones(1))
+
+    def forward(self, hidden_states, encoder_hidden_states, pooled_projections, timestep):
+        return self.unit * pooled_projections[:, :, None, None].expand_as(hidden_states)
+
+
+class Colour(ModelMixin, ConfigMixin):
+    """The reference's colour, made lighter by the first entry of the expression."""
+
+    @register_to_config
+    def __init__(self):
+        super().__init__()
+        self.unit = nn.Parameter(torch.ones(1))
+
+    def forward(self, reference, expression, keep_identity=None, keep_expression=None):
+        colour = reference.mean((2, 3)) * keep_identity[:, None] + expression[:, :1] * keep_expression[:, None]
+        return colour[:, None], colour
+
+
+def test_the_pictures_are_of_the_reference_with_the_expressions_in_the_order_asked_for():
+    pipeline = GenAffectPipeline(Painter(), Colour(), PixelCodec(), prediction="x", image_size=8)
+    reference = np.full((8, 8, 3), (51, 102, 0), np.uint8)  # -0.6, -0.2, -1 in [-1, 1]
+    images = pipeline(reference, [Expression(), Expression(au1=0.4), Expression(au1=0.8)], generator=seed()).images
+    assert [image.mode for image in images] == ["RGB"] * 3 and {image.size for image in images} == {(8, 8)}
+    for image, lighter in zip(images, (0, 51, 102)):
+        expected = np.broadcast_to(np.array([51 + lighter, 102 + lighter, lighter]), (8, 8, 3))
+        assert np.abs(np.asarray(image).astype(int) - expected).max() <= 1
+
+
+def test_guidance_exaggerates_what_its_scale_belongs_to():
+    pipeline = GenAffectPipeline(Painter(), Colour(), PixelCodec(), prediction="x", image_size=8)
+    reference = np.full((8, 8, 3), 153, np.uint8)  # 0.2
+    for scales, expected in [((1, 1), 0.5), ((2, 1), 0.7), ((1, 2), 0.8), ((2, 2), 1.0), ((0, 1), 0.3), ((1, 0), 0.2)]:
+        options = dict(identity_scale=scales[0], expression_scale=scales[1], generator=seed())
+        value = np.asarray(pipeline(reference, [Expression(au1=0.3)], **options).images[0])
+        assert np.abs(value - 127.5 * (expected + 1)).max() <= 1, scales
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(pipeline, face):
+    words = ["glee", "neutral"]
+    once = pixels(pipeline(face, words, generator=seed(1)).images)
+    assert (pixels(pipeline(face, words, generator=seed(1)).images) == once).all()
+    assert (pixels(pipeline(face, words, generator=seed(2)).images) != once).any()
+
+
+def test_reference_and_expression_both_count(pipeline, face):
+    def draw(reference, word):
+        return pixels(pipeline(reference, [word], generator=seed()).images)
+
+    plain = draw(face, "neutral")
+    assert (draw(face, "rage") != plain).any()
+    assert (draw(Image.new("RGB", (SIDE, SIDE), "blue"), "neutral") != plain).any()
+
+
+def test_with_a_generator_each_a_picture_does_not_depend_on_its_company(pipeline, face):
+    both = pixels(pipeline(face, ["glee", "rage"], generator=[seed(1), seed(2)]).images)
+    alone = pixels(pipeline(face, ["rage"], generator=seed(2)).images)
+    assert np.abs(both[1] - alone[0]).max() <= 1  # a batch of another size may round another way
+    with pytest.raises(UserError, match="1 generators for 2 expressions"):
+        pipeline(face, ["glee", "rage"], generator=[seed()])
+
+
+def test_it_works_on_pixels_too(face):
+    pipeline = make_pipeline(PixelCodec())
+    images = pipeline(face, ["glee"], generator=seed()).images
+    assert images[0].size == (SIDE, SIDE) and np.asarray(images[0]).std() > 0
+
+
+def test_dropout_is_off_even_if_the_networks_were_just_training(pipeline, face):
+    pipeline.transformer.train()
+    pipeline(face, ["glee"], generator=seed())
+    assert not pipeline.transformer.training
+
+
+# What it costs
+
+
+@pytest.mark.parametrize(
+    "scales, conditions", [((1.0, 1.0), 1), ((1.0, 2.0), 2), ((2.0, 2.0), 2), ((2.0, 1.5), 3), ((0.0, 0.0), 1)]
+)
+def test_a_step_is_one_evaluation_of_no_more_conditions_than_the_scales_need(pipeline, face, scales, conditions):
+    sizes = count_evaluations(pipeline)
+    words = ["glee", "rage"]
+    pipeline(face, words, 5, identity_scale=scales[0], expression_scale=scales[1], generator=seed())
+    assert sizes == [conditions * len(words)] * 5
+
+
+def test_the_condition_is_embedded_once_a_run_each_kind_of_it_for_all_expressions_side_by_side(pipeline, face):
+    asked = []
+    pipeline.condition_encoder.register_forward_pre_hook(
+        lambda module, _, kept: asked.append((kept["keep_identity"].tolist(), kept["keep_expression"].tolist())),
+        with_kwargs=True,
+    )
+    pipeline(face, ["glee", "rage"], identity_scale=2.0, expression_scale=3.0, generator=seed())
+    assert asked == [
+        ([False, False, True, True, True, True], [False, False, False, False, True, True])
+    ]
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1.0), (1.7, 1.0), (1.0, 2.5), (3.0, 3.0), (2.0, 1.5), (0.0, 0.0), (0.0, 1.0)])
+def test_the_guided_velocity_is_flows_guide_of_three_evaluations(pipeline, scales):
+    reference, expressions, x = torch.randn(1, CHANNELS, 8, 8), torch.rand(3, 21), torch.randn(3, CHANNELS, 8, 8)
+    sigma = torch.full((3,), 0.6)
+    with torch.no_grad():
+        ours = pipeline.guided_velocity(reference, expressions, *scales)(x, sigma)
+        velocities = []
+        for keep in [(False, False), (True, False), (True, True)]:
+            flags = [torch.tensor([flag] * 3) for flag in keep]
+            tokens, pooled = pipeline.condition_encoder(reference.expand(3, -1, -1, -1), expressions, *flags)
+            output = pipeline.transformer(x, tokens, pooled, 1000 * sigma)
+            velocities.append((x - output) / 0.6)
+    torch.testing.assert_close(ours, guide(*velocities, *scales), rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_not_asked_for_comes_from_the_settings(face):
+    pipeline = make_pipeline(num_inference_steps=4, identity_scale=2.0, expression_scale=3.0)
+    sizes = count_evaluations(pipeline)
+    pipeline(face, ["glee"], generator=seed())
+    assert sizes == [3] * 4
+    sizes.clear()
+    pipeline(face, ["glee"], 2, identity_scale=1.0, expression_scale=1.0, generator=seed())
+    assert sizes == [1] * 2
+
+
+# A folder
+
+
+def test_a_saved_pipeline_is_half_as_large_and_comes_back_in_full_precision(saved, face):
+    for name in ("transformer", "condition_encoder", "codec"):
+        stored = load_file(saved / name / "diffusion_pytorch_model.safetensors")
+        assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    original, back = make_pipeline(shift=2.0, identity_scale=1.5), GenAffectPipeline.from_pretrained(saved)
+    assert {p.dtype for p in back.transformer.state_dict().values()} == {torch.float32}
+    for name, tensor in original.transformer.state_dict().items():
+        torch.testing.assert_close(back.transformer.state_dict()[name], tensor.half().float(), rtol=0, atol=0)
+    assert back.config.shift == 2.0 and back.config.identity_scale == 1.5 and back.config.image_size == SIDE
+    assert back.flow.prediction == "x" and not back.transformer.training
+    difference = pixels(back(face, ["glee"], generator=seed()).images) - pixels(
+        original(face, ["glee"], generator=seed()).images
+    )
+    assert np.abs(difference).mean() < 3
+
+
+def test_saving_leaves_the_pipeline_itself_as_it_was(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path)
+    assert pipeline.transformer.dtype == torch.float32
+
+
+def test_full_precision_is_there_for_who_wants_it(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path, dtype=torch.float32)
+    back = GenAffectPipeline.from_pretrained(tmp_path)
+    for name, tensor in pipeline.transformer.state_dict().items():
+        assert torch.equal(back.transformer.state_dict()[name], tensor)
+
+
+def test_it_runs_in_bfloat16(saved, face):
+    pipeline = GenAffectPipeline.from_pretrained(saved, dtype=torch.bfloat16)
+    assert pipeline.transformer.dtype == torch.bfloat16
+    assert len(pipeline(face, ["glee"], generator=seed()).images) == 1
+
+
+def test_the_folder_says_where_its_classes_are_and_holds_nothing_pickled(saved):
+    index = json.loads((saved / "model_index.json").read_text())
+    assert index["transformer"] == ["gen_affect_lib.model.mmdit", "MMDiT"]
+    assert index["condition_encoder"] == ["gen_affect_lib.model.condition", "ConditionEncoder"]
+    assert index["codec"] == ["gen_affect_lib.codec", "LatentCodec"]
+    files = [path for path in saved.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".json", ".safetensors"}
+
+
+def test_it_loads_where_nothing_was_imported_before(saved, monkeypatch):
+    for name in ("condition", "mmdit"):
+        monkeypatch.setattr(model, name, getattr(model, name))  # so that afterwards the first import is back
+        monkeypatch.delitem(sys.modules, f"gen_affect_lib.model.{name}")
+    assert type(GenAffectPipeline.from_pretrained(saved).transformer).__name__ == "MMDiT"
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere/at/all", "gen-affect/large", "google/ddpm-celebahq-256"])
+def test_a_folder_that_is_not_there_is_never_looked_for_on_the_network(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(DiffusionPipeline, "download", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(UserError, match=f"{name} is no folder on this machine.*data/checkpoints/gen_affect"):
+        GenAffectPipeline.from_pretrained(name)
+
+
+def test_a_folder_without_a_pipeline_says_what_is_missing(tmp_path):
+    with pytest.raises(UserError, match="has no model_index.json in it"):
+        GenAffectPipeline.from_pretrained(tmp_path)
+
+
+def truncate(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def lose_a_tensor(path):
+    tensors = load_file(path)
+    del tensors["proj_out.bias"]
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def change_a_size(path):
+    path.write_text(path.read_text().replace('"num_attention_heads": 2', '"num_attention_heads": 4'))
+
+
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+
+
+@pytest.mark.parametrize(
+    "file, harm",
+    [
+        (WEIGHTS, truncate),
+        (WEIGHTS, lambda path: path.write_bytes(b"")),
+        (WEIGHTS, lambda path: path.unlink()),
+        (WEIGHTS, lose_a_tensor),
+        ("transformer/config.json", change_a_size),
+        ("transformer/config.json", truncate),
+        ("model_index.json", truncate),
+        ("codec", shutil.rmtree),
+        ("model_index.json", lambda path: path.write_text(path.read_text().replace("MMDiT", "Unknown"))),
+        ("model_index.json", lambda path: path.write_text(path.read_text().replace("model.mmdit", "model.nothing"))),
+        ("model_index.json", lambda path: path.write_text("[]")),
+    ],
+)
+def test_a_damaged_folder_is_one_clear_line(saved, tmp_path, monkeypatch, file, harm):
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("asked the hub"))
+    folder = shutil.copytree(saved, tmp_path / "damaged")
+    harm(folder / file)
+    with pytest.raises(UserError, match="damaged.*copy or train it again") as error:
+        GenAffectPipeline.from_pretrained(folder)
+    assert "\n" not in str(error.value)
+
+
+# A reference
+
+
+def striped(width, height):
+    """Red on the left, green in the middle, blue on the right."""
+    array = np.zeros((height, width, 3), np.uint8)
+    for number, columns in enumerate(np.array_split(np.arange(width), 3)):
+        array[:, columns, number] = 255
+    return array
+
+
+def test_a_picture_of_the_right_size_is_not_touched():
+    array = np.random.default_rng(0).integers(0, 256, (SMALL, SMALL, 3), dtype=np.uint8)
+    assert (np.asarray(reference_image(array, SMALL)) == array).all()
+
+
+@pytest.mark.parametrize("width, height", [(300, 100), (48, 16), (33, 11)])
+def test_the_centred_square_of_a_wide_picture_counts(width, height):
+    result = np.asarray(reference_image(striped(width, height), SMALL))
+    assert result.shape == (SMALL, SMALL, 3)
+    assert np.abs(result[:, 4:-4].astype(int) - (0, 255, 0)).max() <= 12  # enlarging rings a little
+
+
+def test_the_centred_square_of_a_tall_picture_counts():
+    result = np.asarray(reference_image(np.ascontiguousarray(striped(90, 30).swapaxes(0, 1)), SMALL))
+    assert (result[2:-2] == (0, 255, 0)).all()
+
+
+def test_a_large_drawing_made_small_is_close_to_a_small_drawing():
+    avatar = Avatar(Identity.sample(1_000_001), Expression.named("glee"), Appearance.sample(1))
+    small = np.asarray(reference_image(avatar.render(256), 64)).astype(int)
+    assert np.abs(small - avatar.render(64)).mean() < 2
+
+
+def test_paths_images_and_arrays_are_the_same_picture(tmp_path, face):
+    face.save(tmp_path / "face.png")
+    for reference in (tmp_path / "face.png", str(tmp_path / "face.png"), np.asarray(face)):
+        assert (np.asarray(reference_image(reference, SIDE)) == np.asarray(face)).all()
+
+
+def test_every_mode_of_a_picture_becomes_rgb():
+    for mode in ("L", "1", "P", "CMYK", "RGBA", "LA", "I;16"):
+        assert reference_image(Image.new(mode, (20, 20)), SMALL).mode == "RGB"
+
+
+def test_what_is_transparent_becomes_white():
+    assert (np.asarray(reference_image(Image.new("RGBA", (20, 20), (255, 0, 0, 0)), SMALL)) == 255).all()
+    half = np.asarray(reference_image(Image.new("RGBA", (20, 20), (255, 0, 0, 128)), SMALL))
+    assert (half == (255, 127, 127)).all()
+
+
+def test_a_photo_taken_sideways_is_turned_upright(tmp_path):
+    picture = Image.fromarray(np.concatenate([np.full((8, 16, 3), 250, np.uint8), np.zeros((8, 16, 3), np.uint8)]))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it clockwise by a quarter
+    picture.save(tmp_path / "photo.png", exif=exif)
+    result = np.asarray(reference_image(tmp_path / "photo.png", SMALL)).astype(int)
+    assert result[:, 12:].mean() > 200 and result[:, :4].mean() < 50
+
+
+@pytest.mark.parametrize(
+    "reference, message",
+    [
+        ("nowhere.png", "nowhere.png is no file"),
+        (np.zeros((3, 8, 8), np.uint8), r"uint8 \(3, 8, 8\): give uint8 \(height, width, 3\)"),
+        (np.zeros((8, 8, 3), np.float32), r"float32 \(8, 8, 3\): give uint8"),
+        (np.zeros((8, 8), np.uint8), r"\(8, 8\): give uint8"),
+        (np.zeros((0, 8, 3), np.uint8), r"\(0, 8, 3\): give uint8"),
+        (torch.zeros(8, 8, 3), "is a Tensor: give a PIL image"),
+        (None, "is a NoneType: give a PIL image"),
+    ],
+)
+def test_a_reference_that_is_no_picture_says_what_it_is(pipeline, reference, message):
+    with pytest.raises(UserError, match=message):
+        pipeline(reference, ["glee"])
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", "half a picture"])
+def test_a_file_that_is_no_picture_is_a_clear_error(tmp_path, face, content):
+    path = tmp_path / "face.png"
+    if content == "half a picture":
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99, 3), dtype=np.uint8)).save(path)
+        content = path.read_bytes()[:2000]
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="face.png is no picture that can be read"):
+        reference_image(path, SMALL)
+
+
+# Expressions
+
+
+def test_words_vectors_and_expressions_may_be_mixed():
+    glee = Expression.named("glee")
+    numbers = glee.to_vector()
+    vectors = expression_vectors(["glee", glee, numbers, list(numbers), torch.tensor(numbers)])
+    assert vectors.shape == (5, 21) and vectors.dtype == np.float32
+    assert (vectors == numbers).all()
+    assert (expression_vectors(["neutral"]) == 0).all()
+    assert (expression_vectors(vectors[:2]) == vectors[:2]).all()
+
+
+def test_an_unknown_word_suggests_the_nearest_ones():
+    with pytest.raises(UserError, match="'gleee' is not one of the 135 emotion words: did you mean glee"):
+        expression_vectors(["joy", "gleee"])
+
+
+@pytest.mark.parametrize("picture", [Image.new("RGB", (8, 8)), np.zeros((8, 8, 3), np.uint8)])
+def test_a_face_as_an_expression_says_that_nothing_reads_it(pipeline, face, picture):
+    with pytest.raises(UserError, match="reading expressions from pictures needs an encoder"):
+        pipeline(face, [picture])
+
+
+@pytest.mark.parametrize(
+    "expressions, message",
+    [
+        ("glee", 'expressions is \'glee\': give a list, such as \\["glee"\\]'),
+        (Expression(), "give a list"),
+        (None, "give a list"),
+        ([], "expressions is empty"),
+        ([np.zeros(20)], "a vector of 21 numbers"),
+        (np.zeros(21), "a vector of 21 numbers"),
+        ([None], "an expression is None"),
+        ([{"au1": 1.0}], "an expression is {'au1': 1.0}"),
+        ([["a"] * 21], "a vector of 21 numbers"),
+        ([[2.0] + [0.0] * 20], "Expression.au1 is 2.0: give"),
+        ([[float("nan")] + [0.0] * 20], "Expression.au1 is nan: give"),
+    ],
+)
+def test_what_is_no_expression_says_what_it_is(expressions, message):
+    with pytest.raises(UserError, match=message):
+        expression_vectors(expressions)
