@@ -14,13 +14,12 @@ import skia
 from gen_affect_lib.avatars import face, hair
 from gen_affect_lib.avatars.colors import BLACK, EARRING, WHITE, from_hue, mix
 from gen_affect_lib.avatars.factors import Appearance, Expression, Identity
-from gen_affect_lib.avatars.geometry import Geometry
+from gen_affect_lib.avatars.geometry import ZOOM, ZOOM_X, ZOOM_Y, Geometry
 from gen_affect_lib.avatars.pen import Pen
 from gen_affect_lib.errors import UserError
 
 MAX_TILT = 9.0  # degrees
 NECK = (0.5, 0.86)
-ZOOM = 1.08
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,7 @@ def draw(pen: Pen, identity: Identity, expression: Expression, appearance: Appea
     g = Geometry.of(identity, expression)
     tilt = (appearance.head_tilt * MAX_TILT, *NECK)
     background(pen, appearance)
-    pen.canvas.translate(0.5, 0.62)
-    pen.canvas.scale(ZOOM, ZOOM)
-    pen.canvas.translate(-0.5, -0.62)
+    pen.zoom(ZOOM, ZOOM_X, ZOOM_Y)
     with pen.rotated(*tilt):
         hair.back(pen, g)
     body(pen, g, appearance)

@@ -15,6 +15,23 @@ EYE_Y = 0.475
 BROW_Y = 0.385
 MOUTH_Y = 0.69
 EAR_Y = 0.50
+ZOOM, ZOOM_X, ZOOM_Y = 1.08, 0.5, 0.62  # the whole figure is enlarged about this point
+
+# Where each action unit shows on a face of middle proportions that looks straight ahead: x0, y0, x1, y1.
+REGIONS = {
+    1: (0.27, 0.25, 0.73, 0.44), 2: (0.27, 0.25, 0.73, 0.44), 4: (0.27, 0.31, 0.73, 0.46), 5: (0.29, 0.39, 0.71, 0.54),
+    6: (0.25, 0.42, 0.75, 0.62), 7: (0.29, 0.42, 0.71, 0.55), 9: (0.40, 0.44, 0.60, 0.64), 10: (0.35, 0.57, 0.65, 0.76),
+    12: (0.33, 0.57, 0.67, 0.78), 14: (0.33, 0.64, 0.67, 0.76), 15: (0.36, 0.64, 0.64, 0.79), 17: (0.39, 0.63, 0.61, 0.85),
+    20: (0.34, 0.64, 0.66, 0.76), 24: (0.37, 0.64, 0.63, 0.77), 25: (0.37, 0.63, 0.63, 0.79), 26: (0.28, 0.60, 0.72, 0.91),
+    43: (0.29, 0.42, 0.71, 0.54),
+}  # fmt: skip
+
+
+def region(unit: int, size: int) -> tuple[int, int, int, int]:
+    """The pixels (x0, y0, x1, y1) of a picture of that side in which an action unit shows; x1 and y1 are outside."""
+    x0, y0, x1, y1 = REGIONS[unit]
+    zoomed = (ZOOM_X + ZOOM * (x0 - ZOOM_X), ZOOM_Y + ZOOM * (y0 - ZOOM_Y), ZOOM_X + ZOOM * (x1 - ZOOM_X), ZOOM_Y + ZOOM * (y1 - ZOOM_Y))
+    return tuple(round(size * place) for place in zoomed)
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,11 @@ class Pen:
 
     # --- frames ------------------------------------------------------------------------------------------------------
 
+    def zoom(self, factor, x, y):
+        self.canvas.translate(x, y)
+        self.canvas.scale(factor, factor)
+        self.canvas.translate(-x, -y)
+
     @contextmanager
     def moved(self, dx, dy):
         self.canvas.save()
