@@ -1,0 +1,1 @@
+"""How good the pictures are, measured against faces whose factors are known."""

@@ -1,0 +1,87 @@
+"""Three sizes of everything: `smoke` takes seconds, `laptop` two CPU cores, `gpu` one modern GPU."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass, field
+
+from gen_affect_lib.avatars.pairs import PairsConfig
+from gen_affect_lib.errors import UserError
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The sizes of data, networks and training. All sizes of networks are diffusers' names."""
+
+    name: str
+    pairs: PairsConfig
+    validation: PairsConfig
+    codec: dict = field(default_factory=dict)
+    codec_steps: int = 2200
+    transformer: dict = field(default_factory=dict)
+    condition: dict = field(default_factory=dict)
+    training: dict = field(default_factory=dict)
+    steps: int | None = None  # how long a training lasts: in steps, or in minutes
+    minutes: float | None = None
+    sampling_steps: int = 20
+    from_shipped: bool = False  # start from the trained checkpoints under data/, where they are there
+
+
+PROFILES = {
+    "smoke": Profile(
+        "smoke",
+        pairs=PairsConfig("train", identities=16, images=4),
+        validation=PairsConfig("validation", identities=8, images=2),
+        codec=dict(latent_channels=16, widths=(16, 32), blocks=(1, 1)),
+        codec_steps=30,
+        transformer=dict(num_layers=2, attention_head_dim=16, num_attention_heads=2),
+        condition=dict(dim=32, width=16, expression_tokens=2),
+        training=dict(batch_size=8, warmup_steps=5, log_every=5, validate_every=20, validation_size=8,
+                      preview_every=20, checkpoint_every=20),
+        steps=20,
+        sampling_steps=4,
+    ),
+    "laptop": Profile(
+        "laptop",
+        pairs=PairsConfig("train", identities=1024, images=12),
+        validation=PairsConfig("validation", identities=256, images=8),
+        transformer=dict(num_layers=5, attention_head_dim=32, num_attention_heads=5),
+        condition=dict(dim=160),
+        # After a warm-up the shipped weights move on with small steps; from nothing, RETRAIN takes larger ones.
+        training=dict(batch_size=64, learning_rate=3e-4),
+        minutes=5.0,
+        from_shipped=True,
+    ),
+    "gpu": Profile(
+        "gpu",
+        pairs=PairsConfig("train", identities=16384, images=16),
+        validation=PairsConfig("validation", identities=256, images=8),
+        codec_steps=6000,
+        transformer=dict(num_layers=8, attention_head_dim=64, num_attention_heads=6),
+        condition=dict(dim=384, width=256),
+        training=dict(batch_size=256, learning_rate=5e-4, compile=True, checkpoint_every=2000, preview_every=2000,
+                      validate_every=1000, log_every=50),
+        minutes=10.0,
+    ),
+}
+
+
+def default_profile() -> str:
+    """The name in GEN_AFFECT_PROFILE, or what this machine can do."""
+    name = os.environ.get("GEN_AFFECT_PROFILE")
+    if name:
+        return get_profile(name).name
+    import torch  # asking for a GPU is the only reason to load it here
+
+    return "gpu" if torch.cuda.is_available() else "laptop"
+
+
+def get_profile(name: str | None = None) -> Profile:
+    """The profile of that name; None takes `default_profile`. Raises UserError for a name that does not exist."""
+    name = name or default_profile()
+    if name not in PROFILES:
+        near = difflib.get_close_matches(name, PROFILES, n=1)
+        hint = f"did you mean {near[0]}?" if near else "give one of " + ", ".join(PROFILES)
+        raise UserError(f"profile {name!r} does not exist: {hint}")
+    return PROFILES[name]

@@ -1,0 +1,86 @@
+"""The seam between pixels and the space that the model works in."""
+
+import numpy as np
+import pytest
+import torch
+
+from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
+from gen_affect_lib.codec import LatentCodec, PixelCodec, face_weight, fit_codec, to_images, to_tensor
+
+TINY = dict(latent_channels=4, widths=(16, 16), blocks=(1, 1))
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    avatars = [Avatar(Identity.sample(s), Expression.sample(s), Appearance.sample(s)) for s in range(48)]
+    return np.stack([avatar.render(32) for avatar in avatars])
+
+
+@pytest.fixture(scope="module")
+def trained(pictures):
+    codec = LatentCodec(**TINY)
+    return codec, fit_codec(codec, pictures, steps=60, batch_size=16)
+
+
+def test_bytes_survive_the_way_to_numbers_and_back(pictures):
+    tensor = to_tensor(pictures)
+    assert tensor.shape == (48, 3, 32, 32) and tensor.min() >= -1 and tensor.max() <= 1
+    assert (to_images(tensor) == pictures).all()
+
+
+def test_the_pixel_codec_changes_nothing(pictures):
+    codec, images = PixelCodec(), to_tensor(pictures)
+    assert torch.equal(codec.decode(codec.encode(images)), images)
+    assert (codec.latent_channels, codec.latent_size(32)) == (3, 32)
+    np.testing.assert_array_equal(codec.encoded(pictures)[[3, 5]], images[[3, 5]].numpy())
+
+
+def test_latents_are_an_eighth_of_the_side_and_of_unit_scale(trained, pictures):
+    codec, _ = trained
+    latents = codec.encode(to_tensor(pictures))
+    assert latents.shape == (48, 4, 4, 4) and codec.latent_size(32) == 4
+    assert abs(latents.mean().item()) < 0.3 and 0.6 < latents.std().item() < 1.5
+    assert codec.decode(latents).shape == (48, 3, 32, 32)
+
+
+def test_training_brings_the_pictures_back(trained, pictures):
+    codec, errors = trained
+    images = to_tensor(pictures)
+    with torch.no_grad():
+        error = (codec.decode(codec.encode(images)) - images).square().mean().item()
+    plain = (images.mean(dim=(2, 3), keepdim=True) - images).square().mean().item()
+    assert np.mean(errors[-10:]) < 0.6 * np.mean(errors[:10])
+    assert error < plain, "no better than each picture's mean colour"
+
+
+def test_a_cache_is_encoded_once_and_kept(trained, pictures, tmp_path):
+    codec, _ = trained
+    path = tmp_path / "latents.npy"
+    latents = codec.encoded(pictures, path)
+    with torch.no_grad():
+        direct = codec.encode(to_tensor(pictures)).numpy()
+    np.testing.assert_allclose(latents, direct, atol=5e-3)  # half precision
+    written = path.stat().st_mtime_ns
+    codec.encoded(pictures, path)
+    assert path.stat().st_mtime_ns == written and list(tmp_path.iterdir()) == [path]
+
+
+def test_saving_and_loading_keeps_weights_and_calibration(trained, pictures, tmp_path):
+    codec, _ = trained
+    codec.save_pretrained(tmp_path)
+    again = LatentCodec.from_pretrained(tmp_path)
+    images = to_tensor(pictures[:4])
+    with torch.no_grad():
+        torch.testing.assert_close(again.encode(images), codec.encode(images))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32, 40), (1, 1, 32, 32), (3, 32, 32), (1, 3, 30, 30)])
+def test_pictures_of_another_shape_are_refused(trained, shape):
+    with pytest.raises(ValueError, match="give \\(B, 3, S, S\\)"):
+        trained[0].encode(torch.zeros(shape))
+
+
+def test_the_face_counts_more_than_the_backdrop():
+    weight = face_weight(64)
+    assert weight.mean().item() == pytest.approx(1, abs=1e-5)
+    assert weight[0, 0, 34, 32] > 2.5 * weight[0, 0, 0, 0]
