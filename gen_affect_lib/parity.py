@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.model.mmdit import MMDiT
@@ -129,7 +129,7 @@ def from_diffusers(sd3_transformer: "SD3Transformer2DModel") -> MMDiT:
     if config.pos_embed_max_size is None:
         raise UserError("pos_embed_max_size None saves no table of positions: give the diffusers model a number")
     model = MMDiT(**{size: config[size] for size in SHARED_SIZES})
-    model.to(device=sd3_transformer.device, dtype=sd3_transformer.dtype)
+    nn.Module.to(model, device=sd3_transformer.device, dtype=sd3_transformer.dtype)
 
     there, ours = dict(renamed(config)), {}
     theirs = sd3_transformer.state_dict()
@@ -152,7 +152,7 @@ def to_diffusers(model: MMDiT) -> "SD3Transformer2DModel":
     config = model.config
     dim = config.num_attention_heads * config.attention_head_dim
     sd3_transformer = SD3Transformer2DModel(**{size: config[size] for size in SHARED_SIZES}, caption_projection_dim=dim)
-    sd3_transformer.to(device=model.device, dtype=model.dtype)
+    nn.Module.to(sd3_transformer, device=model.device, dtype=model.dtype)  # ModelMixin's own warns at every cast
 
     there = dict(renamed(config))
     theirs = {"pos_embed.pos_embed": model.patch_embed.positions.flatten(0, 1)[None]}  # (M, M, C) -> (1, M², C)

@@ -1,7 +1,7 @@
 """Joint attention: image tokens and condition tokens ask each other, each through projections of their own.
 
-Letters: B images, L tokens, H heads, D channels per head, C = H·D. Queries, keys and values are (B, L, H, D) everywhere
-outside `attend`, so that tokens can be joined, shared and split along one plain dimension. Taught in notebook 03.
+Letters: B images, L tokens, H heads, D channels per head, C = H·D. Queries, keys and values are (B, L, H, D) outside
+`attend`, so that tokens can be joined, shared and split along one plain dimension. Taught in notebook 03.
 """
 
 from typing import NamedTuple
@@ -22,19 +22,21 @@ class QKV(NamedTuple):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(query·keyᵀ / √D)·value for every head: queries (B, L, H, D), keys and values (B, M, H, D) -> (B, L, H·D).
+    """softmax(query·keyᵀ / √D)·value for every head.
 
-    There is no mask: every token may see every other, and without one PyTorch takes its fastest kernel.
+    Queries (B, L, H, D) ask keys and values (B, M, H, D) and get (B, L, H·D). There is no mask: every token may see
+    every other, and without one PyTorch takes its fastest kernel.
     """
     seen = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
     return seen.transpose(1, 2).flatten(2)  # (B, H, L, D) -> (B, L, H·D)
 
 
 def joint_attention(image: QKV, condition: QKV) -> tuple[Tensor, Tensor | None]:
-    """Attention over the tokens of both streams together: what the image saw and what the condition saw, (B, L, C) each.
+    """Attention over the tokens of both streams together: what the image saw and what the condition saw.
 
-    This is the only place of the network where the two streams meet. Without condition tokens it is plain
-    self-attention; where the condition asks nothing (the last block), it sees nothing: None.
+    Each is (B, L, C), with the L of its stream. This is the only place of the network where the two streams meet.
+    Without condition tokens it is plain self-attention; where the condition asks nothing (the last block), it sees
+    nothing: None.
     """
     key = torch.cat([image.key, condition.key], dim=1)
     value = torch.cat([image.value, condition.value], dim=1)
@@ -73,7 +75,8 @@ class Projections(nn.Module):
 
     def qkv(self, x: Tensor) -> QKV:
         B, L, C = x.shape
-        query, key, value = self.to_qkv(x).view(B, L, 3, self.num_heads, -1).unbind(2)  # (B, L, 3·C) -> 3 × (B, L, H, D)
+        qkv = self.to_qkv(x).view(B, L, 3, self.num_heads, -1)  # (B, L, 3·C) -> (B, L, 3, H, D)
+        query, key, value = qkv.unbind(2)
         return QKV(self.norm_q(query), self.norm_k(key), value)
 
 
@@ -88,5 +91,5 @@ class LentProjections(nn.Module):
 
     def qkv(self, x: Tensor) -> QKV:
         B, L, C = x.shape
-        key, value = self.to_kv(x).view(B, L, 2, self.num_heads, -1).unbind(2)  # (B, L, 2·C) -> 2 × (B, L, H, D)
+        key, value = self.to_kv(x).view(B, L, 2, self.num_heads, -1).unbind(2)  # (B, L, 2·C) -> two of (B, L, H, D)
         return QKV(None, self.norm_k(key), value)

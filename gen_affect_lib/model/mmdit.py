@@ -197,7 +197,7 @@ class MMDiT(ModelMixin, ConfigMixin):
         for module in self.modules():
             if isinstance(module, (Modulator, AdaLayerNorm)):  # gates closed: each block starts as the identity
                 nn.init.zeros_(module.linear.weight)
-        nn.init.zeros_(self.proj_out.weight)  # the first prediction is zero: the mean of noise - data
+        nn.init.zeros_(self.proj_out.weight)  # the first prediction is zero: nothing is claimed yet
 
     def forward(
         self, hidden_states: Tensor, encoder_hidden_states: Tensor, pooled_projections: Tensor, timestep: Tensor
@@ -225,15 +225,14 @@ class MMDiT(ModelMixin, ConfigMixin):
 
     def check_shapes(self, latents: Tensor, tokens: Tensor, pooled: Tensor, timestep: Tensor) -> None:
         """Say in one line what came, what was expected and what to try, before a matrix product says it in three."""
-        B, sizes = latents.shape[0], self.config
-        if latents.ndim != 4 or latents.shape[1] != sizes.in_channels:
-            raise UserError(f"hidden_states: (B, {sizes.in_channels}, height, width) expected, got {tuple(latents.shape)}")
-        expected = {
-            "encoder_hidden_states": (tokens, (B, tokens.shape[1] if tokens.ndim > 1 else "M", sizes.joint_attention_dim)),
-            "pooled_projections": (pooled, (B, sizes.pooled_projection_dim)),
-            "timestep": (timestep, (B,)),
-        }
-        for name, (tensor, shape) in expected.items():
-            if tuple(tensor.shape) != shape:
-                hint = ": try timestep.expand(B)" if name == "timestep" else ""
-                raise UserError(f"{name}: {shape} expected for {B} latents, got {tuple(tensor.shape)}{hint}")
+        B, sizes = len(latents), self.config
+        for name, tensor, expected, hint in (
+            ("hidden_states", latents, (B, sizes.in_channels, "height", "width"), "are they of the codec's space"),
+            ("encoder_hidden_states", tokens, (B, "tokens", sizes.joint_attention_dim), "is there one row a latent"),
+            ("pooled_projections", pooled, (B, sizes.pooled_projection_dim), "is there one row a latent"),
+            ("timestep", timestep, (B,), "try timestep.expand(B)"),
+        ):
+            came = tuple(tensor.shape)
+            if len(came) != len(expected) or any(isinstance(e, int) and e != n for e, n in zip(expected, came)):
+                shape = ", ".join(str(size) for size in expected)
+                raise UserError(f"{name} of shape ({shape}) expected, got {came}: {hint}")

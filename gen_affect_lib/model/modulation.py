@@ -76,8 +76,8 @@ class Modulator(nn.Module):
         self.linear = nn.Linear(dim, branches * 3 * dim)
 
     def forward(self, c: Tensor) -> tuple[Modulation, ...]:
-        rows = self.linear(c).reshape(c.shape[0], self.branches, 3, 1, -1)  # (B, branches·3·C) -> (B, branches, 3, 1, C)
-        return tuple(Modulation(*branch.unbind(1)) for branch in rows.unbind(1))
+        rows = self.linear(c)[:, None].chunk(self.branches * 3, dim=-1)  # (B, n·3·C) -> n·3 of (B, 1, C)
+        return tuple(Modulation(*rows[i : i + 3]) for i in range(0, len(rows), 3))
 
 
 class AdaLayerNorm(nn.Module):

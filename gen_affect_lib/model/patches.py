@@ -41,9 +41,10 @@ def unpatchify(patches: Tensor, height: int, width: int, patch_size: int) -> Ten
 
 
 def sincos_1d(coordinates: Tensor, channels: int) -> Tensor:
-    """Sines, then cosines, of each coordinate (N,) at channels / 2 frequencies falling from 1 to 1/10000: (N, channels).
+    """Sines, then cosines, of each coordinate (N,) at channels / 2 frequencies: (N, channels).
 
-    In float64, because far coordinates times high frequencies lose digits in float32.
+    The frequencies fall geometrically from 1 towards 1/10000. In float64, because far coordinates times high
+    frequencies lose digits in float32.
     """
     frequencies = 10_000.0 ** -(torch.arange(channels // 2, dtype=torch.float64) / (channels / 2))
     angles = torch.outer(coordinates.double(), frequencies)
