@@ -6,8 +6,7 @@ import pytest
 
 from gen_affect_lib import avatars
 from gen_affect_lib.avatars import ACTION_UNITS, EMOTIONS, Appearance, Avatar, Identity
-from gen_affect_lib.avatars import drawing
-from gen_affect_lib.avatars.geometry import Geometry
+from gen_affect_lib.avatars import geometry
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import NOTEBOOKS
 
@@ -18,7 +17,7 @@ SIZE = 512
 def by_hand() -> dict:
     """The names that the cells with `class Expression` and `def mouth_line` define, run on their own."""
     notebook = nbformat.read(NOTEBOOKS / "01_avatar_world.ipynb", as_version=4)
-    names = {"np": np, "ACTION_UNITS": ACTION_UNITS, "drawing": drawing}
+    names = {"np": np, "ACTION_UNITS": ACTION_UNITS, "geometry": geometry}
     cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     built = [source for source in cells if source.startswith(("class Expression", "def mouth_line", "def change_map"))]
     assert len(built) == 3
@@ -80,10 +79,10 @@ def test_an_unknown_unit_and_a_wrong_shape_are_refused(by_hand):
 @pytest.mark.parametrize("seed", [1_000_022, 1_000_025, 1_000_059])
 def test_the_curve_by_hand_lies_on_the_line_that_the_library_draws(by_hand, units, seed):
     identity, expression = Identity.sample(seed), avatars.Expression(**units)
-    geometry = Geometry.of(identity, expression)
-    points = by_hand["in_picture"](by_hand["mouth_line"](**units, resting=geometry.mouth_half, count=41))
+    face = geometry.Geometry.of(identity, expression)
+    points = by_hand["in_picture"](by_hand["mouth_line"](**units, resting=face.mouth_half, count=41))
     pixels = Avatar(identity, expression, Appearance()).render(SIZE)
-    line, lips = np.array(geometry.colors["line"]), np.array(geometry.colors["lips"])
+    line, lips = np.array(face.colors["line"]), np.array(face.colors["lips"])
     dark = np.abs(pixels / 255 - line).max(axis=2) < 0.3 * np.abs(line - lips).max()  # (SIZE, SIZE)
     off = []
     for x, y in points[2:-2] * SIZE:  # the ends may be covered by a fold beside the corner
