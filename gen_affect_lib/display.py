@@ -5,6 +5,7 @@ and it closes what it has shown, so that no figure appears twice and none stays 
 """
 
 import base64
+import html
 import io
 import math
 from collections.abc import Sequence
@@ -37,10 +38,15 @@ def show(picture, alt: str, *, width: int | None = None) -> None:
         details["width"] = int(width)
 
     from IPython.core.interactiveshell import InteractiveShell
+
     if not InteractiveShell.initialized():
         print(f"[picture: {alt}]")
         return
     from IPython.display import display
+
+    # JupyterLab 4 drops the alt of a picture's metadata, so the words also go ahead of it, where a screen reader finds
+    # them and nobody else sees anything.
+    display({"text/html": f'<div role="img" aria-label="{html.escape(alt)}"></div>'}, raw=True)
     data = {"image/png": base64.b64encode(png).decode("ascii"), "text/plain": f"[picture: {alt}]"}
     display(data, raw=True, metadata={"image/png": details})
 
@@ -52,6 +58,7 @@ def to_png(picture) -> bytes:
         # Without the Software entry the same figure gives the same bytes under another matplotlib.
         picture.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
         from matplotlib import pyplot
+
         pyplot.close(picture)
     else:
         to_image(picture).save(buffer, format="PNG", optimize=True)

@@ -46,9 +46,10 @@ def test_train_hands_its_options_on(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(recipe, "train_profile", lambda *args, **options: calls.append((args, options)))
     folder = tmp_path / "run"
+    options = {"data": tmp_path, "resume": True, "minutes": 2.5, "retrain": False}
     assert cli.main(["train", "--profile", "laptop", "--data", str(tmp_path), "--out", str(folder), "--resume",
                      "--minutes", "2.5"]) == 0
-    assert calls == [((get_profile("laptop"), folder), {"data": tmp_path, "resume": True, "minutes": 2.5})]
+    assert calls == [((get_profile("laptop"), folder), options)]
 
 
 def test_bench_hands_its_file_on(monkeypatch, tmp_path):

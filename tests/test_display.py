@@ -16,33 +16,46 @@ RED = np.tile(np.array([255, 0, 0], np.uint8), (8, 8, 1))
 
 
 @pytest.fixture
-def shown(monkeypatch):
-    """What reaches the page: a list of (data, metadata)."""
-    published = []
+def published(monkeypatch):
+    """All that reaches the page, as a list of (data, metadata)."""
+    everything = []
     monkeypatch.setattr("IPython.core.interactiveshell.InteractiveShell.initialized", classmethod(lambda cls: True))
-    monkeypatch.setattr("IPython.display.display", lambda data, raw, metadata: published.append((data, metadata)))
-    return published
+    monkeypatch.setattr("IPython.display.display",
+                        lambda data, raw, metadata=None: everything.append((data, metadata)))
+    return everything
+
+
+@pytest.fixture
+def shown(published):
+    """A function that gives the pictures among it."""
+    return lambda: [entry for entry in published if "image/png" in entry[0]]
 
 
 def test_a_picture_carries_its_words(shown):
     display.show(RED, ALT, width=200)
-    (data, metadata), = shown
+    (data, metadata), = shown()
     assert metadata == {"image/png": {"alt": ALT, "width": 200}}
     image = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
     assert image.size == (8, 8) and image.getpixel((3, 3)) == (255, 0, 0)
     assert ALT in data["text/plain"]
 
 
+def test_a_screen_reader_finds_the_words_ahead_of_the_picture(published):
+    display.show(RED, 'A square of "red" & nothing <else> at all')
+    label = '<div role="img" aria-label="A square of &quot;red&quot; &amp; nothing &lt;else&gt; at all"></div>'
+    assert published[0][0] == {"text/html": label} and "image/png" in published[1][0]
+
+
 def test_line_breaks_in_the_words_do_not_matter(shown):
     display.show(RED, "A red square on\n        a white ground")
-    assert shown[0][1]["image/png"]["alt"] == "A red square on a white ground"
+    assert shown()[0][1]["image/png"]["alt"] == "A red square on a white ground"
 
 
 @pytest.mark.parametrize("alt", ["", "   ", "figure 1", None])
 def test_a_picture_without_words_is_not_shown(shown, alt):
     with pytest.raises(UserError, match="what is to be seen"):
         display.show(RED, alt)
-    assert not shown
+    assert not shown()
 
 
 def test_a_figure_is_closed_once_it_is_shown(shown):
@@ -52,7 +65,7 @@ def test_a_figure_is_closed_once_it_is_shown(shown):
     axes.plot([0, 1])
     display.show(figure, ALT)
     assert not pyplot.fignum_exists(figure.number)
-    assert base64.b64decode(shown[0][0]["image/png"]).startswith(b"\x89PNG")
+    assert base64.b64decode(shown()[0][0]["image/png"]).startswith(b"\x89PNG")
 
 
 def test_outside_a_notebook_the_words_are_printed(capsys):
