@@ -46,16 +46,28 @@ def joint_attention(image: QKV, condition: QKV) -> tuple[Tensor, Tensor | None]:
     return seen.split([image.query.shape[1], condition.query.shape[1]], dim=1)
 
 
-def head_norm(head_dim: int, qk_norm: str | None) -> nn.Module:
-    """The norm of queries and keys, over the D channels of each head.
+class RMSNorm(nn.Module):
+    """Root mean square 1 over the D channels of each head, times a learned weight (D,).
 
-    "rms_norm" brings them to root mean square 1, times a learned weight (D,): dot products then cannot grow without
-    bound, which keeps the softmax, and half precision, healthy (Dehghani et al. 2023, arXiv 2302.05442).
+    On queries and keys it keeps dot products from growing without bound, and with them the softmax, and half precision,
+    healthy (Dehghani et al. 2023, arXiv 2302.05442).
     """
+
+    def __init__(self, head_dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(head_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Under autocast x is bfloat16 and the weight is not: with one dtype for both the fused kernel can be taken.
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), eps=1e-6)
+
+
+def head_norm(head_dim: int, qk_norm: str | None) -> nn.Module:
+    """The norm of queries or keys by its name in the config: "rms_norm", or None for none."""
     if qk_norm is None:
         return nn.Identity()
     if qk_norm == "rms_norm":
-        return nn.RMSNorm(head_dim, eps=1e-6)
+        return RMSNorm(head_dim)
     raise UserError(f'qk_norm {qk_norm!r} is not known: try "rms_norm" or None')
 
 
@@ -75,7 +87,7 @@ class Projections(nn.Module):
 
     def qkv(self, x: Tensor) -> QKV:
         B, L, C = x.shape
-        qkv = self.to_qkv(x).view(B, L, 3, self.num_heads, -1)  # (B, L, 3·C) -> (B, L, 3, H, D)
+        qkv = self.to_qkv(x).view(B, L, 3, self.num_heads, C // self.num_heads)  # (B, L, 3·C) -> (B, L, 3, H, D)
         query, key, value = qkv.unbind(2)
         return QKV(self.norm_q(query), self.norm_k(key), value)
 
@@ -91,5 +103,6 @@ class LentProjections(nn.Module):
 
     def qkv(self, x: Tensor) -> QKV:
         B, L, C = x.shape
-        key, value = self.to_kv(x).view(B, L, 2, self.num_heads, -1).unbind(2)  # (B, L, 2·C) -> two of (B, L, H, D)
+        kv = self.to_kv(x).view(B, L, 2, self.num_heads, C // self.num_heads)  # (B, L, 2·C) -> (B, L, 2, H, D)
+        key, value = kv.unbind(2)
         return QKV(None, self.norm_k(key), value)
