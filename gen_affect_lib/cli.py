@@ -74,7 +74,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, default=OUTPUTS / "train", metavar="DIR", help="where the checkpoints go")
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     sub.add_argument("--minutes", type=_positive, default=None, metavar="M",
-                     help="stop after so many minutes; None runs the profile's number of steps")
+                     help="how long the training lasts; None takes the profile's own time or number of steps")
+    sub.add_argument("--from-nothing", action="store_true",
+                     help="do not start from the shipped checkpoint: train what it was trained with")
 
     sub = command("sample", _sample, "generate one person with several expressions")
     sub.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "gen_affect", metavar="DIR", help="trained model")
@@ -174,7 +176,7 @@ def _train(options) -> None:
     from gen_affect_lib.recipe import train_profile
 
     train_profile(get_profile(options.profile), options.out, data=options.data, resume=options.resume,
-                  minutes=options.minutes)
+                  minutes=options.minutes, retrain=options.from_nothing)
     print(options.out / "pipeline")
 
 

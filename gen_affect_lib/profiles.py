@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gen_affect_lib.avatars.pairs import PairsConfig
 from gen_affect_lib.errors import UserError
@@ -25,7 +25,11 @@ class Profile:
     steps: int | None = None  # how long a training lasts: in steps, or in minutes
     minutes: float | None = None
     sampling_steps: int = 20
-    from_shipped: bool = False  # start from the trained checkpoints under data/, where they are there
+    from_nothing: dict | None = None  # None: always from nothing. Else from the shipped checkpoint, or with these sizes
+
+    def retrained(self) -> Profile:
+        """The sizes with which the shipped checkpoint was trained: this profile, but from nothing."""
+        return replace(self, **(self.from_nothing or {}), from_nothing=None)
 
 
 PROFILES = {
@@ -48,10 +52,14 @@ PROFILES = {
         validation=PairsConfig("validation", identities=256, images=8),
         transformer=dict(num_layers=5, attention_head_dim=32, num_attention_heads=5),
         condition=dict(dim=160),
-        # After a warm-up the shipped weights move on with small steps; from nothing, RETRAIN takes larger ones.
-        training=dict(batch_size=64, learning_rate=3e-4),
+        training=dict(batch_size=64, learning_rate=3e-4),  # trained weights move on with small steps
         minutes=5.0,
-        from_shipped=True,
+        from_nothing=dict(
+            pairs=PairsConfig("train", identities=8192, images=16),
+            codec_steps=4500,
+            training=dict(batch_size=64, learning_rate=1e-3, warmup_steps=200),
+            minutes=60.0,
+        ),
     ),
     "gpu": Profile(
         "gpu",

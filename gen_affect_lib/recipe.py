@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 
 from gen_affect_lib.avatars.folder import FaceFolder
 from gen_affect_lib.avatars.pairs import PairCache
-from gen_affect_lib.codec import LatentCodec, fit_codec
+from gen_affect_lib.codec import LatentCodec, fit_codec, to_images
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.display import grid
 from gen_affect_lib.errors import UserError
@@ -91,8 +90,7 @@ def folder_splits(folder: FaceFolder, codec) -> tuple:
 
 
 def make_codec(profile: Profile, images: np.ndarray, out_dir: Path) -> LatentCodec:
-    """The codec of an earlier run in `out_dir`, the shipped one where the profile starts from it, or a new one,
-    trained on `images` uint8 (M, S, S, 3) and kept in `out_dir`."""
+    """The codec of an earlier run in `out_dir`, or a new one, trained on `images` uint8 (M, S, S, 3) and kept there."""
     kept = out_dir / "codec"
     if (kept / "config.json").is_file():
         return LatentCodec.from_pretrained(kept).to(pick_device())
@@ -137,45 +135,47 @@ def make_trainer(profile: Profile, out_dir: str | Path, data: str | Path | None 
         profile: the sizes.
         out_dir: where checkpoints, logs and the codec go.
         data: a user's image folder (see `avatars.folder`); None draws avatars.
-        retrain: start from nothing even where the profile would start from the shipped checkpoint.
+        retrain: start from nothing where the profile would start from the shipped checkpoint; larger, and for longer.
 
     Returns:
         The trainer and the pipeline. Raises UserError for bad data and where `out_dir` cannot be written.
     """
+    if retrain:
+        profile = profile.retrained()
     out_dir, size = Path(out_dir), profile.pairs.size
     config = TrainingConfig(**profile.training)
     seed_everything(config.seed)
-    faces = FaceFolder(data, size) if data is not None else None
-    shipped = profile.from_shipped and not retrain
-    train = validation = None
-    if faces is None:
+    shipped = profile.from_nothing is not None
+    if shipped and not (SHIPPED / "model_index.json").is_file():
+        raise UserError(f"{SHIPPED} is missing: restore it from the repository, or train from nothing with --from-nothing")
+    if data is None:
         train, validation = PairCache.open(profile.pairs), PairCache.open(profile.validation)
+        images = train.flat_images
+    else:
+        faces = FaceFolder(data, size)
+        images = faces.images
     if shipped:
-        if not (SHIPPED / "model_index.json").is_file():
-            raise UserError(f"{SHIPPED} is missing: restore it from the repository, or train from nothing with RETRAIN")
         codec, transformer, condition = start_from(GenAffectPipeline.from_pretrained(SHIPPED))
     else:
-        if retrain and profile.from_shipped:
-            config = dataclasses.replace(config, learning_rate=1e-3)
-        codec = make_codec(profile, faces.images if faces else train.flat_images, out_dir)
+        codec = make_codec(profile, images, out_dir)
         transformer, condition = make_networks(profile, codec, size)
-    if faces is None:
-        data = LatentPairs(encode_cache(train, codec), encode_cache(validation, codec), config.seed)
+    if data is None:
+        splits = encode_cache(train, codec), encode_cache(validation, codec)
     else:
-        data = LatentPairs(*folder_splits(faces, codec), config.seed)
+        splits = folder_splits(faces, codec)
+    pairs = LatentPairs(*splits, config.seed)
     pipeline = assemble(profile, codec, transformer, condition, size)
 
     def preview(step: int) -> np.ndarray:
-        return preview_grid(pipeline, data.validation(4), codec)
+        return preview_grid(pipeline, pairs.validation(4))
 
-    return Trainer(config, transformer, condition, RectifiedFlow(), data, out_dir, preview), pipeline
+    return Trainer(config, transformer, condition, RectifiedFlow(), pairs, out_dir, preview), pipeline
 
 
 @torch.no_grad()
-def preview_grid(pipeline: GenAffectPipeline, batch: dict, codec) -> np.ndarray:
-    """Held-out people, one a row: the reference, then eight words with the same noise."""
-    from gen_affect_lib.codec import to_images
-
+def preview_grid(pipeline: GenAffectPipeline, batch: dict) -> np.ndarray:
+    """Held-out people, one a row: the reference, then eight words, the same noise in every row."""
+    codec = pipeline.codec
     references = to_images(codec.decode(batch["reference"].to(codec.device)))
     rows = []
     for reference in references:
@@ -193,6 +193,7 @@ def train_profile(
     `minutes` replaces the profile's own limit. With `resume`, a run in `out_dir` goes on where it stopped.
     """
     trainer, pipeline = make_trainer(profile, out_dir, data, retrain)
+    profile = profile.retrained() if retrain else profile
     limit = {"max_minutes": minutes} if minutes else {"max_steps": profile.steps, "max_minutes": profile.minutes}
     trainer.fit(**limit, resume=resume)
     with trainer.averaged_weights():

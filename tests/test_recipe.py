@@ -71,7 +71,7 @@ def test_with_five_people_one_of_them_is_held_out():
 def test_a_profile_without_its_checkpoint_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "SHIPPED", tmp_path / "nothing")
     monkeypatch.setattr(recipe.PairCache, "open", lambda config: None)
-    with pytest.raises(UserError, match="restore it from the repository, or train from nothing with RETRAIN"):
+    with pytest.raises(UserError, match="restore it from the repository, or train from nothing with --from-nothing"):
         recipe.make_trainer(PROFILES["laptop"], tmp_path)
 
 

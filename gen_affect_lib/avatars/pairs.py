@@ -99,15 +99,18 @@ class PairCache:
         done = manifest["chunks"]
         missing = [c for c in chunks if done.get(str(c)) != _checksum(images, expressions, c)]
         if missing:
-            with tqdm(total=len(missing) * IDENTITIES_PER_CHUNK * config.images, desc="Rendering", unit="img") as bar:
-                for finished, (start, count) in enumerate(_render_all(folder, config, missing, workers), 1):
-                    done[str(start)] = _checksum(images, expressions, start)
-                    bar.update(count)
-                    if finished % 32 == 0:
-                        _write_manifest(folder, manifest)
-            images.flush()
-            expressions.flush()
-            _write_manifest(folder, manifest)
+            total = sum(min(IDENTITIES_PER_CHUNK, config.identities - start) for start in missing) * config.images
+            try:
+                with tqdm(total=total, desc="Rendering", unit="img") as bar:
+                    for finished, (start, count) in enumerate(_render_all(folder, config, missing, workers), 1):
+                        done[str(start)] = _checksum(images, expressions, start)
+                        bar.update(count)
+                        if finished % 32 == 0:
+                            _write_manifest(folder, manifest)
+            finally:  # whatever stopped it: what is finished stays finished
+                images.flush()
+                expressions.flush()
+                _write_manifest(folder, manifest)
         return cls(config, folder)
 
     @property

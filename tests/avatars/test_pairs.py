@@ -1,6 +1,7 @@
 """The cache of pairs: rendered once, resumed, checked, rebuilt."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_an_impossible_request_is_refused(arguments, says):
 
 
 def test_too_small_a_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(pairs.shutil, "disk_usage", lambda _: (10, 10, 1000))
+    monkeypatch.setattr(pairs.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match="free: choose a smaller profile"):
         PairCache.open(CONFIG, tmp_path / "c")
     assert not (tmp_path / "c").exists()
