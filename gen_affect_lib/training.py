@@ -260,7 +260,6 @@ class Trainer:
 
     def save(self) -> None:
         """Write everything that the next step depends on."""
-        self.check_finite()
         if not torch.stack(torch._foreach_norm([*self.parameters.values(), *self.average.values()])).isfinite().all():
             self.stop_for_good("the weights are")
         names = {p: name for name, p in self.parameters.items()}

@@ -106,16 +106,16 @@ def test_an_interrupted_cell_goes_on_where_it_was(tmp_path, monkeypatch):
 # What can be wrong with a folder
 
 
+class StopsAtStep7(tiny.TinyData):
+    def batch(self, step, batch_size):
+        if step == 7:
+            raise KeyboardInterrupt
+        return super().batch(step, batch_size)
+
+
 @pytest.fixture
 def half_way(tmp_path):
     """The folder of a run to 12 steps that was left at step 7, with the checkpoints of steps 6 and 3."""
-
-    class StopsAtStep7(tiny.TinyData):
-        def batch(self, step, batch_size):
-            if step == 7:
-                raise KeyboardInterrupt
-            return super().batch(step, batch_size)
-
     with pytest.raises(KeyboardInterrupt):
         tiny_trainer(tmp_path, data=StopsAtStep7()).fit(max_steps=12)
     return tmp_path
@@ -320,7 +320,8 @@ def test_one_step_is_clipped_adamw_on_the_mean_over_its_batches_and_then_the_ave
         optimizer.zero_grad()
         torch.cat([other.loss(*other.draw(part)) for part in range(3)]).mean().backward()
         norm = torch.cat([p.grad.flatten() for p in plain.values()]).norm()
-        assert norm > 0.05
+        assert norm > 0.05 and trainer.norm_sum.item() == pytest.approx(norm.item(), rel=1e-4)
+        trainer.forget_sums()
         for p in plain.values():
             p.grad *= 0.05 / norm
         optimizer.step()
@@ -490,12 +491,14 @@ def test_curves_and_sample_grids_reach_tensorboard_once_for_each_step(tmp_path):
     def preview(step):
         return np.full((4, 6, 3), step, np.uint8)
 
-    for steps in (4, 8):
-        tiny_trainer(tmp_path, preview, preview_every=4, checkpoint_every=2).fit(max_steps=steps)
+    settings = dict(preview=preview, preview_every=4, log_every=1, checkpoint_every=6)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_trainer(tmp_path, data=StopsAtStep7(), **settings).fit(max_steps=8)
+    tiny_trainer(tmp_path, **settings).fit(max_steps=8)  # which takes, and logs, the seventh step again
     events = EventAccumulator(str(tmp_path / "logs"))
     events.Reload()
     assert {"training/loss", "training/images_per_second", "validation/sigma_0.2"} <= set(events.Tags()["scalars"])
-    assert [point.step for point in events.Scalars("training/loss")] == [2, 4, 6, 8]
+    assert [point.step for point in events.Scalars("training/loss")] == list(range(1, 9))
     pictures = events.Images("samples")
     assert [(p.step, p.width, p.height) for p in pictures] == [(4, 6, 4), (8, 6, 4)]
 
