@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 def to_tensor(images: np.ndarray) -> Tensor:
     """uint8 (…, S, S, 3) in RGB -> float32 (…, 3, S, S) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).movedim(-1, -3).float() / 127.5 - 1
+    return torch.from_numpy(np.array(images)).movedim(-1, -3).float() / 127.5 - 1
 
 
 def to_images(tensor: Tensor) -> np.ndarray:

@@ -112,5 +112,7 @@ def keep_outputs(executed: Path, source: Path) -> None:
         cell.metadata.pop("execution", None)
         if not cell.metadata.get("tags", True):
             cell.metadata.pop("tags")
+        if cell.cell_type == "code":  # progress bars are for those who wait, a line for every time they moved
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     nbformat.validate(notebook)
     nbformat.write(notebook, source)

@@ -55,7 +55,8 @@ class Stream(nn.Module):
 
     def before(self, x: Tensor, c: Tensor) -> tuple[QKV, tuple[Modulation, ...]]:
         """Tokens (B, L, C) and conditioning vector (B, C) to what goes into attention, and what `after` will need."""
-        mods = attention, *_ = self.modulator(c)
+        mods = self.modulator(c)
+        attention = mods[0]
         return self.attention.qkv(modulate(layer_norm(x), attention.shift, attention.scale)), mods
 
     def after(self, x: Tensor, seen: Tensor, mods: tuple[Modulation, ...]) -> Tensor:
