@@ -25,6 +25,8 @@ class Profile:
     steps: int | None = None  # how long a training lasts: in steps, or in minutes
     minutes: float | None = None
     sampling_steps: int = 20
+    identity_scale: float = 1.5  # guidance: chosen on validation people, see the model card
+    expression_scale: float = 1.5
     from_nothing: dict | None = None  # None: always from nothing. Else from the shipped checkpoint, or with these sizes
 
     def retrained(self) -> Profile:

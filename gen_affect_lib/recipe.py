@@ -119,7 +119,13 @@ def start_from(pipeline: GenAffectPipeline) -> tuple:
 
 def assemble(profile: Profile, codec, transformer, condition_encoder, image_size: int) -> GenAffectPipeline:
     pipeline = GenAffectPipeline(
-        transformer, condition_encoder, codec, num_inference_steps=profile.sampling_steps, image_size=image_size
+        transformer,
+        condition_encoder,
+        codec,
+        num_inference_steps=profile.sampling_steps,
+        identity_scale=profile.identity_scale,
+        expression_scale=profile.expression_scale,
+        image_size=image_size,
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
