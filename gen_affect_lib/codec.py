@@ -95,7 +95,7 @@ class LatentCodec(ModelMixin, ConfigMixin):
         super().__init__()
         self.latent_channels, self.downscale = latent_channels, 8
         fine, coarse = widths
-        many, few = blocks[1], blocks[0]
+        few, many = blocks
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(4),  # (B, 3, S, S) -> (B, 48, S/4, S/4)
             nn.Conv2d(48, fine, 3, padding=1),

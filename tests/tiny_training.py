@@ -10,7 +10,6 @@ import signal
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 

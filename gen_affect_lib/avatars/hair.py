@@ -3,7 +3,7 @@
 from math import cos, pi, sin
 
 from gen_affect_lib.avatars.colors import BLACK, COVERING, WHITE, mix
-from gen_affect_lib.avatars.geometry import EAR_Y, TOP, Geometry
+from gen_affect_lib.avatars.geometry import TOP, Geometry
 from gen_affect_lib.avatars.pen import Pen
 
 

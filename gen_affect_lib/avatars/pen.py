@@ -2,7 +2,6 @@
 
 from contextlib import contextmanager
 from functools import lru_cache
-from functools import lru_cache
 
 import skia
 
