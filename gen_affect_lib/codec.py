@@ -21,6 +21,8 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from gen_affect_lib.optim import make_optimizers
+
 
 def to_tensor(images: np.ndarray) -> Tensor:
     """uint8 (…, S, S, 3) in RGB -> float32 (…, 3, S, S) in [-1, 1]."""
@@ -185,10 +187,16 @@ def face_weight(size: int, strength: float = 3.0) -> Tensor:
 
 def codec_loss(codec: LatentCodec, images: Tensor, weight: Tensor, kl_weight: float) -> tuple[Tensor, Tensor]:
     """The training loss and the reconstruction's mean squared error. L1 on values and on differences of neighbours
-    (edges), weighted by `face_weight`, plus the KL divergence from a unit normal (Kingma & Welling 2014)."""
+    (edges), weighted by `face_weight`, plus the KL divergence from a unit normal (Kingma & Welling 2014).
+
+    Eyes judge a difference against the brightness that it stands in (Weber's law), so errors in dark places count for
+    more: without that, brows and lips on dark skin are the first thing lost."""
     mean, log_variance = codec.posterior(images)
     latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
     error = codec.decoder(latents) - images
+    brightness = images.mean(dim=1, keepdim=True) / 2 + 0.5  # (B, 1, S, S) in [0, 1]
+    weight = weight / (0.25 + brightness)
+    weight = weight / weight.mean()
     across = (error[..., :, 1:] - error[..., :, :-1]).abs() * weight[..., :, 1:]
     down = (error[..., 1:, :] - error[..., :-1, :]).abs() * weight[..., 1:, :]
     reconstruction = (error.abs() * weight).mean() + across.mean() + down.mean()
@@ -208,7 +216,7 @@ def fit_codec(
     generator = np.random.default_rng(seed)
     torch.manual_seed(seed)
     codec.train()
-    optimizer = torch.optim.AdamW(codec.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    optimizers = make_optimizers(dict(codec.named_parameters()), lr=learning_rate, betas=(0.9, 0.99))
     weight = face_weight(images.shape[1]).to(codec.device)
     begin, step, progress, errors = time.monotonic(), 0, 0.0, []
 
@@ -218,14 +226,15 @@ def fit_codec(
     with tqdm(total=steps, desc="Autoencoder", unit="step") as bar:
         while progress < 1:
             rate = learning_rate * min(1.0, (step + 1) / 100) * (0.02 + 0.49 * (1 + np.cos(np.pi * progress)))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
             batch = pictures(batch_size).to(codec.device, memory_format=torch.channels_last)
             loss, error = codec_loss(codec, batch, weight, kl_weight)
-            optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
-            optimizer.step()
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             errors.append(error.item())
             step += 1
             progress = step / steps if steps else (time.monotonic() - begin) / (60 * minutes)
