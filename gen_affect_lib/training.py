@@ -25,7 +25,6 @@ from gen_affect_lib.checkpoint import LAST, read_last_checkpoint, remove_checkpo
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import RectifiedFlow, sample_sigma
 from gen_affect_lib.logbook import Logbook, Speed, writing_to
-from gen_affect_lib.optim import make_optimizers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +154,7 @@ class Trainer:
         return self.history
 
     def learn(self, learning_rate: float) -> None:
-        """One step: a batch (or a few), a gradient, a step of the optimizers, a step of the average."""
+        """One step: a batch (or a few), a gradient, a step of AdamW, a step of the average."""
         config = self.config
         self.networks.train()
         for part in range(config.accumulation):
@@ -167,11 +166,10 @@ class Trainer:
         self.summed += 1
         if self.device.type == "cpu":  # on a GPU reading a number waits for the queue, so there `summary` does it
             self.check_finite()
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         # The average of the weights makes better pictures than the weights. Its memory grows with the run, or else the
         # first, random weights would be in it for long.
         decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
@@ -249,9 +247,13 @@ class Trainer:
         self.step, self.seconds, self.history = 0, 0.0, []
         self.networks.zero_grad(set_to_none=True)  # an interrupted step may have left half of a gradient
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
+        matrices = [p for p in self.parameters.values() if p.ndim >= 2]
+        others = [p for p in self.parameters.values() if p.ndim < 2]
+        groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
         config = self.config
-        self.optimizers = make_optimizers(
-            self.parameters, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay
+        # fused: one pass over the memory, three to four times as fast on a processor as the default.
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True
         )
         self.speed = Speed()
         self.forget_sums()
@@ -263,9 +265,8 @@ class Trainer:
         names = {p: name for name, p in self.parameters.items()}
         tensors = dict(self.networks.state_dict())
         tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
-        for optimizer in self.optimizers:
-            for parameter, moments in optimizer.state.items():
-                tensors |= {f"optimizer.{names[parameter]}.{key}": tensor for key, tensor in moments.items()}
+        for parameter, moments in self.optimizer.state.items():
+            tensors |= {f"optimizer.{names[parameter]}.{key}": tensor for key, tensor in moments.items()}
         tensors["random.cpu"] = torch.get_rng_state()  # for networks with dropout, which draw from the global one
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -291,15 +292,11 @@ class Trainer:
         )
         self.start_over()
         self.networks.load_state_dict({name: tensors[name] for name in state_dict})
-        names = {p: name for name, p in self.parameters.items()}
-        for name in names.values():
+        for name, parameter in self.parameters.items():
             self.average[name].copy_(tensors[f"average.{name}"])
-        for optimizer in self.optimizers:
-            for parameter in (p for group in optimizer.param_groups for p in group["params"]):
-                begin = f"optimizer.{names[parameter]}."
-                moments = {n.removeprefix(begin): t.to(self.device) for n, t in tensors.items() if n.startswith(begin)}
-                if moments:  # a parameter that never had a gradient has none
-                    optimizer.state[parameter] = moments
+            moments = {n.rpartition(".")[2]: t for n, t in tensors.items() if n.startswith(f"optimizer.{name}.")}
+            if moments:  # a parameter that never had a gradient has none
+                self.optimizer.state[parameter] = {key: moment.to(self.device) for key, moment in moments.items()}
         torch.set_rng_state(tensors["random.cpu"])
         if self.device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
