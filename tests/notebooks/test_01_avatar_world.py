@@ -1,6 +1,5 @@
 """What notebook 01 builds by hand does what the library does."""
 
-import nbformat
 import numpy as np
 import pytest
 
@@ -8,22 +7,14 @@ from gen_affect_lib import avatars
 from gen_affect_lib.avatars import ACTION_UNITS, EMOTIONS, Appearance, Avatar, Identity
 from gen_affect_lib.avatars import geometry
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.paths import NOTEBOOKS
 
 SIZE = 512
+BUILT = ("Expression", "mouth_line", "in_picture", "change_map")
 
 
 @pytest.fixture(scope="module")
-def by_hand() -> dict:
-    """The names that the cells with `class Expression` and `def mouth_line` define, run on their own."""
-    notebook = nbformat.read(NOTEBOOKS / "01_avatar_world.ipynb", as_version=4)
-    names = {"np": np, "ACTION_UNITS": ACTION_UNITS, "geometry": geometry}
-    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    built = [source for source in cells if source.startswith(("class Expression", "def mouth_line", "def change_map"))]
-    assert len(built) == 3
-    for source in built:
-        exec(source, names)
-    return names
+def by_hand(definitions) -> dict:
+    return definitions("01_avatar_world", BUILT, np=np, ACTION_UNITS=ACTION_UNITS, geometry=geometry)
 
 
 def same(ours, theirs) -> bool:

@@ -1,31 +1,17 @@
 """What notebook 02 builds by hand is what `model.patches` does, with the same weights."""
 
-import ast
-
-import nbformat
 import pytest
 import torch
 from torch import nn
 
 from gen_affect_lib.model import patches
-from gen_affect_lib.paths import NOTEBOOKS
 
 BUILT = ("patchify", "unpatchify", "sincos_1d", "sincos_2d", "PatchEmbed")
 
 
 @pytest.fixture(scope="module")
-def by_hand() -> dict:
-    """The definitions out of the notebook's cells, and nothing else of it."""
-    notebook = nbformat.read(NOTEBOOKS / "02_patches.ipynb", as_version=4)
-    names, found = {"torch": torch, "nn": nn}, []
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            for node in ast.parse(cell.source).body:
-                if getattr(node, "name", None) in BUILT:
-                    exec(compile(ast.Module([node], []), "02_patches.ipynb", "exec"), names)
-                    found.append(node.name)
-    assert sorted(found) == sorted(BUILT), "each is built exactly once"
-    return names
+def by_hand(definitions) -> dict:
+    return definitions("02_patches", BUILT, torch=torch, nn=nn)
 
 
 @pytest.mark.parametrize("height, width, patch_size", [(8, 8, 2), (24, 40, 8), (6, 10, 1)])

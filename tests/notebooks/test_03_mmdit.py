@@ -1,17 +1,15 @@
 """What notebook 03 builds by hand is what the library does, with the same weights, part by part and as a whole."""
 
-import ast
 import math
+from types import SimpleNamespace
 from typing import NamedTuple
 
-import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from gen_affect_lib.model import attention, mmdit, modulation, patches
-from gen_affect_lib.paths import NOTEBOOKS
 
 BUILT = (
     "timestep_embedding", "ConditioningVector", "Modulation", "layer_norm", "modulate", "Modulator", "AdaLayerNorm",
@@ -20,28 +18,11 @@ BUILT = (
 )  # fmt: skip
 
 
-class ByHand:
-    """The definitions out of the notebook's cells as attributes, and nothing else of it."""
-
-    def __init__(self):
-        notebook = nbformat.read(NOTEBOOKS / "03_mmdit.ipynb", as_version=4)
-        names = {"torch": torch, "nn": nn, "F": F, "math": math, "NamedTuple": NamedTuple, "__name__": "by_hand"}
-        names |= {"PatchEmbed": patches.PatchEmbed, "unpatchify": patches.unpatchify}  # built in notebook 02
-        found = []
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                for node in ast.parse(cell.source).body:
-                    if getattr(node, "name", None) in BUILT:
-                        exec(compile(ast.Module([node], []), "03_mmdit.ipynb", "exec"), names)
-                        found.append(node.name)
-        assert sorted(found) == sorted(BUILT), "each is built exactly once"
-        for name in BUILT:
-            setattr(self, name, names[name])
-
-
 @pytest.fixture(scope="module")
-def by_hand() -> ByHand:
-    return ByHand()
+def by_hand(definitions) -> SimpleNamespace:
+    earlier = {"PatchEmbed": patches.PatchEmbed, "unpatchify": patches.unpatchify}  # built in notebook 02
+    built = definitions("03_mmdit", BUILT, torch=torch, nn=nn, F=F, math=math, NamedTuple=NamedTuple, **earlier)
+    return SimpleNamespace(**{name: built[name] for name in BUILT})
 
 
 def alike(ours: nn.Module, library: nn.Module) -> None:

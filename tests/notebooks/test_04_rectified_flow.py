@@ -1,15 +1,12 @@
 """What notebook 04 builds by hand is what the library does: its own functions and class, run here against `flow`."""
 
-import ast
 import math
 
-import nbformat
 import pytest
 import torch
 from torch import nn
 
 from gen_affect_lib import flow
-from gen_affect_lib.paths import NOTEBOOKS
 
 IN_THE_LIBRARY = (
     "interpolate", "velocity", "timestep", "shift_sigma", "sample_sigma", "schedule", "RectifiedFlow", "sample",
@@ -19,19 +16,8 @@ BESIDE_IT = ("beside", "gaussian_velocity", "beliefs", "mixture_velocity")
 
 
 @pytest.fixture(scope="module")
-def by_hand():
-    """The definitions out of the notebook's cells, and nothing else of it."""
-    notebook = nbformat.read(NOTEBOOKS / "04_rectified_flow.ipynb", as_version=4)
-    names = {"torch": torch, "math": math, "nn": nn}
-    found = []
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            for node in ast.parse(cell.source).body:
-                if getattr(node, "name", None) in IN_THE_LIBRARY + BESIDE_IT:
-                    exec(compile(ast.Module([node], []), "04_rectified_flow.ipynb", "exec"), names)
-                    found.append(node.name)
-    assert sorted(found) == sorted(IN_THE_LIBRARY + BESIDE_IT), "each is built exactly once"
-    return names
+def by_hand(definitions) -> dict:
+    return definitions("04_rectified_flow", IN_THE_LIBRARY + BESIDE_IT, torch=torch, math=math, nn=nn)
 
 
 def batch():

@@ -1,10 +1,8 @@
 """What notebook 08 builds by hand is what the library does: the schedule, the average, and a whole step."""
 
-import ast
 import copy
 import math
 
-import nbformat
 import pytest
 import torch
 from torch import nn
@@ -12,7 +10,6 @@ from torch import nn
 from gen_affect_lib import recipe
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.flow import RectifiedFlow
-from gen_affect_lib.paths import NOTEBOOKS
 from gen_affect_lib.profiles import PROFILES
 from gen_affect_lib.training import Trainer, TrainingConfig
 
@@ -20,18 +17,8 @@ BUILT = ("learning_rate", "update_average", "learn")
 
 
 @pytest.fixture(scope="module")
-def by_hand():
-    """The definitions out of the notebook's cells, and nothing else of it."""
-    names = {"torch": torch, "math": math, "nn": nn}
-    found = []
-    for cell in nbformat.read(NOTEBOOKS / "08_training.ipynb", as_version=4).cells:
-        if cell.cell_type == "code":
-            for node in ast.parse(cell.source).body:
-                if getattr(node, "name", None) in BUILT:
-                    exec(compile(ast.Module([node], []), "08_training.ipynb", "exec"), names)
-                    found.append(node.name)
-    assert sorted(found) == sorted(BUILT), "each is built exactly once"
-    return names
+def by_hand(definitions) -> dict:
+    return definitions("08_training", BUILT, torch=torch, math=math, nn=nn)
 
 
 class Pairs:
