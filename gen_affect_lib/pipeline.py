@@ -27,6 +27,7 @@ from gen_affect_lib.avatars import Expression
 from gen_affect_lib.codec import to_images, to_tensor
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import RectifiedFlow, sample, schedule, timestep
+from gen_affect_lib.pictures import square
 
 
 @dataclass
@@ -236,13 +237,7 @@ def reference_image(reference: Image.Image | np.ndarray | str | Path, size: int)
     else:
         raise UserError(f"reference is a {type(reference).__name__}: give a PIL image, an RGB array or a path")
 
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    picture = picture.convert("RGB")
-    # Of PIL's filters HAMMING comes closest to drawing an avatar small at once; for enlarging it is too coarse.
-    smaller = Image.Resampling.HAMMING if min(picture.size) > size else Image.Resampling.LANCZOS
-    return ImageOps.fit(picture, (size, size), smaller)
+    return square(picture, size)
 
 
 def expression_vectors(expressions: Sequence) -> np.ndarray:

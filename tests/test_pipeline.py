@@ -15,11 +15,13 @@ from torch import nn
 
 from gen_affect_lib import model
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
+from gen_affect_lib.avatars.folder import FaceFolder
 from gen_affect_lib.codec import LatentCodec, PixelCodec
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import guide
 from gen_affect_lib.model.condition import ConditionEncoder
 from gen_affect_lib.model.mmdit import MMDiT
+from gen_affect_lib.paths import ROOT
 from gen_affect_lib.pipeline import GenAffectPipeline, expression_vectors, reference_image
 
 SIDE, SMALL, CHANNELS, WIDTH = 64, 16, 16, 16
@@ -352,6 +354,12 @@ def test_a_large_drawing_made_small_is_close_to_a_small_drawing():
     avatar = Avatar(Identity.sample(1_000_001), Expression.named("glee"), Appearance.sample(1))
     small = np.asarray(reference_image(avatar.render(256), 64)).astype(int)
     assert np.abs(small - avatar.render(64)).mean() < 2
+
+
+def test_a_reference_is_made_small_as_a_folder_of_pictures_is():
+    faces = FaceFolder(ROOT / "data" / "sample_folder", image_size=SMALL)
+    for entry, picture in zip(faces.entries[::6], faces.images[::6]):
+        assert (np.asarray(reference_image(entry.path, SMALL)) == picture).all()
 
 
 def test_paths_images_and_arrays_are_the_same_picture(tmp_path, face):

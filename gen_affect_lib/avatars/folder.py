@@ -27,6 +27,7 @@ from PIL import Image, ImageOps
 from gen_affect_lib.avatars.drawing import Avatar
 from gen_affect_lib.avatars.factors import Appearance, Expression, Identity
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.pictures import square
 
 METADATA = "metadata.jsonl"
 KEYS = ("file_name", "identity", "expression")
@@ -199,15 +200,13 @@ def _read_picture(entry: Entry, size: int) -> np.ndarray:
     where = f"{METADATA} line {entry.line}: {entry.path.name}"
     try:
         with Image.open(entry.path) as picture:
-            picture = ImageOps.exif_transpose(picture).convert("RGBA")
+            picture = ImageOps.exif_transpose(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise UserError(f"{where} is not a picture that PIL can read: give a whole PNG, JPEG or WebP file") from None
     if min(picture.size) < size:
         width, height = picture.size
         raise UserError(f"{where} is {width} × {height} pixels: give at least {size} × {size}, or a smaller image_size")
-    paper = Image.new("RGBA", picture.size, "white")
-    paper.alpha_composite(picture)
-    return np.asarray(ImageOps.fit(paper.convert("RGB"), (size, size), Image.Resampling.LANCZOS))
+    return np.asarray(square(picture, size))
 
 
 def _pair(entries: tuple[Entry, ...]) -> np.ndarray:
