@@ -206,7 +206,7 @@ def codec_loss(codec: LatentCodec, images: Tensor, weight: Tensor, kl_weight: fl
 
 def fit_codec(
     codec: LatentCodec, images: np.ndarray, *, minutes: float | None = None, steps: int | None = None,
-    batch_size: int = 32, learning_rate: float = 2e-3, kl_weight: float = 5e-4, seed: int = 0,
+    batch_size: int = 32, learning_rate: float = 4e-3, kl_weight: float = 2e-4, seed: int = 0,
 ) -> list[float]:
     """Train the autoencoder on pictures, uint8 (M, S, S, 3), for so many steps or minutes; the errors, step by step.
 

@@ -1,0 +1,72 @@
+"""The optimizers that the codec and the encoders are trained with."""
+
+import pytest
+import torch
+from torch import nn
+
+from gen_affect_lib.optim import Muon, make_optimizers, orthogonalized
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 300), (300, 64)])
+def test_all_directions_of_an_orthogonalized_matrix_are_about_equally_long(shape):
+    torch.manual_seed(0)
+    # Singular values from 1 to 1/100: what is left out by plain descent for a hundred steps.
+    u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    matrix = u @ torch.diag(torch.logspace(0, -2, 64)) @ v
+    lengths = torch.linalg.svdvals(orthogonalized(matrix))
+    assert 0.5 < lengths.min() and lengths.max() < 1.3
+    assert (orthogonalized(matrix) * (u @ v)).sum() / 64 > 0.7, "it points where U V does"
+
+
+def test_the_length_of_a_gradient_does_not_matter():
+    matrix = torch.randn(64, 128)
+    torch.testing.assert_close(orthogonalized(1e-3 * matrix), orthogonalized(1e3 * matrix), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 64, 3, 3), (256, 64)])
+def test_a_step_of_muon_is_a_fifth_of_the_learning_rate_in_every_weight(shape):
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(shape))
+    before, weight.grad = weight.detach().clone(), torch.randn(shape)
+    Muon([weight], lr=0.1).step()
+    assert (weight - before).square().mean().sqrt().item() == pytest.approx(0.02, rel=0.25)
+
+
+def test_weight_decay_shrinks_what_has_no_gradient_to_speak_of():
+    weight = nn.Parameter(torch.ones(64, 64))
+    weight.grad = torch.zeros(64, 64)
+    Muon([weight], lr=0.1, weight_decay=0.5).step()
+    torch.testing.assert_close(weight.detach(), torch.full((64, 64), 0.95))
+
+
+def test_every_parameter_is_stepped_by_one_optimizer_and_gains_do_not_decay():
+    net = nn.Sequential(nn.Conv2d(3, 64, 3), nn.GroupNorm(8, 64), nn.Conv2d(64, 64, 3), nn.Conv2d(64, 2, 1))
+    muon, adamw = make_optimizers(dict(net.named_parameters()), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
+    assert [p.shape for p in muon.param_groups[0]["params"]] == [net[2].weight.shape]
+    decayed, plain = adamw.param_groups
+    assert {id(p) for p in decayed["params"]} == {id(net[0].weight), id(net[3].weight)}
+    assert plain["weight_decay"] == 0 and all(p.ndim == 1 for p in plain["params"])
+    assert len(decayed["params"]) + len(plain["params"]) + 1 == len(list(net.parameters()))
+
+
+def test_a_network_without_matrices_to_speak_of_gets_adamw_alone():
+    net = nn.Linear(3, 2)
+    assert [type(o) for o in make_optimizers(dict(net.named_parameters()), lr=1, betas=(0.9, 0.99))] == [torch.optim.AdamW]
+
+
+def test_muon_finds_a_direction_that_its_gradient_hardly_shows():
+    """A map whose inputs differ a hundredfold in strength: the weak ones are learned, too."""
+    left = {}
+    for name in ("muon", "sgd"):
+        torch.manual_seed(0)
+        scale = torch.logspace(0, -2, 64)
+        target, weight = torch.randn(64, 64) / 8, nn.Parameter(torch.zeros(64, 64))
+        optimizer = Muon([weight], lr=0.02) if name == "muon" else torch.optim.SGD([weight], lr=0.02)
+        for _ in range(200):
+            x = torch.randn(256, 64) * scale
+            loss = (x @ (weight - target).T).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        left[name] = (weight - target).detach()[:, 48:].square().mean().item()
+    assert left["muon"] < 0.5 * left["sgd"]
