@@ -172,9 +172,12 @@ def _train(options) -> None:
         raise UserError(f"--data {options.data} is no folder: give an image folder with a metadata.jsonl in it")
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out} is a file: give a folder for the checkpoints")
+    from gen_affect_lib.checkpoint import LAST
     from gen_affect_lib.profiles import get_profile
     from gen_affect_lib.recipe import train_profile
 
+    if (options.out / LAST).exists() and not options.resume:
+        raise UserError(f"--out {options.out} holds a run already: go on with it by --resume, or give another folder")
     train_profile(get_profile(options.profile), options.out, data=options.data, resume=options.resume,
                   minutes=options.minutes, retrain=options.from_nothing)
     print(options.out / "pipeline")

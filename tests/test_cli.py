@@ -61,6 +61,13 @@ def test_bench_hands_its_file_on(monkeypatch, tmp_path):
     assert calls == [tmp_path / "new" / "bench.json"] and (tmp_path / "new").is_dir()
 
 
+def test_train_does_not_throw_an_earlier_run_away(tmp_path, capsys):
+    (tmp_path / "last.safetensors").write_bytes(b"hours of work")
+    assert cli.main(["train", "--profile", "smoke", "--out", str(tmp_path)]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert (tmp_path / "last.safetensors").read_bytes() == b"hours of work"
+
+
 def test_course_runs_the_profile_asked_for(monkeypatch):
     from gen_affect_lib.course import run
 
