@@ -1,6 +1,34 @@
 """Pictures of any size and mode, brought to the square that the networks read."""
 
+from pathlib import Path
+
+import numpy as np
 from PIL import Image, ImageOps
+
+from gen_affect_lib.errors import UserError
+
+
+def open_picture(source: Image.Image | np.ndarray | str | Path, name: str = "picture") -> Image.Image:
+    """A PIL image from a PIL image, an RGB array uint8 (H, W, 3) or the path of a file, which is turned upright.
+
+    Raises UserError, which calls the picture by `name`, for what is no picture.
+    """
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        if not path.is_file():
+            raise UserError(f"{name} {path} is no file: give a PNG or JPEG of a face")
+        try:
+            with Image.open(path) as opened:
+                return ImageOps.exif_transpose(opened)  # a phone says in the file which way is up
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(f"{name} {path} is no picture that can be read: give a whole PNG or JPEG") from error
+    if isinstance(source, Image.Image):
+        return source
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or 0 in source.shape:
+            raise UserError(f"{name} is an array {source.dtype} {source.shape}: give uint8 (height, width, 3), RGB")
+        return Image.fromarray(source)
+    raise UserError(f"{name} is a {type(source).__name__}: give a PIL image, an RGB array or a path")
 
 
 def square(picture: Image.Image, size: int) -> Image.Image:

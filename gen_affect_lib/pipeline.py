@@ -19,7 +19,7 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -27,7 +27,7 @@ from gen_affect_lib.avatars import Expression
 from gen_affect_lib.codec import to_images, to_tensor
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import RectifiedFlow, sample, schedule, timestep
-from gen_affect_lib.pictures import square
+from gen_affect_lib.pictures import open_picture, square
 
 
 @dataclass
@@ -217,27 +217,7 @@ def reference_image(reference: Image.Image | np.ndarray | str | Path, size: int)
     """A reference of any size as an RGB picture of size × size: upright, on white where it was transparent, its
     centred square. Raises UserError for what is no picture.
     """
-    if isinstance(reference, (str, Path)):
-        path = Path(reference)
-        if not path.is_file():
-            raise UserError(f"reference {path} is no file: give a PNG or JPEG of a face")
-        try:
-            with Image.open(path) as opened:
-                picture = ImageOps.exif_transpose(opened)  # a phone says in the file which way is up
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(f"reference {path} is no picture that can be read: give a whole PNG or JPEG") from error
-    elif isinstance(reference, Image.Image):
-        picture = reference
-    elif isinstance(reference, np.ndarray):
-        if reference.dtype != np.uint8 or reference.ndim != 3 or reference.shape[2] != 3 or 0 in reference.shape:
-            raise UserError(
-                f"reference is an array {reference.dtype} {reference.shape}: give uint8 (height, width, 3), RGB"
-            )
-        picture = Image.fromarray(reference)
-    else:
-        raise UserError(f"reference is a {type(reference).__name__}: give a PIL image, an RGB array or a path")
-
-    return square(picture, size)
+    return square(open_picture(reference, "reference"), size)
 
 
 def expression_vectors(expressions: Sequence) -> np.ndarray:
