@@ -78,6 +78,15 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--from-nothing", action="store_true",
                      help="do not start from the shipped checkpoint: train what it was trained with")
 
+    sub = command("train-encoder", _train_encoder, "train a network that reads faces")
+    sub.add_argument("name", metavar="NAME", help="identity, detector, expression, identity-judge or expression-judge")
+    sub.add_argument("--out", type=Path, default=None, metavar="DIR",
+                     help="where it goes; None takes a folder of its name under outputs")
+    sub.add_argument("--minutes", type=_positive, default=None, metavar="M",
+                     help="how long the training lasts; None takes the profile's own time")
+    sub.add_argument("--profile", default=None, metavar="NAME",
+                     help="smoke, laptop or gpu; None takes what this machine can do")
+
     sub = command("sample", _sample, "generate one person with several expressions")
     sub.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "gen_affect", metavar="DIR", help="trained model")
     sub.add_argument("--reference", type=Path, default=None, metavar="FILE",
@@ -181,6 +190,16 @@ def _train(options) -> None:
     train_profile(get_profile(options.profile), options.out, data=options.data, resume=options.resume,
                   minutes=options.minutes, retrain=options.from_nothing)
     print(options.out / "pipeline")
+
+
+def _train_encoder(options) -> None:
+    out = options.out or OUTPUTS / "encoders" / options.name
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: give a folder for the network")
+    from gen_affect_lib.encoders.train import train
+
+    train(options.name, out, options.minutes, options.profile)
+    print(out)
 
 
 def _sample(options) -> None:

@@ -1,0 +1,64 @@
+"""Pictures for the identity encoder: many people, some pictures of each, aligned as they will be at use.
+
+Expression and appearance change from picture to picture, and so does the resolution; the landmarks are shaken a little,
+because those of a detector are. What a person's pictures still have in common is the identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
+from gen_affect_lib.avatars.landmarks import landmarks
+from gen_affect_lib.encoders.views import SIZE, VIEWS, aligned
+
+SIDES = (64, 96, 128, 192)  # pixels a side of the pictures that the views are cut from
+SHAKE = 0.015  # deviation of a landmark, as a share of the distance of the eyes
+
+
+@dataclass
+class IdentityPictures:
+    """N people, K pictures of each, V = 2 views.
+
+    Attributes:
+        views: uint8 (N, K, V, 112, 112, 3), RGB, memory-mapped.
+        nuisance: float32 (N, K, M), what the identity must not carry: the expression, and the appearance's factors.
+        seeds: int64 (N,), whose pictures they are.
+    """
+
+    views: np.ndarray
+    nuisance: np.ndarray
+    seeds: np.ndarray
+
+    @classmethod
+    def open(cls, folder: Path, first_seed: int, people: int, pictures: int, shake: float = SHAKE) -> IdentityPictures:
+        """Draw them into a folder, or map what is there already."""
+        views, nuisance = folder / "views.npy", folder / "nuisance.npy"
+        if not nuisance.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            shape = (people, pictures, len(VIEWS), SIZE, SIZE, 3)
+            array = np.lib.format.open_memmap(views, "w+", np.uint8, shape)
+            factors = np.empty((people, pictures, Expression.VECTOR_SIZE + Appearance.VECTOR_SIZE), np.float32)
+            for n in tqdm(range(people), desc="Drawing people", unit="person", mininterval=5):
+                for k in range(pictures):
+                    array[n, k], factors[n, k] = draw(first_seed + n, k, shake)
+            array.flush()
+            np.save(nuisance, factors)
+        return cls(np.load(views, mmap_mode="r"), np.load(nuisance), first_seed + np.arange(people))
+
+
+def draw(seed: int, picture: int, shake: float = SHAKE) -> tuple[np.ndarray, np.ndarray]:
+    """One picture of one person: its views (2, 112, 112, 3) and its expression and appearance as numbers."""
+    moment = seed * 1000 + picture
+    rng = np.random.default_rng([11, moment])
+    avatar = Avatar(Identity.sample(seed), Expression.sample(moment), Appearance.sample(moment))
+    side = int(rng.choice(SIDES))
+    points = landmarks(avatar) * side
+    points = points + rng.normal(0, shake, points.shape) * np.linalg.norm(points[1] - points[0])
+    image = avatar.render(side)
+    views = np.stack([aligned(image, points, view) for view in VIEWS])
+    return views, np.concatenate([avatar.expression.to_vector(), avatar.appearance.to_vector()])

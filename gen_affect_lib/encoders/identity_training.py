@@ -1,0 +1,128 @@
+"""The identity encoder's recipe: the margin's warm-up, two views of everybody, hints, and the erasure at the end.
+
+Hints: a drawn person's factors are known, so beside the margin loss a linear map reads them from the embedding. The loss
+by margin says only "not this one" about thousands of strangers; a hint says what to look at, and on a processor that makes
+the difference. The map is thrown away afterwards. For photographs, where nobody knows the factors, set `hint` to 0.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from gen_affect_lib.avatars import Identity
+from gen_affect_lib.avatars.pairs import fingerprint
+from gen_affect_lib.codec import to_tensor
+from gen_affect_lib.device import pick_device, seed_everything
+from gen_affect_lib.encoders.identity import ArcFaceLoss, ArcFaceNet, erase
+from gen_affect_lib.encoders.identity_data import IdentityPictures
+from gen_affect_lib.encoders.onnx_files import round_weights
+from gen_affect_lib.optim import make_optimizers
+from gen_affect_lib.paths import CACHE
+
+VALIDATION_SEED = 1_000_000
+
+
+def fit(
+    net: ArcFaceNet, data: IdentityPictures, minutes: float, *, batch_size: int = 48, learning_rate: float = 2e-3,
+    margin: float = 0.4, scale: float = 32.0, hint: float = 4.0, seed: int = 0, report=None,
+) -> list[float]:
+    """Train for so many minutes; the losses, step by step. `report(net, share of the time)` is called now and then."""
+    seed_everything(seed)
+    device = pick_device()
+    people, pictures, views = data.views.shape[:3]
+    factors = torch.stack([torch.from_numpy(Identity.sample(int(who)).to_vector()) for who in data.seeds]).to(device)
+    factors = (factors - factors.mean(dim=0)) / factors.std(dim=0).clamp_min(0.1)
+    loss_of = ArcFaceLoss(people, net.embed.out_features, margin, scale).to(device)
+    reader = nn.Linear(net.embed.out_features, factors.shape[1]).to(device)
+    net.to(device, memory_format=torch.channels_last).train()
+    # Muon for the convolutions. Of the large matrices it would cost as much as the rest of a step, and a person's
+    # direction is seen once in a thousand pictures: there AdamW keeps a pace of its own for each number.
+    large = [*net.embed.parameters(), *loss_of.parameters(), *reader.parameters()]
+    small = {name: weight for name, weight in net.named_parameters() if not name.startswith("embed.")}
+    options = dict(lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizers = [*make_optimizers(small, **options), torch.optim.AdamW(large, fused=True, **options)]
+    rng, flat = np.random.default_rng(seed), data.views.reshape(-1, *data.views.shape[3:])  # (N * K * V, 112, 112, 3)
+    begin, progress, losses, reported = time.monotonic(), 0.0, [], 0.0
+    with tqdm(desc="Identity", unit="step", mininterval=10) as bar:
+        while progress < 1:
+            rate = learning_rate * min(1.0, (len(losses) + 1) / 50) * (0.01 + 0.495 * (1 + np.cos(np.pi * progress)))
+            chosen = np.sort(rng.integers(0, len(flat), batch_size))
+            person = torch.from_numpy(chosen // (pictures * views)).to(device)
+            images = to_tensor(flat[chosen]).to(device, memory_format=torch.channels_last)
+            warmth = min(1.0, max(0.0, (progress - 0.15) / 0.45))
+            embeddings = net(images)
+            loss = loss_of(embeddings, person, warmth)
+            if hint:
+                known = F.mse_loss(reader(embeddings), factors[person])
+                loss = loss + hint * known
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.item())
+            progress = (time.monotonic() - begin) / (60 * minutes)
+            bar.update()
+            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.2f}", warmth=f"{warmth:.2f}", hint=f"{known.item() if hint else 0:.2f}", refresh=False)
+            if report and progress - reported >= 0.1:
+                reported = progress
+                report(net.eval(), progress)
+                net.train()
+    net.eval().cpu()
+    chosen = np.sort(rng.choice(len(flat), min(len(flat), 16384), replace=False))
+    nuisance = data.nuisance.reshape(people * pictures, -1)[chosen // views]  # (N, K, M) -> (N * K, M)
+    erase(net, embed(net, flat[chosen]), torch.from_numpy(nuisance), torch.from_numpy(chosen % views))
+    return losses
+
+
+@torch.no_grad()
+def embed(net: nn.Module, images: np.ndarray, batch_size: int = 128) -> Tensor:
+    """Views uint8 (M, 112, 112, 3) to embeddings (M, E), on the CPU."""
+    device = next(net.parameters()).device
+    blocks = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+    return torch.cat([net(to_tensor(block).to(device, memory_format=torch.channels_last)).cpu() for block in blocks])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much of everything: people, pictures of each, the network's sizes, minutes."""
+
+    people: int
+    pictures: int
+    sizes: dict
+    minutes: float
+
+
+RECIPES = {
+    "smoke": Recipe(24, 4, dict(widths=(8, 16, 32), blocks=(0, 1, 1), squeeze=8), 0.05),
+    "laptop": Recipe(2500, 8, dict(widths=(32, 64, 128), blocks=(0, 1, 1)), 25.0),
+    "gpu": Recipe(20000, 12, dict(widths=(64, 128, 256), blocks=(1, 2, 2)), 20.0),
+}
+
+
+def train(out_dir: Path, minutes: float | None = None, profile: str = "laptop") -> ArcFaceNet:
+    """Draw the people, train, write `arcface.onnx`, `config.json` and `figures.json` to a folder.
+
+    The figures are of validation people, of whom the network saw none.
+    """
+    from gen_affect_lib.encoders.pack import save_recognizer
+    from gen_affect_lib.evaluation.faces import measure_recognizer, note_figures
+
+    recipe = RECIPES[profile]
+    folder = CACHE / "identity" / f"{recipe.people}x{recipe.pictures}-{fingerprint()}"
+    data = IdentityPictures.open(folder, 0, recipe.people, recipe.pictures)
+    net = ArcFaceNet(**recipe.sizes)
+    fit(net, data, minutes or recipe.minutes)
+    save_recognizer(round_weights(net), Path(out_dir))
+    note_figures(Path(out_dir), "recognizer", measure_recognizer(net, VALIDATION_SEED, min(1000, 4 * recipe.people)))
+    return net

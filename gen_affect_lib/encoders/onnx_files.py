@@ -1,0 +1,99 @@
+"""Networks to ONNX files in half precision, and back.
+
+Weights with two or more dimensions are rounded to 16 bits, which halves the file; the few others (gains, means) keep
+32. A file says for each rounded weight "take it as a 32-bit number", and runtimes do that once, when they load it. So
+all arithmetic is done in 32 bits, and a torch network with the rounded weights gives the same numbers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+
+from gen_affect_lib.errors import UserError
+
+
+@torch.no_grad()
+def round_weights(net: nn.Module) -> nn.Module:
+    """Round the weights of a network to what half precision can hold, in place; they stay 32-bit numbers."""
+    for weight in net.parameters():
+        if weight.ndim >= 2:
+            weight.copy_(weight.half())
+    return net
+
+
+def export(net: nn.Module, path: Path, example: Tensor, outputs: list[str], dynamic: dict[int, str]) -> None:
+    """Write a network as an ONNX file. Its weights must be rounded already.
+
+    Args:
+        example: an input, for its shape. outputs: their names.
+        dynamic: the input's dimensions that may change, with a name each.
+    """
+    import warnings
+
+    net = net.eval()
+    for name, weight in net.named_parameters():
+        if weight.ndim >= 2 and not torch.equal(weight, weight.half().float()):
+            raise ValueError(f"{name} is not rounded: call round_weights before export, so that torch equals the file")
+    # The tracing exporter: it keeps the names of the weights, and needs no further package.
+    # PRESERVE and no folding: else it would melt normalizations into the weights, which then are no longer the net's.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            net, (example,), str(path), dynamo=False, opset_version=17, input_names=["input"], output_names=outputs,
+            dynamic_axes={"input": dynamic, **({name: {0: "batch"} for name in outputs} if 0 in dynamic else {})},
+            training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False,
+        )
+    model = onnx.load(str(path))
+    _halve(model.graph)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def _halve(graph) -> None:
+    """Store the weights in 16 bits under their names, with a Cast to 32 behind each."""
+    casts, renamed = [], {}
+    for weight in graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT and len(weight.dims) >= 2:
+            name = weight.name
+            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), name))
+            renamed[name] = f"{name}.float32"
+            casts.append(helper.make_node("Cast", [name], [renamed[name]], f"{name}.cast", to=onnx.TensorProto.FLOAT))
+    nodes = list(graph.node)
+    for node in nodes:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    del graph.node[:]
+    graph.node.extend(casts + nodes)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights of a file written by `export`, by their names in torch, as float32.
+
+    Raises UserError where the file is missing or no ONNX file.
+    """
+    try:
+        graph = onnx.load(str(path)).graph
+    except Exception as error:  # onnx lets through whatever the parser of its format raises
+        raise UserError(f"{path} cannot be read as an ONNX file ({type(error).__name__}): fetch it again, or train anew "
+                        "with `python -m gen_affect_lib train-encoder identity`") from None
+    weights = {w.name: torch.from_numpy(numpy_helper.to_array(w).copy()) for w in graph.initializer}
+    for node in graph.node:  # equal weights are stored once, and the second name points to the first
+        if node.op_type == "Identity" and node.input[0] in weights:
+            weights[node.output[0]] = weights[node.input[0]]
+    return {name: w.float() if w.is_floating_point() else w for name, w in weights.items()}
+
+
+def load_weights(net: nn.Module, path: Path) -> nn.Module:
+    """Fill a network of the right sizes from a file of `export`; in evaluation mode. Raises UserError where it does not fit."""
+    weights = read_weights(path)
+    wanted = {name: tensor for name, tensor in net.state_dict().items() if not name.endswith("num_batches_tracked")}
+    wrong = [name for name, tensor in wanted.items() if name not in weights or weights[name].shape != tensor.shape]
+    if wrong:
+        raise UserError(f"{path} is of another network: {wrong[0]} and {len(wrong) - 1} more do not fit its config.json")
+    net.load_state_dict({name: weights[name] for name in wanted}, strict=False)
+    return net.eval()
