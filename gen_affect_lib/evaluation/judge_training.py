@@ -1,0 +1,160 @@
+"""How the judges learn: from drawings of people whom neither the encoders nor the model ever see.
+
+The identity judge sees two pictures of each person, with different expressions and appearances, and is asked which of
+the batch belong together (the contrastive loss of SimCLR, Chen et al. 2020); beside it, it names the person's factors.
+The expression judge reads action units, words and appearance off one picture. Half of the pictures are blurred and
+noisy, because what a model draws is softer than a drawing.
+
+Letters: B pictures of a batch, K numbers of a group of factors, D numbers of an embedding, S side of a picture.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from gen_affect_lib.avatars import Appearance, Expression, Identity
+from gen_affect_lib.avatars.factors import Choice
+from gen_affect_lib.device import pick_device, seed_everything
+from gen_affect_lib.errors import UserError
+from gen_affect_lib.evaluation.judge_data import Drawings
+from gen_affect_lib.evaluation.judges import ExpressionJudge, IdentityJudge, to_input
+from gen_affect_lib.evaluation.readings import membership
+from gen_affect_lib.optim import make_optimizers
+
+FIRST_SEED = 500_000  # of the people to learn from; the encoders' end at 499,999
+PEOPLE = {"smoke": 64, "laptop": 16_000, "gpu": 100_000}
+SEED = 77
+
+
+def softened(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Half of the pictures (B, 3, S, S) as they are, the others more or less blurred and with a little noise."""
+    count, device = len(images), images.device
+    row = torch.tensor([1.0, 4, 6, 4, 1], device=device) / 16
+    kernel = (row[:, None] * row)[None, None].expand(3, 1, 5, 5)
+    blurred = F.conv2d(F.pad(images, (2, 2, 2, 2), mode="replicate"), kernel, groups=3)
+    chosen, blur, noise = torch.rand(3, count, 1, 1, 1, generator=generator).to(device)
+    chosen = (chosen < 0.5).float()
+    grain = torch.randn(images.shape, generator=generator).to(device)
+    return images + chosen * (blur * (blurred - images) + 0.08 * noise * grain)
+
+
+# --- the losses -------------------------------------------------------------------------------------------------------
+
+
+def factor_loss(kinds, said: Tensor, truth: Tensor) -> Tensor:
+    """How wrong a reading (B, K) of a group of factors is: cross-entropy of choices, distance of numbers in ranges."""
+    losses, start = [], 0
+    for kind in kinds:
+        part, right = said[:, start : start + kind.size], truth[:, start : start + kind.size]
+        if isinstance(kind, Choice):
+            losses.append(0.25 * F.cross_entropy(part, right.argmax(1)))
+        else:
+            losses.append(2 * (part - right).abs().mean() / (getattr(kind, "high", 1) - getattr(kind, "low", -1)))
+        start += kind.size
+    return torch.stack(losses).mean()
+
+
+def contrastive_loss(embedding: Tensor, temperature: float = 0.1) -> Tensor:
+    """embedding (2 B, D), unit length, of which entries i and i + B show one person: cross-entropy of finding them."""
+    likeness = embedding @ embedding.T / temperature  # (2 B, 2 B)
+    likeness.fill_diagonal_(-torch.inf)
+    return F.cross_entropy(likeness, torch.arange(len(embedding), device=embedding.device).roll(len(embedding) // 2))
+
+
+def identity_loss(judge: IdentityJudge, data: Drawings, rng, batch_size: int, soften) -> Tensor:
+    """The loss on a batch of random people, two pictures of each. `soften`: pictures (B, 3, S, S) -> the same."""
+    people = rng.choice(len(data.images), min(batch_size // 2, len(data.images)), replace=False)
+    views = np.stack([rng.permutation(data.images.shape[1])[:2] for _ in people], axis=1)  # (2, people)
+    pixels = np.concatenate([data.images[people, view] for view in views])
+    embedding, factors = judge(soften(to_input(pixels)))
+    truth = torch.from_numpy(np.tile(data.identity[people], (2, 1))).to(factors.device)
+    return 0.3 * contrastive_loss(embedding) + 5 * factor_loss(Identity.KINDS, factors, truth)
+
+
+def expression_loss(judge: ExpressionJudge, data: Drawings, rng, batch_size: int, soften) -> Tensor:
+    """The loss on a random batch; words are asked of the pictures that show one. `soften` as above."""
+    place = (rng.integers(0, len(data.images), batch_size), rng.integers(0, data.images.shape[1], batch_size))
+    factors, words, appearance = judge(soften(to_input(data.images[place])))
+    truth, looks, word = (
+        torch.from_numpy(part[place]).to(factors.device) for part in (data.expression, data.appearance, data.word)
+    )
+    units = factor_loss(Expression.KINDS, factors, truth)
+    named = word >= 0
+    logits, word = words[named].log_softmax(1), word[named]
+    member = torch.from_numpy(membership("groups")).to(factors.device)
+    in_group = torch.logsumexp(logits[:, None] + member.T.log(), dim=2)  # (named, 25)
+    spoken = F.nll_loss(logits, word) + F.nll_loss(in_group, member.argmax(1)[word]) if len(word) else 0.0
+    return 10 * units + 0.1 * spoken + 5 * factor_loss(Appearance.KINDS, appearance, looks)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def train_identity_judge(out_dir, minutes: float = 25.0, profile: str = "laptop") -> IdentityJudge:
+    """Train the identity judge anew and save it, half precision, in `out_dir`; see `_train`."""
+    return _train(IdentityJudge, identity_loss, out_dir, minutes, profile)
+
+
+def train_expression_judge(out_dir, minutes: float = 30.0, profile: str = "laptop") -> ExpressionJudge:
+    """Train the expression and appearance judge anew and save it, half precision, in `out_dir`; see `_train`."""
+    return _train(ExpressionJudge, expression_loss, out_dir, minutes, profile)
+
+
+def _train(kind, loss_of, out_dir, minutes: float, profile: str, batch_size: int = 64, learning_rate: float = 2e-3):
+    """So many minutes of Muon and AdamW; the rate warms up and falls as a cosine of the time that has gone by.
+
+    Saved every three minutes. Raises UserError for a profile that does not exist and a time that is not above 0.
+    """
+    if profile not in PEOPLE:
+        raise UserError(f"profile {profile!r} does not exist: give one of {', '.join(PEOPLE)}")
+    if not minutes > 0:
+        raise UserError(f"minutes is {minutes!r}: give a number above 0, such as 25")
+    seed_everything(SEED)
+    data, rng, generator = Drawings.cached(FIRST_SEED, PEOPLE[profile]), np.random.default_rng(SEED), torch.Generator()
+    generator.manual_seed(SEED)
+    judge = kind().to(pick_device()).train()
+    optimizers = make_optimizers(dict(judge.named_parameters()), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+
+    def soften(images):
+        return softened(images.to(judge.device, memory_format=torch.channels_last), generator)
+
+    begin = saved = time.monotonic()
+    step, used, losses = 0, 0.0, []
+    with tqdm(desc=f"{kind.NAME} judge", unit="step") as bar:
+        while used < 1:
+            rate = learning_rate * min(1.0, (step + 1) / 50) * (0.01 + 0.495 * (1 + np.cos(np.pi * used)))
+            loss = loss_of(judge, data, rng, batch_size, soften)
+            loss.backward()
+            nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.item())
+            step, now = step + 1, time.monotonic()
+            used = (now - begin) / (60 * minutes)
+            bar.update()
+            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", used=f"{used:.0%}", refresh=False)
+            if now - saved > 180:
+                save(judge, out_dir)
+                saved = now
+    save(judge, out_dir)
+    return judge.eval()
+
+
+def save(judge: nn.Module, out_dir) -> None:
+    """Write config.json and the weights in half precision, from which `load` reads them."""
+    copy = type(judge).from_config(judge.config)
+    copy.load_state_dict(judge.state_dict())
+    try:
+        copy.half().save_pretrained(Path(out_dir))
+    except OSError as error:
+        raise UserError(f"cannot write to {out_dir} ({error.strerror or error}): choose another folder") from error

@@ -1,0 +1,56 @@
+"""What the judges say of pictures, as numbers. Letters: B pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from gen_affect_lib.avatars import EMOTIONS, Appearance, Identity
+from gen_affect_lib.avatars.emotions import families, groups
+
+
+@dataclass(frozen=True)
+class IdentityReading:
+    """`embedding`: float32 (B, 128), unit length: the product of two is high for one person, whatever the face does.
+    `factors`: float32 (B, Identity.VECTOR_SIZE), what `Identity.from_vector` reads; choices are probabilities.
+    """
+
+    embedding: np.ndarray
+    factors: np.ndarray
+
+    def identities(self) -> list[Identity]:
+        return [Identity.from_vector(vector) for vector in self.factors]
+
+
+@dataclass(frozen=True)
+class ExpressionReading:
+    """`factors`: float32 (B, 21), in the ranges of `Expression`. `words`, `groups`, `families`: probabilities of the
+    135 words, 25 groups and 6 families in the order of the table, (B, 135), (B, 25), (B, 6).
+    `appearance`: float32 (B, Appearance.VECTOR_SIZE), what `Appearance.from_vector` reads.
+    """
+
+    factors: np.ndarray
+    words: np.ndarray
+    appearance: np.ndarray
+
+    @property
+    def groups(self) -> np.ndarray:
+        return self.words @ membership("groups")
+
+    @property
+    def families(self) -> np.ndarray:
+        return self.words @ membership("families")
+
+    def appearances(self) -> list[Appearance]:
+        return [Appearance.from_vector(vector) for vector in self.appearance]
+
+
+@lru_cache(maxsize=2)
+def membership(level: str) -> np.ndarray:
+    """float32 (135, 25) for "groups", (135, 6) for "families": 1 where the word belongs there."""
+    members = groups()
+    if level == "families":
+        members = {family: sum((members[g] for g in names), ()) for family, names in families().items()}
+    return np.array([[word in words for words in members.values()] for word in EMOTIONS], dtype=np.float32)
