@@ -1,0 +1,184 @@
+"""What a face does, read from a picture or told in words or numbers: always as one and the same representation.
+
+A small Vision Transformer (Dosovitskiy et al. 2021), in the form in which `transformers` keeps an image classifier, reads 21
+numbers (action units, gaze, head), valence and arousal, and the 135 words with the neutral face. All of these follow from
+the 21 numbers in closed form too (`affect.py`); the network learns to say them of a picture. So a word, a point in valence
+and arousal, a vector and a picture are all brought to an `ExpressionReading`.
+
+Letters: M faces, S the side of a picture, T tokens, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import ViTConfig, ViTForImageClassification
+
+from gen_affect_lib.avatars.emotions import EMOTIONS
+from gen_affect_lib.avatars.factors import ACTION_UNITS, Expression
+from gen_affect_lib.encoders.affect import (
+    affect_of, class_logits, log_likelihoods, vector_of_point, vector_of_word,
+)
+from gen_affect_lib.errors import UserError
+from gen_affect_lib.paths import CHECKPOINTS
+from gen_affect_lib.pictures import open_picture, square
+
+SHIPPED = CHECKPOINTS / "expression"
+UNITS, VECTOR = len(ACTION_UNITS), Expression.VECTOR_SIZE
+LABELS = (*Expression.NAMES, "valence", "arousal", *EMOTIONS, "neutral")  # what the 159 outputs stand for
+FACE_BOX = (12, 15, 52, 55)  # x0, y0, x1, y1 in a picture of 64: what the network looks at
+
+
+def make_vit(**sizes) -> ViTForImageClassification:
+    """A ViT with fresh weights, 1.3 M parameters: 25 patches of 8 x 8 pixels and a class token, 160 wide, 4 layers.
+
+    `sizes` are fields of `ViTConfig`. The face box stands in the configuration, so that it is saved along.
+    """
+    sizes = dict(image_size=40, patch_size=8, hidden_size=160, num_hidden_layers=4, num_attention_heads=4) | sizes
+    # Larger first weights than usual, above all for the places: every avatar has its brows in the same patches, so a token
+    # should know from the start where it stands. Measured: the same error after half as many pictures.
+    vit = ViTForImageClassification(ViTConfig(
+        **sizes, intermediate_size=4 * sizes["hidden_size"], hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        initializer_range=0.05, id2label=dict(enumerate(LABELS)), label2id={name: n for n, name in enumerate(LABELS)},
+        picture_size=64, face_box=list(FACE_BOX),
+    ))  # fmt: skip
+    for places in (vit.vit.embeddings.position_embeddings, vit.vit.embeddings.cls_token):
+        torch.nn.init.normal_(places, std=0.2)
+    return vit
+
+
+def crop_faces(images: np.ndarray, config: ViTConfig) -> Tensor:
+    """Pictures uint8 (M, S, S, 3) with S the `picture_size` to what the network reads: float32 (M, 3, 40, 40) in [-1, 1]."""
+    x0, y0, x1, y1 = config.face_box
+    inside = np.ascontiguousarray(images[:, y0:y1, x0:x1])
+    return torch.from_numpy(inside).permute(0, 3, 1, 2).float() / 127.5 - 1  # (M, 40, 40, 3) -> (M, 3, 40, 40)
+
+
+def split_outputs(outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The network's 159 numbers (M, 159): vectors (M, 21), affect (M, 2), scores of words and the neutral face (M, 136)."""
+    return outputs[:, :VECTOR], outputs[:, VECTOR : VECTOR + 2], outputs[:, VECTOR + 2 :]
+
+
+@dataclass(frozen=True)
+class ExpressionReading:
+    """What M faces do, whatever told it.
+
+    Attributes:
+        vectors: float32 (M, 21), action units in [0, 1], gaze and head in [-1, 1], in the order of `Expression.NAMES`.
+        affect: float32 (M, 2), valence and arousal in [-1, 1].
+        word_logits: float32 (M, 136), log scores of the 135 words in order, and of the neutral face.
+    """
+
+    vectors: np.ndarray
+    affect: np.ndarray
+    word_logits: np.ndarray
+
+    SIZE = VECTOR + 2 + 25  # of a row of `representation`
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @classmethod
+    def of_vectors(cls, vectors) -> ExpressionReading:
+        """What vectors (M, 21) mean, by the closed form."""
+        vectors = np.asarray(vectors, np.float64)
+        logits = log_likelihoods(vectors)
+        return cls(*(part.astype(np.float32) for part in (vectors, affect_of(vectors), logits)))
+
+    @property
+    def expressions(self) -> list[Expression]:
+        return [Expression.from_vector(vector) for vector in self.vectors]
+
+    def probabilities(self, classes: int = 135) -> np.ndarray:
+        """Of 6 families, 25 groups or 135 words: float64 (M, classes). What is missing to 1 is the neutral face's."""
+        logits = self.word_logits.astype(np.float64)
+        logits = logits - np.logaddexp.reduce(logits, axis=1)[:, None]
+        return np.exp(class_logits(logits[:, :-1], classes))
+
+    def top(self, classes: int = 135) -> np.ndarray:
+        """The likeliest family, group or word of each face, as its index: int (M,)."""
+        return class_logits(self.word_logits[:, :-1], classes).argmax(axis=1)
+
+    @property
+    def words(self) -> list[str]:
+        """The likeliest word of each face, or `neutral`."""
+        return [(*EMOTIONS, "neutral")[index] for index in self.word_logits.argmax(axis=1)]
+
+    @property
+    def representation(self) -> np.ndarray:
+        """float32 (M, 48): the vector, valence and arousal, and the probabilities of the 25 groups. Every number has a
+        name, and none has room for who the person is."""
+        return np.concatenate([self.vectors, self.affect, self.probabilities(25)], axis=1).astype(np.float32)
+
+
+class ExpressionEncoder:
+    """Reads pictures with a ViT whose outputs are `LABELS`."""
+
+    def __init__(self, vit: ViTForImageClassification):
+        self.vit = vit.eval()
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path = SHIPPED) -> ExpressionEncoder:
+        """Load what `save_pretrained` wrote. Raises UserError for a folder that holds something else."""
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{folder} has no config.json: give the folder of a saved expression encoder")
+        config = ViTConfig.from_pretrained(folder)
+        if tuple(config.id2label.values()) != LABELS:
+            raise UserError(f"{folder} is another image classifier: load it with encoders.hub_expression")
+        return cls(ViTForImageClassification.from_pretrained(folder, config=config, dtype=torch.float32))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors, in half precision."""
+        halved = ViTForImageClassification(self.vit.config).half()
+        halved.load_state_dict(self.vit.state_dict())
+        halved.save_pretrained(folder)
+
+    @torch.no_grad()
+    def read_arrays(self, images: np.ndarray, batch_size: int = 256) -> ExpressionReading:
+        """What faces do, in pictures uint8 (M, 64, 64, 3), RGB."""
+        config, device = self.vit.config, next(self.vit.parameters()).device
+        size = config.picture_size
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3):
+            raise UserError(f"pictures are {images.dtype} {images.shape}: give uint8 (M, {size}, {size}, 3)")
+        starts = range(0, len(images), batch_size)
+        parts = [self.vit(crop_faces(images[s : s + batch_size], config).to(device)).logits.cpu() for s in starts]
+        vectors, affect, logits = (part.numpy() for part in split_outputs(torch.cat(parts)))
+        low = np.where(np.arange(VECTOR) < UNITS, 0.0, -1.0)
+        return ExpressionReading(np.clip(vectors, low, 1).astype(np.float32), affect.clip(-1, 1), logits)
+
+    def read(self, pictures: Sequence) -> ExpressionReading:
+        """What faces do, in pictures of any size and mode: PIL images, RGB arrays uint8 (H, W, 3) or paths.
+
+        Each shows one face, about as an avatar does; for others cut the face out first. Raises UserError for what is no
+        picture.
+        """
+        if isinstance(pictures, (str, Path)) or not isinstance(pictures, (Sequence, np.ndarray)) or len(pictures) == 0:
+            raise UserError(f"pictures is {pictures!r:.60}: give a list with at least one picture")
+        size = self.vit.config.picture_size
+        return self.read_arrays(np.stack([np.asarray(square(open_picture(p), size)) for p in pictures]))
+
+
+def understand(source, encoder=None) -> ExpressionReading:
+    """The reading of one thing, whatever tells it.
+
+    Args:
+        source: a word; a point (valence, arousal); a vector of 21 numbers; an `Expression`; or a picture of a face (PIL, RGB
+            array or path).
+        encoder: reads pictures; None loads the shipped one.
+    """
+    if isinstance(source, Expression):
+        return ExpressionReading.of_vectors(source.to_vector()[None])
+    if isinstance(source, str) and not Path(source).suffix:  # no word has a dot, every picture's name has one
+        return ExpressionReading.of_vectors(vector_of_word(source)[None])
+    is_sequence = isinstance(source, (Sequence, np.ndarray)) and not isinstance(source, str)
+    if is_sequence and np.ndim(source) == 1 and len(source) == 2:
+        return ExpressionReading.of_vectors(vector_of_point(*(float(number) for number in source))[None])
+    if is_sequence and np.ndim(source) == 1:
+        return ExpressionReading.of_vectors(Expression.from_vector(source).to_vector()[None])
+    return (encoder or ExpressionEncoder.from_pretrained()).read([source])

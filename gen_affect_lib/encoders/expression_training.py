@@ -1,0 +1,108 @@
+"""How the expression encoder learns: faces drawn from known factors, and what those factors mean in closed form.
+
+    python -m gen_affect_lib train-encoder expression --out DIR --minutes M
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from gen_affect_lib.avatars.pairs import PairCache
+from gen_affect_lib.device import pick_device, seed_everything
+from gen_affect_lib.encoders.affect import posterior, word_affect
+from gen_affect_lib.encoders.expression import ExpressionEncoder, crop_faces, make_vit, split_outputs
+from gen_affect_lib.profiles import get_profile
+
+# Sizes of the network, pictures in a batch, learning rate, and minutes where none are given.
+RECIPES = {
+    "smoke": dict(network=dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2), batch=16, rate=2e-3, minutes=0.1),
+    "laptop": dict(network={}, batch=32, rate=1e-3, minutes=45.0),
+    "gpu": dict(network={}, batch=128, rate=1e-3, minutes=10.0),
+}
+WEIGHTS = (10.0, 1.0, 0.2)  # of the errors of the vector, of valence and arousal, and of the words
+
+
+def targets(vectors: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """What a face with these vectors (B, 21) should be read as: the vectors, affect (B, 2), words and neutral (B, 136)."""
+    words = posterior(vectors)
+    affect = words[:, :-1] @ word_affect()
+    return torch.from_numpy(np.asarray(vectors, np.float32)), torch.from_numpy(affect).float(), torch.from_numpy(words).float()
+
+
+def losses(outputs: Tensor, vectors: Tensor, affect: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The three errors, before they are weighed. The mean of |e| / 2 and e²: squares pull at first, when most units are
+    wrong, and absolute values later, when most should be exactly 0."""
+    read_vectors, read_affect, read_words = split_outputs(outputs)
+
+    def error(difference: Tensor) -> Tensor:
+        return (0.5 * difference.abs() + difference.square()).mean()
+
+    cross_entropy = -(words * F.log_softmax(read_words, dim=1)).sum(dim=1).mean()
+    return error(read_vectors - vectors), error(read_affect - affect), cross_entropy
+
+
+def fit(
+    vit: nn.Module, images: np.ndarray, vectors: np.ndarray, minutes: float, batch: int, rate: float,
+    steps: int | None = None, save=lambda: None, save_every: float = 180.0, seed: int = 0,
+) -> list[tuple[float, float, float]]:
+    """Train for so many minutes, or steps, on pictures uint8 (M, S, S, 3) with expressions (M, 21). The three errors, step
+    by step.
+
+    The learning rate warms up over 100 steps and falls as a half cosine of the time gone by. `save` is called now and
+    then, so that an interrupted training leaves something.
+    """
+    device = next(vit.parameters()).device
+    rng = np.random.default_rng(seed)
+    decayed = [p for p in vit.parameters() if p.ndim >= 2]
+    plain = [p for p in vit.parameters() if p.ndim < 2]
+    groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
+    vit.train()
+    begin = saved = time.monotonic()
+    history = []
+    with tqdm(desc="Expression encoder", unit="step", mininterval=5.0) as bar:
+        while (used := len(history) / steps if steps else (time.monotonic() - begin) / (60 * minutes)) < 1:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * min(1.0, (len(history) + 1) / 100) * (0.01 + 0.495 * (1 + math.cos(math.pi * used)))
+            picked = np.sort(rng.integers(0, len(images), batch))
+            pixels = crop_faces(images[picked], vit.config).to(device)
+            errors = losses(vit(pixels).logits, *(t.to(device) for t in targets(vectors[picked])))
+            sum(weight * error for weight, error in zip(WEIGHTS, errors)).backward()
+            nn.utils.clip_grad_norm_(vit.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            history.append(tuple(error.item() for error in errors))
+            bar.update()
+            if len(history) % 50 == 0:
+                bar.set_postfix({n: f"{v:.3f}" for n, v in zip(("vector", "affect", "words"), np.mean(history[-200:], 0))})
+            if time.monotonic() - saved > save_every:
+                saved = time.monotonic()
+                save()
+    vit.eval()
+    return history
+
+
+def train(out_dir: str | Path, minutes: float | None = None, profile: str | None = None) -> ExpressionEncoder:
+    """Draw the data of a profile (people below seed 500,000), train from nothing, and save in `out_dir`."""
+    profile = get_profile(profile).retrained()
+    recipe = RECIPES[profile.name]
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    seed_everything(0)
+    data = PairCache.open(profile.pairs)
+    encoder = ExpressionEncoder(make_vit(**recipe["network"]).to(pick_device()))
+    history = fit(
+        encoder.vit, data.flat_images, data.flat_expressions, minutes or recipe["minutes"], recipe["batch"],
+        recipe["rate"], save=lambda: encoder.save_pretrained(out_dir),
+    )
+    encoder.save_pretrained(out_dir)
+    np.save(out_dir / "history.npy", np.array(history, np.float32))
+    return encoder

@@ -1,0 +1,94 @@
+"""The measures of reading, and the shipped expression encoder held to what its card says."""
+
+import numpy as np
+import pytest
+
+from gen_affect_lib.avatars import EMOTIONS, Expression, Identity
+from gen_affect_lib.encoders.expression import ExpressionEncoder, ExpressionReading
+from gen_affect_lib.evaluation.reading import (
+    SKIN_BINS, by_skin, concordance, free_faces, scores, skin_bin, unit_errors, word_faces,
+)
+
+PEOPLE = range(2_600_000, 2_600_200)
+
+
+@pytest.fixture(scope="module")
+def told():
+    return word_faces(PEOPLE, per_person=2)
+
+
+@pytest.fixture(scope="module")
+def few():
+    return word_faces(range(1_000_000, 1_000_012), per_person=12)
+
+
+def test_concordance_is_one_only_where_values_agree():
+    values = np.linspace(-1, 1, 50)
+    assert concordance(values, values) == pytest.approx(1)
+    assert concordance(-values, values) == pytest.approx(-1)
+    assert concordance(0.5 * values, values) == pytest.approx(2 * 0.5 / (0.25 + 1))
+    assert concordance(values + 1, values) == pytest.approx(2 * values.var() / (2 * values.var() + 1))
+
+
+def test_words_are_dealt_out_evenly_and_people_differ(few):
+    counts = np.bincount(few.words, minlength=135)
+    assert len(few.images) == 144 and counts.min() == 1 and counts.max() == 2
+    assert (np.bincount(few.people - few.people.min()) == 12).all()
+    assert few.vectors[0] == pytest.approx(Expression.named(EMOTIONS[few.words[0]]).to_vector())
+    assert few.skin[0] == skin_bin(Identity.sample(int(few.people[0])))
+
+
+def test_the_truth_scores_the_best(few):
+    table = scores(ExpressionReading.of_vectors(few.vectors), few)
+    assert table["action_unit_error"] == 0 == table["gaze_and_head_error"]
+    assert [table[f"share_of_best_{n}"] for n in (6, 25, 135)] == [1, 1, 1] == [table[f"best_{n}"] for n in (6, 25, 135)]
+    assert table["valence_concordance"] > 0.99 and table["tree_distance_of_mistakes"] == 0
+
+
+def test_answers_to_other_faces_score_badly(few):
+    table = scores(ExpressionReading.of_vectors(np.roll(few.vectors, 40, axis=0)), few)
+    assert table["top1_135"] == 0 and table["top1_6"] < 0.6 and table["valence_concordance"] < 0.6
+    assert table["action_unit_error"] > 0.1 and 1 <= table["tree_distance_of_mistakes"] <= 3
+
+
+def test_errors_are_shares_of_the_range(few):
+    reading = ExpressionReading.of_vectors(np.zeros_like(few.vectors))
+    errors = unit_errors(reading, few)
+    assert errors[:17] == pytest.approx(np.abs(few.vectors[:, :17]).mean(axis=0))
+    assert errors[17:] == pytest.approx(np.abs(few.vectors[:, 17:]).mean(axis=0) / 2)
+
+
+def test_shaken_words_are_weaker_or_stronger_and_almost_always_found_by_bayes():
+    shaken = word_faces(range(1_000_000, 1_000_010), per_person=14, shaken=True)
+    plain = np.stack([Expression.named(EMOTIONS[word]).to_vector() for word in shaken.words])
+    ratio = (shaken.vectors * plain).sum(axis=1) / (plain**2).sum(axis=1)
+    assert 0.5 < ratio.min() < 0.75 and 1.0 < ratio.max() < 1.2
+    assert scores(ExpressionReading.of_vectors(shaken.vectors), shaken)["best_135"] >= 0.98
+
+
+def test_skin_tones_are_thirds_and_all_are_scored(few):
+    table = by_skin(ExpressionReading.of_vectors(few.vectors), few)
+    assert set(table) <= {"all", *SKIN_BINS} and "all" in table and len(table) >= 3
+    assert [skin_bin(Identity(skin=tone)) for tone in (0, 0.3, 0.34, 0.66, 0.67, 1)] == [0, 0, 1, 1, 2, 2]
+
+
+def test_the_shipped_encoder_reads_units_of_people_never_seen():
+    free = free_faces(PEOPLE, per_person=1)
+    table = by_skin(ExpressionEncoder.from_pretrained().read_arrays(free.images), free)
+    assert table["all"]["action_unit_error"] <= 0.06
+    assert table["all"]["gaze_and_head_error"] <= 0.06
+    worst = max(table[name]["action_unit_error"] for name in SKIN_BINS)
+    assert worst <= 1.35 * table["all"]["action_unit_error"]
+
+
+def test_the_shipped_encoder_reads_words_valence_and_arousal(told):
+    table = scores(ExpressionEncoder.from_pretrained().read_arrays(told.images), told)
+    assert table["valence_concordance"] >= 0.9 and table["arousal_concordance"] >= 0.9
+    assert table["share_of_best_6"] >= 0.9 and table["share_of_best_25"] >= 0.85 and table["share_of_best_135"] >= 0.75
+
+
+def test_the_encoder_reads_the_face_and_not_the_word_asked_for(told):
+    """Reading the words of other faces gives no credit: the scores above are not those of a constant answer."""
+    reading = ExpressionEncoder.from_pretrained().read_arrays(np.roll(told.images, 60, axis=0))
+    table = scores(reading, told)
+    assert table["top1_135"] < 0.05 and abs(table["valence_concordance"]) < 0.5
