@@ -14,7 +14,8 @@ from gen_affect_lib.avatars.drawing import MAX_TILT, NECK, Avatar
 from gen_affect_lib.avatars.geometry import EYE_Y, MOUTH_Y, ZOOM, ZOOM_X, ZOOM_Y, Geometry
 from gen_affect_lib.avatars.pen import Pen
 
-NAMES = ("left eye", "right eye", "nose tip", "left mouth corner", "right mouth corner")  # left and right of the picture
+# Left and right of the picture.
+NAMES = ("left eye", "right eye", "nose tip", "left mouth corner", "right mouth corner")
 
 
 def landmarks(avatar: Avatar) -> np.ndarray:

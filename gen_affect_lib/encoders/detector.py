@@ -1,7 +1,7 @@
 """Where are the faces? A small detector in the shape of SCRFD (Guo et al. 2021), so that insightface can load it.
 
-At three strides (8, 16 and 32 pixels) every place answers twice, for a smaller and a larger face: a score, the distances
-to the four sides of the box, and the way to each of five landmarks. `decode` turns answers into faces as insightface
+At three strides (8, 16 and 32 pixels) every place answers twice, for a smaller and a larger face: a score, the
+distances to the four sides of the box, and the way to each of five landmarks. `decode` turns answers into faces as insightface
 does. All distances are counted in strides.
 
 Letters: B pictures, F faces of one of them, A answers (places times two) of all strides together.
@@ -106,7 +106,8 @@ def centers(height: int, width: int, device=None) -> tuple[Tensor, Tensor, Tenso
     places, strides, spans = [], [], []
     for level, stride in enumerate(STRIDES):
         y, x = torch.meshgrid(torch.arange(height // stride), torch.arange(width // stride), indexing="ij")
-        grid = torch.stack([x, y], dim=-1).reshape(-1, 2).repeat_interleave(ANSWERS, dim=0)  # (h, w, 2) -> (h * w * 2, 2)
+        grid = torch.stack([x, y], dim=-1).reshape(-1, 2)  # (h, w, 2) -> (h * w, 2)
+        grid = grid.repeat_interleave(ANSWERS, dim=0)
         places.append(grid * stride)
         strides.append(torch.full((len(grid),), stride))
         spans.append(torch.arange(len(grid)) % ANSWERS + ANSWERS * level)

@@ -21,8 +21,8 @@ from gen_affect_lib.optim import make_optimizers
 from gen_affect_lib.paths import CACHE
 
 # Sides to which scenes are scaled, and how many fit into a step: small pictures are the cheap ones.
-SIDES = ((128, 32), (192, 16), (256, 8), (384, 4), (512, 2))
-CHANCES = (0.25, 0.35, 0.2, 0.12, 0.08)
+SIDES = ((128, 16), (192, 8), (256, 4), (384, 2), (512, 1))
+CHANCES = (0.25, 0.35, 0.25, 0.1, 0.05)
 
 
 @dataclass
@@ -31,7 +31,8 @@ class Scenes:
 
     Attributes:
         images: uint8 (M, S, S, 3), RGB, memory-mapped.
-        boxes: float32 (F, 4) in pixels. points: float32 (F, 5, 2). skins: float32 (F,). scene: int64 (F,), where each is.
+        boxes: float32 (F, 4) in pixels. points: float32 (F, 5, 2). skins: float32 (F,).
+        scene: int64 (F,), in which scene each face is.
     """
 
     images: np.ndarray

@@ -1,8 +1,8 @@
 """Who is it? A face becomes 512 numbers whose direction says whose face it is (ArcFace, Deng et al. 2019).
 
-The network is a small IResNet. It learns by naming the person on each picture among all people of the training set, with
-a handicap: the angle to the right person's direction counts as if it were larger by a margin. So pictures of one person
-are drawn together until they fit with room to spare, and people never seen before fall apart just as well.
+The network is a small IResNet. It learns by naming the person on each picture among all people of the training set,
+with a handicap: the angle to the right person's direction counts as if it were larger by a margin. So pictures of one
+person are drawn together until they fit with room to spare, and people never seen before fall apart just as well.
 
 Letters: B pictures, C people of the training set, E = 512 numbers of an embedding.
 """
@@ -69,7 +69,9 @@ class ArcFaceNet(nn.Module):
                 stages.append(IResidual(before, width, stride=2 if stage and not block else 1))
                 before = width
         self.stages = nn.Sequential(*stages)  # -> (B, widths[2], 7, 7)
-        self.squeeze = nn.Sequential(nn.BatchNorm2d(before), nn.Conv2d(before, squeeze, 1, bias=False), nn.BatchNorm2d(squeeze))
+        self.squeeze = nn.Sequential(
+            nn.BatchNorm2d(before), nn.Conv2d(before, squeeze, 1, bias=False), nn.BatchNorm2d(squeeze)
+        )
         side = SIZE // 16
         self.embed = nn.Linear(squeeze * side * side, embedding)
         self.norm = nn.BatchNorm1d(embedding, affine=False)
@@ -124,8 +126,8 @@ def erase(net: ArcFaceNet, embeddings: Tensor, nuisance: Tensor, groups: Tensor)
     """Make the last linear map blind to what can be read linearly of `nuisance`, at the least change of the embeddings.
 
     Least-squares concept erasure (LEACE, Belrose et al. 2023): whiten, project off the directions that vary together
-    with the nuisance, and undo the whitening. Training makes the pictures of one person alike, never quite the same; the
-    rest that is left has much of the expression in it, and this takes it out.
+    with the nuisance, and undo the whitening. Training makes the pictures of one person alike, never quite the same;
+    the rest that is left has much of the expression in it, and this takes it out.
 
     Args:
         embeddings: (M, E) of training pictures, by this network.

@@ -1,7 +1,7 @@
 """The identity encoder's recipe: the margin's warm-up, two views of everybody, hints, and the erasure at the end.
 
-Hints: a drawn person's factors are known, so beside the margin loss a linear map reads them from the embedding. The loss
-by margin says only "not this one" about thousands of strangers; a hint says what to look at, and on a processor that makes
+Hints: a drawn person's factors are known, so beside the margin loss a linear map reads them from the embedding. The
+margin says only "not this one" about thousands of strangers; a hint says what to look at, and on a processor that makes
 the difference. The map is thrown away afterwards. For photographs, where nobody knows the factors, set `hint` to 0.
 """
 
@@ -73,7 +73,7 @@ def fit(
             losses.append(loss.item())
             progress = (time.monotonic() - begin) / (60 * minutes)
             bar.update()
-            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.2f}", warmth=f"{warmth:.2f}", hint=f"{known.item() if hint else 0:.2f}", refresh=False)
+            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.2f}", warmth=f"{warmth:.2f}", refresh=False)
             if report and progress - reported >= 0.1:
                 reported = progress
                 report(net.eval(), progress)

@@ -26,7 +26,9 @@ from gen_affect_lib.pictures import open_picture
 FOLDER = CHECKPOINTS / "insightface_pack"
 RECOGNIZER, DETECTOR = "arcface.onnx", "detector.onnx"
 SMALLEST, LARGEST = 32, 2048  # pixels a side: what is smaller shows no face, what is larger is made smaller
-NON_COMMERCIAL = "insightface's own packs are licensed for non-commercial research only; the kit's own pack has no such limit"
+NON_COMMERCIAL = (
+    "insightface's own packs are licensed for non-commercial research only; the kit's own pack has no such limit"
+)
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,10 @@ class FacePack:
             self.analysis.models["recognition"]
         except Exception as error:  # a network that is not there, a damaged file: insightface lets all kinds through
             reason = str(error) or type(error).__name__
-            raise UserError(f"the face pack {name} cannot be loaded ({' '.join(reason.split())[:120]}): give the kit's own, "
-                            f"{FOLDER.name}, or the name of one of insightface's where there is a network") from error
+            raise UserError(
+                f"the face pack {name} cannot be loaded ({' '.join(reason.split())[:120]}): give the kit's own, "
+                f"{FOLDER.name}, or the name of one of insightface's where there is a network"
+            ) from error
         self.analysis.prepare(ctx_id=-1 if tuple(providers) == ("CPUExecutionProvider",) else 0, det_thresh=least_score)
 
     def read(self, picture) -> list[FaceReading]:
@@ -83,8 +87,9 @@ class FacePack:
         Args:
             picture: a path, a PIL image, or a uint8 array (H, W, 3) in RGB or (H, W) in grey.
 
-        Raises UserError where it is missing, damaged, no picture, or smaller than 32 pixels a side. One larger than 2048
-        is scaled down to be read. A picture without colours is read, with a warning that people are told apart less surely.
+        Raises UserError where it is missing, damaged, no picture, or smaller than 32 pixels a side. One larger than
+        2048 is scaled down to be read. One without colours is read, with a warning that people are told apart less
+        surely.
         """
         image, ratio = load(picture)
         faces = self.analysis.get(np.ascontiguousarray(image[:, :, ::-1]))  # insightface wants BGR
@@ -111,7 +116,8 @@ class FacePack:
         faces = self.read(picture)
         what = str(picture) if isinstance(picture, (str, Path)) else "the picture"
         if not faces:
-            raise UserError(f"no face found in {what}: give one where a face looks at you and takes a tenth of the width or more")
+            raise UserError(f"no face found in {what}: give one where a face looks at you and takes a tenth of "
+                            "the width or more")
         if which == "largest":
             return max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2])))
         if which is None and len(faces) == 1:
@@ -120,7 +126,8 @@ class FacePack:
             raise UserError(f"{len(faces)} faces found in {what}: say which with which=\"largest\", or which=0 to "
                             f"{len(faces) - 1} from left to right")
         if isinstance(which, bool) or not isinstance(which, int) or not 0 <= which < len(faces):
-            raise UserError(f"which is {which!r}, but {what} has {len(faces)} face(s): give \"largest\" or a number from 0")
+            raise UserError(f"which is {which!r}, but {what} has {len(faces)} face(s): give \"largest\" or a number "
+                            "from 0, counted from left to right")
         return faces[which]
 
 
@@ -141,7 +148,8 @@ def load(picture) -> tuple[np.ndarray, float]:
     else:
         image = picture
         if image.dtype != np.uint8 or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] in (1, 3)):
-            raise UserError(f"a picture came as {image.dtype} {image.shape}: give uint8 (H, W, 3) in RGB, a PIL image, or a path")
+            raise UserError(f"a picture came as {image.dtype} {image.shape}: give uint8 (H, W, 3) in RGB, a PIL image, "
+                            "or a path")
         grey = image.ndim == 2 or image.shape[2] == 1
         image = np.repeat(image.reshape(*image.shape[:2], -1), 3, axis=2) if grey else image  # (H, W[, 1]) -> (H, W, 3)
     height, width = image.shape[:2]
@@ -195,5 +203,5 @@ def _sizes(folder: Path, part: str) -> dict:
     try:
         return json.loads((Path(folder) / "config.json").read_text())[part]
     except (OSError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{folder} has no config.json that names a {part} ({type(error).__name__}): give the folder of a "
-                        "pack, or train one with `python -m gen_affect_lib train-encoder identity`") from None
+        raise UserError(f"{folder} has no config.json that names a {part} ({type(error).__name__}): give the folder of "
+                        "a pack, or train one with `python -m gen_affect_lib train-encoder identity`") from None

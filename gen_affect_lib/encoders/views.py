@@ -1,7 +1,7 @@
 """The two views of a face that the identity encoder reads: insightface's aligned crop, and a wider one around it.
 
-Alignment turns, shifts and scales a picture so that the five landmarks come as near as they can to five fixed places. In
-the plane such a map is z -> a z + b with complex a and b, so the best one in the least-squares sense is a formula.
+Alignment turns, shifts and scales a picture so that the five landmarks come as near as they can to five fixed places.
+In the plane such a map is z -> a z + b with complex a and b, so the best one in the least-squares sense is a formula.
 """
 
 from __future__ import annotations

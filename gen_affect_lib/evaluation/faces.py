@@ -67,14 +67,14 @@ def measure_recognizer(net: ArcFaceNet, first_seed: int, people: int = 1000) -> 
 
 
 @torch.no_grad()
-def detect(net: FaceDetector, image: np.ndarray, least: float = 0.02, joint: float = 0.4):
-    """Faces of a picture, uint8 RGB (H, W, 3) with H and W multiples of 32: scores (D,), boxes (D, 4), points (D, 5, 2).
+def detect(net: FaceDetector, image: np.ndarray, least: float = 0.02, joint: float = 0.4, most: int = 300):
+    """Faces of a picture, uint8 RGB (H, W, 3), both multiples of 32: scores (D,), boxes (D, 4), points (D, 5, 2).
 
-    Of boxes that overlap by more than `joint`, the surest stays, as in insightface.
+    Of boxes that overlap by more than `joint`, the surest stays, as in insightface; `most` are looked at.
     """
     scores, boxes, points = (x[0].numpy() for x in decode(net(to_input(image[None])), *image.shape[:2]))
     order = np.argsort(-scores, kind="stable")
-    order, kept = order[scores[order] >= least], []
+    order, kept = order[scores[order] >= least][:most], []
     while len(order):
         kept.append(order[0])
         order = order[1:][ious(boxes[order[:1]], boxes[order[1:]])[0] <= joint]

@@ -75,7 +75,8 @@ def test_hair_does_not_change_the_box():
 def test_the_box_is_as_wide_as_the_head():
     """Straight and tilted: the skin of a bald head ends at the box."""
     for tilt in (0.0, 1.0):
-        avatar = Avatar(Identity(hair_style="bald", ear_size=0.0), Expression(), Appearance(head_tilt=tilt, earrings="none"))
+        look = Appearance(head_tilt=tilt, earrings="none")
+        avatar = Avatar(Identity(hair_style="bald", ear_size=0.0), Expression(), look)
         wider = replace(avatar, identity=replace(avatar.identity, face_width=0.55))
         y, x = np.nonzero(np.any(avatar.render(SIZE) != wider.render(SIZE), axis=2))
         x0, y0, x1, y1 = face_box(avatar)

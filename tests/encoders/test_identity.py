@@ -58,7 +58,7 @@ def test_another_size_is_refused_in_words(net):
 
 
 def test_after_erasure_a_linear_probe_reads_nothing(net):
-    """The embeddings carry a nuisance, by construction; afterwards least squares finds none of it, and the rest stays."""
+    """The embeddings carry a nuisance; afterwards least squares finds none of it, and the rest stays."""
     import copy
 
     net = copy.deepcopy(net)
@@ -73,7 +73,8 @@ def test_after_erasure_a_linear_probe_reads_nothing(net):
     def explained(embeddings):
         x = embeddings - embeddings.mean(dim=0)
         y = level - level.mean()
-        return 1 - (y - x @ torch.linalg.lstsq(x, y, driver="gelsd", rcond=1e-4).solution).square().sum() / y.square().sum()
+        rest = y - x @ torch.linalg.lstsq(x, y, driver="gelsd", rcond=1e-4).solution
+        return 1 - rest.square().sum() / y.square().sum()
 
     assert explained(before) > 0.5 and explained(after) < 0.02
     kept = torch.corrcoef(torch.stack([(before - before.mean(0)).flatten(), (after - after.mean(0)).flatten()]))[0, 1]
