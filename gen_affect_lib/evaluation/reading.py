@@ -47,7 +47,7 @@ def word_faces(seeds: Sequence[int], per_person: int = 2, shaken: bool = False, 
     """Faces of words, dealt out evenly: each word as often as any other, give or take one."""
 
     def of(picture: int, count: int):
-        word = count % len(EMOTIONS)
+        word = 37 * count % len(EMOTIONS)  # 37 and 135 have no common divisor: every word, and few faces already mix all families
         vector = Expression.named(EMOTIONS[word]).to_vector()
         if shaken:
             rng = np.random.default_rng([7, picture])

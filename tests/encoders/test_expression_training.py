@@ -9,7 +9,7 @@ from gen_affect_lib.avatars.pairs import PairsConfig
 from gen_affect_lib.encoders import expression_training
 from gen_affect_lib.encoders.affect import affect_of, word_affect
 from gen_affect_lib.encoders.expression import LABELS, ExpressionEncoder, make_vit
-from gen_affect_lib.encoders.expression_training import RECIPES, fit, losses, targets, train
+from gen_affect_lib.encoders.expression_training import RECIPES, fit, losses, settle, targets, train
 from gen_affect_lib.profiles import PROFILES
 
 TINY = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
@@ -51,6 +51,20 @@ def test_it_learns_to_tell_a_few_faces_apart():
     assert reading.words == list(words)
     assert np.abs(reading.vectors - vectors).mean() < 0.25 * np.abs(vectors).mean()
     assert reading.affect == pytest.approx(word_affect()[[EMOTIONS.index(word) for word in words]], abs=0.25)
+
+
+def test_settling_lowers_the_error_of_the_vector_and_leaves_the_rest():
+    torch.manual_seed(0)
+    encoder = ExpressionEncoder(make_vit(**TINY))
+    avatars = [Avatar(Identity.sample(n), Expression.sample(n), Appearance.sample(n)) for n in range(40)]
+    images = np.stack([one.render(64) for one in avatars])
+    vectors = np.stack([one.expression.to_vector() for one in avatars])
+    before = encoder.read_arrays(images)
+    settle(encoder.vit, images, vectors)
+    after = encoder.read_arrays(images)
+    errors = [np.abs(reading.vectors - vectors).mean(axis=0) for reading in (before, after)]
+    assert (errors[1] <= errors[0] + 1e-6).all() and errors[1].mean() < 0.95 * errors[0].mean()
+    assert after.affect == pytest.approx(before.affect) and after.word_logits == pytest.approx(before.word_logits)
 
 
 def test_one_command_leaves_an_encoder_that_loads(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from gen_affect_lib.avatars import Avatar, Expression
 from gen_affect_lib.encoders.affect import vector_of_word
@@ -23,7 +23,7 @@ def save_tiny_classifier(folder, labels=LABELS):
         id2label=dict(enumerate(labels)), label2id={name: n for n, name in enumerate(labels)}, initializer_range=0.5,
     )  # fmt: skip
     ViTForImageClassification(config).save_pretrained(folder)
-    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
 
 
@@ -37,7 +37,7 @@ def test_it_reads_the_mixture_of_its_words(folder):
     assert isinstance(encoder, HubExpressionEncoder)
     assert encoder.words == ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
     picture = Image.fromarray(Avatar().render(90))
-    model, processor = ViTForImageClassification.from_pretrained(folder), ViTImageProcessor.from_pretrained(folder)
+    model, processor = ViTForImageClassification.from_pretrained(folder), ViTImageProcessorPil.from_pretrained(folder)
     with torch.no_grad():
         weights = model(**processor(images=[picture], return_tensors="pt")).logits.softmax(1).numpy()[0]
     expected = sum(weight * vector_of_word(word) for weight, word in zip(weights, encoder.words))

@@ -62,7 +62,7 @@ def test_shaken_words_are_weaker_or_stronger_and_almost_always_found_by_bayes():
     shaken = word_faces(range(1_000_000, 1_000_010), per_person=14, shaken=True)
     plain = np.stack([Expression.named(EMOTIONS[word]).to_vector() for word in shaken.words])
     ratio = (shaken.vectors * plain).sum(axis=1) / (plain**2).sum(axis=1)
-    assert 0.5 < ratio.min() < 0.75 and 1.0 < ratio.max() < 1.2
+    assert 0.4 < ratio.min() < 0.75 and 1.0 < ratio.max() < 1.2
     assert scores(ExpressionReading.of_vectors(shaken.vectors), shaken)["best_135"] >= 0.98
 
 
