@@ -32,9 +32,14 @@ VALIDATION_SEED = 1_000_000
 
 def fit(
     net: ArcFaceNet, data: IdentityPictures, minutes: float, *, batch_size: int = 48, learning_rate: float = 2e-3,
-    margin: float = 0.4, scale: float = 32.0, hint: float = 4.0, seed: int = 0, report=None,
+    margin: float = 0.4, scale: float = 32.0, hint: float = 4.0, further: bool = False,
+    seed: int = 0, report=None,
 ) -> list[float]:
-    """Train for so many minutes; the losses, step by step. `report(net, share of the time)` is called now and then."""
+    """Train for so many minutes; the losses, step by step. `report(net, share of the time)` is called now and then.
+
+    further: the network is trained already. Everybody's direction then starts at the mean of their embeddings, and the
+        margin counts in full from the first step.
+    """
     seed_everything(seed)
     device = pick_device()
     people, pictures, views = data.views.shape[:3]
@@ -42,7 +47,12 @@ def fit(
     factors = (factors - factors.mean(dim=0)) / factors.std(dim=0).clamp_min(0.1)
     loss_of = ArcFaceLoss(people, net.embed.out_features, margin, scale).to(device)
     reader = nn.Linear(net.embed.out_features, factors.shape[1]).to(device)
-    net.to(device, memory_format=torch.channels_last).train()
+    net.to(device, memory_format=torch.channels_last)
+    if further:
+        with torch.no_grad():
+            means = [embed(net.eval(), data.views[:, k, 0]) for k in range(min(2, pictures))]
+            loss_of.directions.copy_(F.normalize(sum(means)) * 0.05 * means[0].shape[1] ** 0.5)
+    net.train()
     # Muon for the convolutions. Of the large matrices it would cost as much as the rest of a step, and a person's
     # direction is seen once in a thousand pictures: there AdamW keeps a pace of its own for each number.
     large = [*net.embed.parameters(), *loss_of.parameters(), *reader.parameters()]
@@ -57,7 +67,7 @@ def fit(
             chosen = np.sort(rng.integers(0, len(flat), batch_size))
             person = torch.from_numpy(chosen // (pictures * views)).to(device)
             images = to_tensor(flat[chosen]).to(device, memory_format=torch.channels_last)
-            warmth = min(1.0, max(0.0, (progress - 0.15) / 0.45))
+            warmth = 1.0 if further else min(1.0, max(0.0, (progress - 0.15) / 0.45))
             embeddings = net(images)
             loss = loss_of(embeddings, person, warmth)
             if hint:
