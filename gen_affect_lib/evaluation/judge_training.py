@@ -30,6 +30,7 @@ from gen_affect_lib.optim import make_optimizers
 
 FIRST_SEED = 500_000  # of the people to learn from; the encoders' end at 499,999
 PEOPLE = {"smoke": 64, "laptop": 16_000, "gpu": 100_000}
+MINUTES = {"smoke": 0.05, "laptop": 60.0, "gpu": 10.0}
 SEED = 77
 
 
@@ -54,7 +55,7 @@ def factor_loss(kinds, said: Tensor, truth: Tensor) -> Tensor:
     for kind in kinds:
         part, right = said[:, start : start + kind.size], truth[:, start : start + kind.size]
         if isinstance(kind, Choice):
-            losses.append(0.25 * F.cross_entropy(part, right.argmax(1)))
+            losses.append(0.4 * F.cross_entropy(part, right.argmax(1)))
         else:
             losses.append(2 * (part - right).abs().mean() / (getattr(kind, "high", 1) - getattr(kind, "low", -1)))
         start += kind.size
@@ -91,35 +92,44 @@ def expression_loss(judge: ExpressionJudge, data: Drawings, rng, batch_size: int
     member = torch.from_numpy(membership("groups")).to(factors.device)
     in_group = torch.logsumexp(logits[:, None] + member.T.log(), dim=2)  # (named, 25)
     spoken = F.nll_loss(logits, word) + F.nll_loss(in_group, member.argmax(1)[word]) if len(word) else 0.0
-    return 10 * units + 0.1 * spoken + 5 * factor_loss(Appearance.KINDS, appearance, looks)
+    return 10 * units + 0.1 * spoken + 10 * factor_loss(Appearance.KINDS, appearance, looks)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def train_identity_judge(out_dir, minutes: float = 25.0, profile: str = "laptop") -> IdentityJudge:
-    """Train the identity judge anew and save it, half precision, in `out_dir`; see `_train`."""
-    return _train(IdentityJudge, identity_loss, out_dir, minutes, profile)
+def train_identity_judge(out_dir, minutes: float | None = None, profile: str = "laptop", start=None) -> IdentityJudge:
+    """Train the identity judge and save it, half precision, in `out_dir`; see `_train`."""
+    return _train(IdentityJudge, identity_loss, out_dir, minutes, profile, start)
 
 
-def train_expression_judge(out_dir, minutes: float = 30.0, profile: str = "laptop") -> ExpressionJudge:
-    """Train the expression and appearance judge anew and save it, half precision, in `out_dir`; see `_train`."""
-    return _train(ExpressionJudge, expression_loss, out_dir, minutes, profile)
+def train_expression_judge(
+    out_dir, minutes: float | None = None, profile: str = "laptop", start=None
+) -> ExpressionJudge:
+    """Train the expression and appearance judge and save it, half precision, in `out_dir`; see `_train`."""
+    return _train(ExpressionJudge, expression_loss, out_dir, minutes, profile, start)
 
 
-def _train(kind, loss_of, out_dir, minutes: float, profile: str, batch_size: int = 64, learning_rate: float = 2e-3):
+def _train(kind, loss_of, out_dir, minutes, profile, start, batch_size: int = 64):
     """So many minutes of Muon and AdamW; the rate warms up and falls as a cosine of the time that has gone by.
 
+    `start`: a trained judge to go on from; of the other kind only the trunk is taken. None starts from nothing.
     Saved every three minutes. Raises UserError for a profile that does not exist and a time that is not above 0.
     """
     if profile not in PEOPLE:
         raise UserError(f"profile {profile!r} does not exist: give one of {', '.join(PEOPLE)}")
+    minutes = MINUTES[profile] if minutes is None else minutes
     if not minutes > 0:
         raise UserError(f"minutes is {minutes!r}: give a number above 0, such as 25")
     seed_everything(SEED)
-    data, rng, generator = Drawings.cached(FIRST_SEED, PEOPLE[profile]), np.random.default_rng(SEED), torch.Generator()
-    generator.manual_seed(SEED)
-    judge = kind().to(pick_device()).train()
+    data, generator = Drawings.cached(FIRST_SEED, PEOPLE[profile]), torch.Generator().manual_seed(SEED)
+    judge, goes_on = kind(), isinstance(start, kind)
+    rng = np.random.default_rng([SEED, goes_on])  # who goes on sees other batches
+    if start is not None:
+        known = start.state_dict()
+        judge.load_state_dict(known if goes_on else _only_trunk(known), strict=goes_on)
+    judge = judge.to(pick_device()).train()
+    learning_rate = 1.2e-3 if goes_on else 2e-3  # trained weights move on with smaller steps
     optimizers = make_optimizers(dict(judge.named_parameters()), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
 
     def soften(images):
@@ -148,6 +158,10 @@ def _train(kind, loss_of, out_dir, minutes: float, profile: str, batch_size: int
                 saved = now
     save(judge, out_dir)
     return judge.eval()
+
+
+def _only_trunk(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in weights.items() if name.startswith("trunk.")}
 
 
 def save(judge: nn.Module, out_dir) -> None:

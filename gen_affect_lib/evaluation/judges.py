@@ -166,7 +166,8 @@ def to_input(pixels: np.ndarray) -> Tensor:
 
 def as_pixels(images) -> np.ndarray:
     """Pictures of any size as uint8 (B, 64, 64, 3): the centred square of each. Raises UserError for what is none."""
-    if isinstance(images, np.ndarray) and images.dtype == np.uint8 and len(images) and images.shape[1:] == (SIZE, SIZE, 3):
+    whole = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == (SIZE, SIZE, 3)
+    if whole and len(images):
         return images
     if isinstance(images, (str, bytes, Image.Image)) or not hasattr(images, "__len__") or len(images) == 0:
         raise UserError(f"the judge got {type(images).__name__}: give a list of at least one picture")
