@@ -183,4 +183,4 @@ def detector_loss(outputs: list[Tensor], boxes: list[Tensor], points: list[Tenso
     focal = focal / max(1, positives)
     fit = torch.cat(fits).mean() if fits else found.sum() * 0
     error = torch.cat(errors).mean() if errors else places.sum() * 0
-    return focal + 2 * fit + 10 * error, {"score": focal.item(), "box": fit.item(), "points": error.item()}
+    return focal + 2 * fit + 25 * error, {"score": focal.item(), "box": fit.item(), "points": error.item()}

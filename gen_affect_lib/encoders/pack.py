@@ -92,7 +92,9 @@ class FacePack:
         surely.
         """
         image, ratio = load(picture)
-        faces = self.analysis.get(np.ascontiguousarray(image[:, :, ::-1]))  # insightface wants BGR
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # insightface calls scikit-image by an old name
+            faces = self.analysis.get(np.ascontiguousarray(image[:, :, ::-1]))  # it wants BGR
         readings = [
             FaceReading(
                 box=(face.bbox / ratio).astype(np.float32),
