@@ -72,23 +72,25 @@ def test_skin_tones_are_thirds_and_all_are_scored(few):
     assert [skin_bin(Identity(skin=tone)) for tone in (0, 0.3, 0.34, 0.66, 0.67, 1)] == [0, 0, 1, 1, 2, 2]
 
 
-def test_the_shipped_encoder_reads_units_of_people_never_seen():
+def test_the_shipped_encoder_reads_units_of_people_never_seen(told):
+    """Free faces, half of them mixtures that no word shows, are read less well than words: see the model card."""
     free = free_faces(PEOPLE, per_person=1)
-    table = by_skin(ExpressionEncoder.from_pretrained().read_arrays(free.images), free)
-    assert table["all"]["action_unit_error"] <= 0.06
-    assert table["all"]["gaze_and_head_error"] <= 0.06
-    worst = max(table[name]["action_unit_error"] for name in SKIN_BINS)
-    assert worst <= 1.35 * table["all"]["action_unit_error"]
+    encoder = ExpressionEncoder.from_pretrained()
+    for faces, largest in ((told, 0.06), (free, 0.09)):
+        table = by_skin(encoder.read_arrays(faces.images), faces)
+        assert table["all"]["action_unit_error"] <= largest
+        assert table["all"]["gaze_and_head_error"] <= 0.07
+        assert max(table[name]["action_unit_error"] for name in SKIN_BINS) <= 1.35 * table["all"]["action_unit_error"]
 
 
 def test_the_shipped_encoder_reads_words_valence_and_arousal(told):
     table = scores(ExpressionEncoder.from_pretrained().read_arrays(told.images), told)
-    assert table["valence_concordance"] >= 0.9 and table["arousal_concordance"] >= 0.9
-    assert table["share_of_best_6"] >= 0.9 and table["share_of_best_25"] >= 0.85 and table["share_of_best_135"] >= 0.75
+    assert table["valence_concordance"] >= 0.95 and table["arousal_concordance"] >= 0.9
+    assert min(table[f"share_of_best_{classes}"] for classes in (6, 25, 135)) >= 0.94
 
 
 def test_the_encoder_reads_the_face_and_not_the_word_asked_for(told):
     """Reading the words of other faces gives no credit: the scores above are not those of a constant answer."""
-    reading = ExpressionEncoder.from_pretrained().read_arrays(np.roll(told.images, 60, axis=0))
+    reading = ExpressionEncoder.from_pretrained().read_arrays(told.images[np.random.default_rng(0).permutation(len(told.images))])
     table = scores(reading, told)
-    assert table["top1_135"] < 0.05 and abs(table["valence_concordance"]) < 0.5
+    assert table["top1_135"] < 0.05 and abs(table["valence_concordance"]) < 0.25
