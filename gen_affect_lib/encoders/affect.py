@@ -1,12 +1,12 @@
-"""What an expression means: from action units to words, valence and arousal and back, in closed form, with nothing learned.
+"""What an expression means: from action units to words, valence and arousal and back, in closed form.
 
-A face is taken for a word that somebody shows more or less strongly, and not quite cleanly. By Bayes' rule a vector x then
-speaks for each of the 135 words w (vector v_w) in the measure
+Nothing here is learned. A face is taken for a word that somebody shows more or less strongly, and not quite cleanly. By
+Bayes' rule a vector x then speaks for each of the 135 words w (vector v_w) in the measure
 
     p(x | w) = mean over strengths s of exp(-|x - s v_w|² / 2σ²),     s from 0.6 to 1.1, σ = 0.25
 
-and for the neutral face by the same formula with v = 0. Valence and arousal are those of the words, weighed by it. So one
-function gives the meaning of anything that gives a vector, and a network that reads faces has exact targets.
+and for the neutral face by the same formula with v = 0. Valence and arousal are those of the words, weighed by it. So
+one function gives the meaning of anything that gives a vector, and a network that reads faces has exact targets.
 
 Letters: M vectors, W = 135 words. The 21 numbers of a vector are those of `Expression.NAMES`.
 """
@@ -51,7 +51,7 @@ def branches() -> dict[int, np.ndarray]:
 
 
 def log_likelihoods(vectors: np.ndarray) -> np.ndarray:
-    """log p(x | w), up to a constant, of vectors (M, 21): float64 (M, 136), the words in order, then the neutral face."""
+    """log p(x | w), up to a constant, of vectors (M, 21): float64 (M, 136), words, then the neutral face."""
     vectors = np.asarray(vectors, np.float64)
     if vectors.ndim != 2 or vectors.shape[1] != Expression.VECTOR_SIZE:
         raise UserError(f"expression vectors have shape {vectors.shape}: give (M, {Expression.VECTOR_SIZE})")
@@ -98,8 +98,8 @@ def vector_of_word(word: str) -> np.ndarray:
 def vector_of_point(valence: float, arousal: float, reach: float = 0.05) -> np.ndarray:
     """The typical face at a point of the plane: float64 (21,).
 
-    The words near the point are blended, each weighed by exp(-distance² / 2 reach²). Two numbers cannot hold what 21 do:
-    many words share one point. Raises UserError for a point outside [-1, 1].
+    The words near the point are blended, each weighed by exp(-distance² / 2 reach²). Two numbers cannot hold what 21
+    do: many words share one point. Raises UserError for a point outside [-1, 1].
     """
     for name, value in (("valence", valence), ("arousal", arousal)):
         if not -1 <= value <= 1:  # false for nan as well

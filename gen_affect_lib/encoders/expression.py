@@ -1,9 +1,9 @@
 """What a face does, read from a picture or told in words or numbers: always as one and the same representation.
 
-A small Vision Transformer (Dosovitskiy et al. 2021), in the form in which `transformers` keeps an image classifier, reads 21
-numbers (action units, gaze, head), valence and arousal, and the 135 words with the neutral face. All of these follow from
-the 21 numbers in closed form too (`affect.py`); the network learns to say them of a picture. So a word, a point in valence
-and arousal, a vector and a picture are all brought to an `ExpressionReading`.
+A small Vision Transformer (Dosovitskiy et al. 2021), in the form in which `transformers` keeps an image classifier,
+reads 21 numbers (action units, gaze, head), valence and arousal, and the 135 words with the neutral face. All of these
+follow from the 21 numbers in closed form too (`affect.py`); the network learns to say them of a picture. So a word, a
+point in valence and arousal, a vector and a picture are all brought to an `ExpressionReading`.
 
 Letters: M faces, S the side of a picture, T tokens, H heads.
 """
@@ -40,8 +40,8 @@ def make_vit(**sizes) -> ViTForImageClassification:
     `sizes` are fields of `ViTConfig`. The face box stands in the configuration, so that it is saved along.
     """
     sizes = dict(image_size=40, patch_size=8, hidden_size=160, num_hidden_layers=4, num_attention_heads=4) | sizes
-    # Larger first weights than usual, above all for the places: every avatar has its brows in the same patches, so a token
-    # should know from the start where it stands. Measured: the same error after half as many pictures.
+    # Larger first weights than usual, above all for the places: every avatar has its brows in the same patches, so a
+    # token should know from the start where it stands. Measured: the same error after half as many pictures.
     vit = ViTForImageClassification(ViTConfig(
         **sizes, intermediate_size=4 * sizes["hidden_size"], hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         initializer_range=0.05, id2label=dict(enumerate(LABELS)), label2id={name: n for n, name in enumerate(LABELS)},
@@ -53,14 +53,14 @@ def make_vit(**sizes) -> ViTForImageClassification:
 
 
 def crop_faces(images: np.ndarray, config: ViTConfig) -> Tensor:
-    """Pictures uint8 (M, S, S, 3) with S the `picture_size` to what the network reads: float32 (M, 3, 40, 40) in [-1, 1]."""
+    """Pictures uint8 (M, S, S, 3), S the `picture_size`, for the network: float32 (M, 3, 40, 40) in [-1, 1]."""
     x0, y0, x1, y1 = config.face_box
     inside = np.ascontiguousarray(images[:, y0:y1, x0:x1])
     return torch.from_numpy(inside).permute(0, 3, 1, 2).float() / 127.5 - 1  # (M, 40, 40, 3) -> (M, 3, 40, 40)
 
 
 def split_outputs(outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The network's 159 numbers (M, 159): vectors (M, 21), affect (M, 2), scores of words and the neutral face (M, 136)."""
+    """The network's numbers (M, 159): vectors (M, 21), affect (M, 2), scores of words and the neutral face (M, 136)."""
     return outputs[:, :VECTOR], outputs[:, VECTOR : VECTOR + 2], outputs[:, VECTOR + 2 :]
 
 
@@ -168,8 +168,8 @@ def understand(source, encoder=None) -> ExpressionReading:
     """The reading of one thing, whatever tells it.
 
     Args:
-        source: a word; a point (valence, arousal); a vector of 21 numbers; an `Expression`; or a picture of a face (PIL, RGB
-            array or path).
+        source: a word; a point (valence, arousal); a vector of 21 numbers; an `Expression`; or a face (PIL,
+            RGB array or path).
         encoder: reads pictures; None loads the shipped one.
     """
     if isinstance(source, Expression):

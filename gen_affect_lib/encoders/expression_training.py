@@ -23,7 +23,9 @@ from gen_affect_lib.profiles import get_profile
 
 # Sizes of the network, pictures in a batch, learning rate, and minutes where none are given.
 RECIPES = {
-    "smoke": dict(network=dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2), batch=16, rate=2e-3, minutes=0.1),
+    "smoke": dict(
+        network=dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2), batch=16, rate=2e-3, minutes=0.1
+    ),
     "laptop": dict(network={}, batch=32, rate=1e-3, minutes=45.0),
     "gpu": dict(network={}, batch=128, rate=1e-3, minutes=10.0),
 }
@@ -32,10 +34,10 @@ WEIGHTS = (10.0, 1.0, 0.2)  # of the errors of the vector, of valence and arousa
 
 
 def targets(vectors: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """What a face with these vectors (B, 21) should be read as: the vectors, affect (B, 2), words and neutral (B, 136)."""
+    """What faces with vectors (B, 21) should be read as: the vectors, affect (B, 2), words and neutral (B, 136)."""
     words = posterior(vectors)
     affect = words[:, :-1] @ word_affect()
-    return torch.from_numpy(np.asarray(vectors, np.float32)), torch.from_numpy(affect).float(), torch.from_numpy(words).float()
+    return tuple(torch.from_numpy(np.asarray(part, np.float32)) for part in (vectors, affect, words))
 
 
 def losses(outputs: Tensor, vectors: Tensor, affect: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,8 +56,8 @@ def fit(
     vit: nn.Module, images: np.ndarray, vectors: np.ndarray, minutes: float, batch: int, rate: float,
     steps: int | None = None, save=lambda: None, save_every: float = 180.0, seed: int = 0,
 ) -> list[tuple[float, float, float]]:
-    """Train for so many minutes, or steps, on pictures uint8 (M, S, S, 3) with expressions (M, 21). The three errors, step
-    by step.
+    """Train for so many minutes, or steps, on pictures uint8 (M, S, S, 3) with expressions (M, 21). The three errors,
+    step by step.
 
     The learning rate warms up over 100 steps and falls as a half cosine of the time gone by. `save` is called now and
     then, so that an interrupted training leaves something.
@@ -71,8 +73,9 @@ def fit(
     history = []
     with tqdm(desc="Expression encoder", unit="step", mininterval=5.0) as bar:
         while (used := len(history) / steps if steps else (time.monotonic() - begin) / (60 * minutes)) < 1:
+            warm = min(1.0, (len(history) + 1) / 100)
             for group in optimizer.param_groups:
-                group["lr"] = rate * min(1.0, (len(history) + 1) / 100) * (0.01 + 0.495 * (1 + math.cos(math.pi * used)))
+                group["lr"] = rate * warm * (0.01 + 0.495 * (1 + math.cos(math.pi * used)))
             picked = np.sort(rng.integers(0, len(images), batch))
             pixels = crop_faces(images[picked], vit.config).to(device)
             errors = losses(vit(pixels).logits, *(t.to(device) for t in targets(vectors[picked])))
@@ -83,7 +86,8 @@ def fit(
             history.append(tuple(error.item() for error in errors))
             bar.update()
             if len(history) % 50 == 0:
-                bar.set_postfix({n: f"{v:.3f}" for n, v in zip(("vector", "affect", "words"), np.mean(history[-200:], 0))})
+                recent = np.mean(history[-200:], axis=0)
+                bar.set_postfix({name: f"{v:.3f}" for name, v in zip(("vector", "affect", "words"), recent)})
             if time.monotonic() - saved > save_every:
                 saved = time.monotonic()
                 save()
@@ -95,9 +99,9 @@ def fit(
 def settle(vit: nn.Module, images: np.ndarray, vectors: np.ndarray) -> None:
     """Stretch and shift each of the 21 outputs so that, cut to its range, it errs least on these pictures, on average.
 
-    While it is unsure, a network says a little of everything: between 0 and what a unit may be. Most units of most faces are
-    exactly 0, so the least absolute error lies lower, and further up once a unit is there for sure. Both
-    numbers go into the last linear map, so that nothing is added to the network.
+    While it is unsure, a network says a little of everything: between 0 and what a unit may be. Most units of most faces
+    are exactly 0, so the least absolute error lies lower, and further up once a unit is there for sure. Both numbers go
+    into the last linear map, so that nothing is added to the network.
     """
     device = next(vit.parameters()).device
     blocks = [crop_faces(images[start : start + 256], vit.config).to(device) for start in range(0, len(images), 256)]

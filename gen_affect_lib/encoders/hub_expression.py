@@ -1,8 +1,8 @@
 """Any image classifier of the Hugging Face hub as a reader of expressions.
 
-Classifiers of emotions name a handful of feelings. Each name is taken for one of the 135 words (or neutral), and the face is
-read as the mixture of their action units, weighed by the classifier's probabilities. That is coarser than our own
-encoder, which reads the units themselves, but gives the same `ExpressionReading`, so either can stand at its place.
+Classifiers of emotions name a handful of feelings. Each name is taken for one of the 135 words (or neutral), and the
+face is read as the mixture of their action units, weighed by the classifier's probabilities. That is coarser than our
+own encoder, which reads the units themselves, but gives the same `ExpressionReading`, so either can stand at its place.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class HubExpressionEncoder:
         unknown = [label for label, word in zip(labels, meant) if word is None]
         if unknown:
             raise UserError(
-                f"the classifier's label {unknown[0]!r} ({len(unknown)} of {len(labels)} labels) is none of the 135 words: "
-                f"say what it means, such as words={{{unknown[0]!r}: 'joy'}}"
+                f"the classifier's label {unknown[0]!r} ({len(unknown)} of {len(labels)} labels) is none of the 135 "
+                f"words: say what it means, such as words={{{unknown[0]!r}: 'joy'}}"
             )
         self.words = tuple(meant)
         self.vectors = np.stack([vector_of_word(word) for word in meant])  # (classes, 21)
@@ -79,10 +79,11 @@ def load_expression_encoder(
         config = AutoConfig.from_pretrained(name)
         if tuple((config.id2label or {}).values()) == LABELS:
             return ExpressionEncoder.from_pretrained(name)
-        model, processor = AutoModelForImageClassification.from_pretrained(name), AutoImageProcessor.from_pretrained(name)
+        model = AutoModelForImageClassification.from_pretrained(name)
+        processor = AutoImageProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{name} is no image classifier that can be loaded ({reason}): give the folder of one") from None
+        raise UserError(f"{name} is no image classifier that loads here ({reason}): give the folder of one") from None
     return HubExpressionEncoder(model, processor, words)

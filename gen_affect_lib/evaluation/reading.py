@@ -1,9 +1,9 @@
 """How well expressions are read from pictures of people never seen: units, valence and arousal, and words.
 
-Two kinds of face are drawn. Free ones, as `Expression.sample` draws them for training (half of them shaken words, half a
-few units by chance), test the units. Words, shown as they stand in the table or shaken (stronger or weaker by 0.6 to 1.1,
-each unit off by about 0.06), test words, valence and arousal. Words share units, so beside each top-1 stands the best that
-the factors allow: the same question answered from the true 21 numbers by the closed form of `encoders/affect.py`.
+Two kinds of face are drawn. Free ones, as `Expression.sample` draws them for training (half of them shaken words, half
+a few units by chance), test the units. Words, shown as they stand in the table or shaken (stronger or weaker by 0.6 to
+1.1, each unit off by about 0.06), test words, valence and arousal. Words share units, so beside each top-1 stands the
+best that the factors allow: the question answered from the true 21 numbers by the closed form of `encoders/affect.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RANGES = np.array([1.0] * len(ACTION_UNITS) + [2.0] * 4)  # of the 21 numbers
 
 @dataclass(frozen=True)
 class Faces:
-    """M drawn faces: images uint8 (M, S, S, 3), vectors (M, 21), word indices (M,) or None, people (M,), skin bin (M,)."""
+    """M faces: images uint8 (M, S, S, 3), vectors (M, 21), words' indices (M,) or None, people (M,), skin (M,)."""
 
     images: np.ndarray
     vectors: np.ndarray
@@ -47,7 +47,7 @@ def word_faces(seeds: Sequence[int], per_person: int = 2, shaken: bool = False, 
     """Faces of words, dealt out evenly: each word as often as any other, give or take one."""
 
     def of(picture: int, count: int):
-        word = 37 * count % len(EMOTIONS)  # 37 and 135 have no common divisor: every word, and few faces already mix all families
+        word = 37 * count % len(EMOTIONS)  # no common divisor: every word, and all families already in few faces
         vector = Expression.named(EMOTIONS[word]).to_vector()
         if shaken:
             rng = np.random.default_rng([7, picture])
@@ -69,9 +69,8 @@ def _draw(seeds, per_person: int, size: int, expression_of: Callable) -> Faces:
             words.append(word)
             people.append(seed)
             skin.append(skin_bin(identity))
-    return Faces(
-        np.stack(images), np.stack(vectors), None if words[0] is None else np.array(words), np.array(people), np.array(skin)
-    )
+    words = None if words[0] is None else np.array(words)
+    return Faces(np.stack(images), np.stack(vectors), words, np.array(people), np.array(skin))
 
 
 def concordance(read: np.ndarray, true: np.ndarray) -> float:
@@ -87,7 +86,7 @@ def unit_errors(reading: ExpressionReading, faces: Faces) -> np.ndarray:
 
 
 def scores(reading: ExpressionReading, faces: Faces) -> dict[str, float]:
-    """All figures of some faces. With words: top-1 and its best at 6, 25 and 135, and the mean tree distance of mistakes.
+    """All figures of some faces. With words: top-1 and its best at 6, 25 and 135, and how far in the tree mistakes lie.
 
     Valence and arousal are held against the word's own where there is a word, else against the closed form.
     """
