@@ -147,7 +147,10 @@ def erase(net: ArcFaceNet, embeddings: Tensor, nuisance: Tensor, groups: Tensor)
         z = nuisance[rows].double()
         traces.append((x[rows] - x[rows].mean(dim=0)).T @ ((z - z.mean(dim=0)) / z.std(dim=0).clamp_min(1e-6)) / len(z))
     directions, strengths, _ = torch.linalg.svd(whiten @ torch.cat(traces, dim=1), full_matrices=False)
-    directions = directions[:, strengths > 1e-3]
+    # Numbers that have nothing to do with each other correlate too, in a sample: this is by how much at most (the edge of
+    # the Marchenko-Pastur law). What lies below is left, since erasing chance would cost true differences of people.
+    chance = (kept.sum() ** 0.5 + nuisance.shape[1] ** 0.5) / (len(x) / len(traces)) ** 0.5
+    directions = directions[:, strengths > chance]
     blind = (torch.eye(len(mean), dtype=torch.double) - color @ directions @ directions.T @ whiten).float()  # (E, E)
     spread = (net.norm.running_var + net.norm.eps).sqrt()
     weight, bias = net.embed.weight / spread[:, None], (net.embed.bias - net.norm.running_mean) / spread
