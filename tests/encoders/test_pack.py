@@ -143,7 +143,7 @@ def test_a_portrait_is_read(faces):
     reading = faces.one(portrait())
     truth = landmarks(Avatar(Identity.sample(VALIDATION), Expression.sample(1), Appearance.sample(1))) * 256
     eyes = np.linalg.norm(truth[1] - truth[0])
-    assert np.linalg.norm(reading.landmarks - truth, axis=1).mean() < 0.1 * eyes
+    assert np.linalg.norm(reading.landmarks - truth, axis=1).mean() < 0.15 * eyes
     assert np.linalg.norm(reading.embedding) == pytest.approx(1, abs=1e-5)
     assert reading.views.shape == (2, 112, 112, 3) and 0.5 <= reading.score <= 1
 
