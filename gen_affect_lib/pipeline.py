@@ -166,6 +166,8 @@ class GenAffectPipeline(DiffusionPipeline):
         """Write the folder that `from_pretrained` reads; half precision halves it, at no cost that a picture shows."""
         # nn.Module's own `to`: diffusers' warns of casts, which here touch a copy only.
         networks = {name: nn.Module.to(copy.deepcopy(network), dtype) for name, network in self.components.items()}
+        for network in networks.values():  # where the weights were read from is nobody's business
+            network.register_to_config(_name_or_path="")
         settings = {name: self.config[name] for name in self._get_signature_keys(type(self))[1] if name in self.config}
         DiffusionPipeline.save_pretrained(type(self)(**networks, **settings), save_directory, **kwargs)
 

@@ -58,9 +58,9 @@ PROFILES = {
         minutes=5.0,
         from_nothing=dict(
             pairs=PairsConfig("train", identities=8192, images=16),
-            codec_steps=4200,
+            codec_steps=8000,
             training=dict(batch_size=64, learning_rate=1e-3, warmup_steps=200),
-            minutes=60.0,
+            minutes=90.0,
         ),
     ),
     "gpu": Profile(

@@ -259,6 +259,11 @@ def test_the_folder_says_where_its_classes_are_and_holds_nothing_pickled(saved):
     assert {path.suffix for path in files} == {".json", ".safetensors"}
 
 
+def test_a_folder_does_not_tell_where_its_weights_were_read_from(saved, tmp_path):
+    GenAffectPipeline.from_pretrained(saved).save_pretrained(tmp_path)
+    assert not [file for file in tmp_path.rglob("*.json") if str(saved) in file.read_text()]
+
+
 def test_it_loads_where_nothing_was_imported_before(saved, monkeypatch):
     for name in ("condition", "mmdit"):
         monkeypatch.setattr(model, name, getattr(model, name))  # so that afterwards the first import is back
