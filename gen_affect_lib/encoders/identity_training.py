@@ -1,8 +1,9 @@
 """The identity encoder's recipe: the margin's warm-up, two views of everybody, hints, and the erasure at the end.
 
 Hints: a drawn person's factors are known, so beside the margin loss a linear map reads them from the embedding. The
-margin says only "not this one" about thousands of strangers; a hint says what to look at, which should
-save time (not compared with training without). The map is thrown away afterwards. For photographs, where nobody knows the factors, set `hint` to 0.
+margin says only "not this one" about thousands of strangers; a hint says what to look at, which should save time (it was
+not compared with training without). The map is thrown away afterwards. For photographs, where nobody knows the factors,
+set `hint` to 0.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Identity and expression become one: the tokens and the pooled vector that the MM-DiT is told (Gen-AFFECT's first idea).
+"""Identity and expression become one: tokens and a pooled vector for the MM-DiT (Gen-AFFECT's first idea).
 
 The abstract says that an identity-expression representation is extracted and fused; how, it does not say. Here learned
 queries read both and carry away what the generator turns out to need, as in a Perceiver resampler (Jaegle et al. 2021;
@@ -49,7 +49,7 @@ class Reading(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Learned queries read both, a few layers long. What they carry away may hang on both at once: how *this* mouth smiles."""
+    """Learned queries read both, a few layers long. What they carry may hang on both at once: how *this* mouth smiles."""
 
     def __init__(self, dim: int, num_tokens: int, num_layers: int, num_heads: int):
         super().__init__()
@@ -111,10 +111,10 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
 
     Args:
         identity_views, identity_dim: V and the numbers of each view, as `encoders.identity.IdentityEncoder` gives them.
-        expression_dim: the numbers of an expression, as `encoders.expression.ExpressionReading.representation` has them.
+        expression_dim: the numbers of an expression, as in `encoders.expression.ExpressionReading.representation`.
         dim: D.
         identity_tokens, expression_tokens: I (a multiple of V) and E: how many tokens each is spread over.
-        condition_tokens, num_layers, num_heads: N, the layers and the heads of the resampler; the others have no use for them.
+        condition_tokens, num_layers, num_heads: N, layers and heads of the resampler; the others have no use for them.
         fusion: one of `FUSIONS`.
     """
 
@@ -128,7 +128,7 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
         if fusion not in FUSIONS:
             raise UserError(f"fusion {fusion!r} is not known: give one of {', '.join(FUSIONS)}")
         if identity_tokens % identity_views:
-            raise UserError(f"{identity_views} views do not share {identity_tokens} identity_tokens evenly: give a multiple")
+            raise UserError(f"{identity_tokens} identity_tokens are no multiple of {identity_views} views: give a multiple")
         if dim % num_heads:
             raise UserError(f"{num_heads} heads do not share a dim of {dim} evenly: give a divisor")
         each = identity_tokens // identity_views
@@ -151,7 +151,11 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
         self.pool = nn.Linear(dim, dim)
 
     def forward(
-        self, identity: Tensor, expression: Tensor, keep_identity: Tensor | None = None, keep_expression: Tensor | None = None
+        self,
+        identity: Tensor,
+        expression: Tensor,
+        keep_identity: Tensor | None = None,
+        keep_expression: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Condition tokens (B, N, D) and pooled vector (B, D).
 
@@ -164,7 +168,11 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
         return tokens, self.pool(tokens.mean(dim=1))
 
     def tokens(
-        self, identity: Tensor, expression: Tensor, keep_identity: Tensor | None = None, keep_expression: Tensor | None = None
+        self,
+        identity: Tensor,
+        expression: Tensor,
+        keep_identity: Tensor | None = None,
+        keep_expression: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """What is fused: tokens of the identity (B, I, D) and of the expression (B, E, D)."""
         config, B = self.config, len(identity)

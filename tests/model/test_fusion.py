@@ -6,7 +6,8 @@ import torch
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.model.fusion import FUSIONS, IdentityExpressionFusion, Reading
 
-SIZES = dict(identity_dim=24, expression_dim=7, dim=32, identity_tokens=6, expression_tokens=3, condition_tokens=5, num_heads=4)
+SIZES = dict(identity_dim=24, expression_dim=7, dim=32)
+SIZES |= dict(identity_tokens=6, expression_tokens=3, condition_tokens=5, num_heads=4)
 LENGTH = {"resampler": 5, "concatenation": 9, "sum": 6, "residual_mlp": 6}
 
 
@@ -91,7 +92,8 @@ def test_the_weights_shown_are_those_that_are_used(told):
     _, _, value = layer.ask(queries, sources)
     seen = (weights @ value.transpose(1, 2)).transpose(1, 2).flatten(2)  # (B, H, N, d) -> (B, N, H·d)
     half_way = queries + layer.to_out(seen)
-    torch.testing.assert_close(layer(queries, sources), half_way + layer.mlp(layer.norm_mlp(half_way)), atol=1e-5, rtol=1e-5)
+    expected = half_way + layer.mlp(layer.norm_mlp(half_way))
+    torch.testing.assert_close(layer(queries, sources), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_resampler_shows_where_each_of_its_tokens_looks(told):
@@ -123,7 +125,9 @@ def test_sizes_that_do_not_fit_are_refused(mistake):
         IdentityExpressionFusion(**SIZES | mistake)
 
 
-@pytest.mark.parametrize("shapes", [((4, 24), (4, 7)), ((4, 3, 24), (4, 7)), ((4, 2, 24), (3, 7)), ((4, 2, 24), (4, 8))])
+@pytest.mark.parametrize(
+    "shapes", [((4, 24), (4, 7)), ((4, 3, 24), (4, 7)), ((4, 2, 24), (3, 7)), ((4, 2, 24), (4, 8))]
+)
 def test_shapes_that_do_not_fit_are_refused(shapes):
     with pytest.raises(ValueError, match="has shape"):
         IdentityExpressionFusion(**SIZES)(*(torch.zeros(shape) for shape in shapes))
