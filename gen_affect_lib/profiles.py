@@ -54,7 +54,8 @@ PROFILES = {
         validation=PairsConfig("validation", identities=256, images=8),
         transformer=dict(num_layers=5, attention_head_dim=32, num_attention_heads=5),
         condition=dict(dim=160),
-        training=dict(batch_size=64, learning_rate=3e-4),  # trained weights move on with small steps
+        # Trained weights move on with small steps, in a run so short that it has to be looked at often.
+        training=dict(batch_size=64, learning_rate=3e-4, validate_every=75),
         minutes=5.0,
         from_nothing=dict(
             pairs=PairsConfig("train", identities=8192, images=16),
