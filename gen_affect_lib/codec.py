@@ -21,7 +21,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from gen_affect_lib.optim import make_optimizers
+from gen_affect_lib import optim
 
 
 def to_tensor(images: np.ndarray) -> Tensor:
@@ -216,7 +216,7 @@ def fit_codec(
     generator = np.random.default_rng(seed)
     torch.manual_seed(seed)
     codec.train()
-    optimizers = make_optimizers(dict(codec.named_parameters()), lr=learning_rate, betas=(0.9, 0.99))
+    optimizers = optim.make_optimizers(dict(codec.named_parameters()), lr=learning_rate, betas=(0.9, 0.99))
     weight = face_weight(images.shape[1]).to(codec.device)
     begin, step, progress, errors = time.monotonic(), 0, 0.0, []
 
@@ -225,16 +225,11 @@ def fit_codec(
 
     with tqdm(total=steps, desc="Autoencoder", unit="step") as bar:
         while progress < 1:
-            rate = learning_rate * min(1.0, (step + 1) / 100) * (0.02 + 0.49 * (1 + np.cos(np.pi * progress)))
+            rate = learning_rate * optim.warm_cosine(step, progress, warmup=100, low=0.02)
             batch = pictures(batch_size).to(codec.device, memory_format=torch.channels_last)
             loss, error = codec_loss(codec, batch, weight, kl_weight)
             loss.backward()
-            nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            optim.step(optimizers, codec.parameters(), rate, clip=1.0)
             errors.append(error.item())
             step += 1
             progress = step / steps if steps else (time.monotonic() - begin) / (60 * minutes)

@@ -1,10 +1,14 @@
-"""Muon: steps of even strength in every direction of a weight matrix (Jordan et al. 2024; Liu et al. 2025).
+"""What every training here steps with: AdamW, Muon, a learning rate that warms up and falls, and the step itself.
 
-AdamW evens out the steps of single weights. A network's matrices, though, act as wholes, and their gradients are made of
-few directions that outweigh all others. Muon replaces a matrix's averaged gradient U S Vᵀ by U Vᵀ, so that the rare
+Muon takes steps of even strength in every direction of a weight matrix (Jordan et al. 2024; Liu et al. 2025). AdamW
+evens out the steps of single weights. A network's matrices, though, act as wholes, and their gradients are made of few
+directions that outweigh all others. Muon replaces a matrix's averaged gradient U S Vᵀ by U Vᵀ, so that the rare
 directions, a brow on dark skin for one, are learned as fast as the common ones. torch's own Muon works in bfloat16,
 which a processor without units for it only emulates; this one stays in the precision of the weights.
 """
+
+import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +54,18 @@ class Muon(torch.optim.Optimizer):
                 parameter.sub_(step.view_as(parameter), alpha=group["lr"])
 
 
+def adamw(
+    parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW whose weight decay is for matrices only: a decayed bias or gain only loses its place."""
+    parameters = list(parameters)
+    decayed = [p for p in parameters if p.ndim >= 2]
+    plain = [p for p in parameters if p.ndim < 2]
+    groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+    # fused: one pass over the memory, three to four times as fast on a processor as the default.
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
+
+
 def make_optimizers(
     parameters: dict[str, nn.Parameter], lr: float, betas: tuple[float, float], weight_decay: float = 0.0
 ) -> list[torch.optim.Optimizer]:
@@ -57,9 +73,29 @@ def make_optimizers(
     matrices = [p for p in parameters.values() if p.ndim >= 2 and min(p.shape[0], p[0].numel()) >= 64]
     chosen = set(matrices)
     others = [p for p in parameters.values() if p not in chosen]
-    decayed = [p for p in others if p.ndim >= 2]
-    plain = [p for p in others if p.ndim < 2]
-    groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-    # fused: one pass over the memory, three to four times as fast on a processor as the default.
-    adamw = torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
-    return [Muon(matrices, lr=lr, weight_decay=weight_decay), adamw] if matrices else [adamw]
+    muon = [Muon(matrices, lr=lr, weight_decay=weight_decay)] if matrices else []
+    return [*muon, adamw(others, lr, betas, weight_decay)]
+
+
+def warm_cosine(step: int, used: float, warmup: int, low: float = 0.01) -> float:
+    """The share of the highest learning rate to take: up in a line over `warmup` steps, down a half cosine to `low`.
+
+    `used` is the share of the training, in steps or in time, that is over.
+    """
+    return min(1.0, (step + 1) / max(warmup, 1)) * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(used, 1.0))))
+
+
+def step(
+    optimizers: list[torch.optim.Optimizer], parameters: Iterable[nn.Parameter], rate: float, clip: float
+) -> Tensor:
+    """What follows `backward`: a step at this rate, with the gradient of `parameters` cut to the length `clip`.
+
+    The length that it had comes back, and the gradients are gone.
+    """
+    norm = nn.utils.clip_grad_norm_(parameters, clip)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return norm

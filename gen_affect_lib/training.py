@@ -25,6 +25,7 @@ from gen_affect_lib.checkpoint import LAST, read_last_checkpoint, remove_checkpo
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import RectifiedFlow, sample_sigma
 from gen_affect_lib.logbook import Logbook, Speed, writing_to
+from gen_affect_lib.optim import adamw, warm_cosine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,10 +230,7 @@ class Trainer:
     def learning_rate(self, used: float) -> float:
         """Up in a line over the first steps, then down a half cosine over the run."""
         config = self.config
-        warm = min(1.0, (self.step + 1) / max(config.warmup_steps, 1))
-        cosine = 0.5 * (1 + math.cos(math.pi * min(used, 1.0)))
-        low = config.final_learning_rate
-        return config.learning_rate * warm * (low + (1 - low) * cosine)
+        return config.learning_rate * warm_cosine(self.step, used, config.warmup_steps, config.final_learning_rate)
 
     def generator(self, *where) -> torch.Generator:
         """Fresh random numbers for one place of the run: the same ones whenever it comes by that place."""
@@ -247,14 +245,8 @@ class Trainer:
         self.step, self.seconds, self.history = 0, 0.0, []
         self.networks.zero_grad(set_to_none=True)  # an interrupted step may have left half of a gradient
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
-        matrices = [p for p in self.parameters.values() if p.ndim >= 2]
-        others = [p for p in self.parameters.values() if p.ndim < 2]
-        groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
         config = self.config
-        # fused: one pass over the memory, three to four times as fast on a processor as the default.
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True
-        )
+        self.optimizer = adamw(self.parameters.values(), config.learning_rate, (0.9, 0.95), config.weight_decay)
         self.speed = Speed()
         self.forget_sums()
 

@@ -1,10 +1,10 @@
-"""The optimizers that the codec and the encoders are trained with."""
+"""The optimizers that everything here is trained with, and the steps that they take."""
 
 import pytest
 import torch
 from torch import nn
 
-from gen_affect_lib.optim import Muon, make_optimizers, orthogonalized
+from gen_affect_lib.optim import Muon, adamw, make_optimizers, orthogonalized, step, warm_cosine
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (64, 300), (300, 64)])
@@ -70,3 +70,27 @@ def test_muon_finds_a_direction_that_its_gradient_hardly_shows():
             optimizer.step()
         left[name] = (weight - target).detach()[:, 48:].square().mean().item()
     assert left["muon"] < 0.5 * left["sgd"]
+
+
+def test_adamw_decays_matrices_alone_and_keeps_the_order_of_the_parameters():
+    net = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    decayed, plain = adamw(net.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1).param_groups
+    assert [id(p) for p in decayed["params"]] == [id(net[0].weight), id(net[2].weight)]
+    assert [id(p) for p in plain["params"]] == [id(p) for p in net.parameters() if p.ndim == 1]
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0) and decayed["fused"] and plain["fused"]
+
+
+def test_the_rate_warms_up_and_falls_to_its_lowest():
+    assert [warm_cosine(n, 0.0, warmup=4) for n in range(6)] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+    assert [warm_cosine(99, used, warmup=4, low=0.1) for used in (0, 0.5, 1, 2)] == pytest.approx([1, 0.55, 0.1, 0.1])
+    assert warm_cosine(0, 0.0, warmup=0) == 1
+
+
+def test_a_step_clips_what_it_is_told_to_sets_the_rate_and_leaves_no_gradient():
+    inside, outside = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    optimizers = [torch.optim.SGD([inside], lr=9.0), torch.optim.SGD([outside], lr=9.0)]
+    inside.grad, outside.grad = torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.0])
+    assert step(optimizers, [inside], rate=0.5, clip=1.0) == pytest.approx(5)
+    torch.testing.assert_close(inside.detach(), torch.tensor([-0.3, -0.4]), rtol=1e-5, atol=0)
+    torch.testing.assert_close(outside.detach(), torch.tensor([-1.5, -2.0]))
+    assert inside.grad is None and outside.grad is None

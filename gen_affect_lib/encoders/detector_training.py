@@ -9,15 +9,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
+from gen_affect_lib import optim
 from gen_affect_lib.avatars.pairs import fingerprint
 from gen_affect_lib.avatars.scenes import scene
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.encoders.detector import FaceDetector, detector_loss
 from gen_affect_lib.encoders.onnx_files import round_weights
-from gen_affect_lib.optim import make_optimizers
 from gen_affect_lib.paths import CACHE
 
 # Sides to which scenes are scaled, and how many fit into a step: small pictures are the cheap ones.
@@ -94,23 +94,19 @@ def fit(
     seed_everything(seed)
     device = pick_device()
     net.to(device, memory_format=torch.channels_last).train()
-    optimizers = make_optimizers(dict(net.named_parameters()), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    weights = dict(net.named_parameters())
+    optimizers = optim.make_optimizers(weights, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
     rng = np.random.default_rng(seed)
     begin, progress, log, reported = time.monotonic(), 0.0, [], 0.0
     with tqdm(desc="Detector", unit="step", mininterval=10) as bar:
         while progress < 1:
-            rate = learning_rate * min(1.0, (len(log) + 1) / 50) * (0.01 + 0.495 * (1 + np.cos(np.pi * progress)))
+            rate = learning_rate * optim.warm_cosine(len(log), progress, warmup=50)
             side, count = SIDES[rng.choice(len(SIDES), p=CHANCES)]
             images, boxes, points = data.at(rng.integers(0, len(data.images), count), side, rng.random(count) < 0.5)
             outputs = net(to_input(images).to(device, memory_format=torch.channels_last))
             loss, parts = detector_loss(outputs, [b.to(device) for b in boxes], [p.to(device) for p in points], side)
             loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            optim.step(optimizers, net.parameters(), rate, clip=5.0)
             log.append(parts)
             progress = (time.monotonic() - begin) / (60 * minutes)
             bar.update()

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from gen_affect_lib import optim
 from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.encoders.affect import posterior, word_affect
@@ -64,25 +64,18 @@ def fit(
     """
     device = next(vit.parameters()).device
     rng = np.random.default_rng(seed)
-    decayed = [p for p in vit.parameters() if p.ndim >= 2]
-    plain = [p for p in vit.parameters() if p.ndim < 2]
-    groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
+    optimizer = optim.adamw(vit.parameters(), rate, betas=(0.9, 0.98), weight_decay=0.02)
     vit.train()
     begin = saved = time.monotonic()
     history = []
     with tqdm(desc="Expression encoder", unit="step", mininterval=5.0) as bar:
         while (used := len(history) / steps if steps else (time.monotonic() - begin) / (60 * minutes)) < 1:
-            warm = min(1.0, (len(history) + 1) / 100)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * warm * (0.01 + 0.495 * (1 + math.cos(math.pi * used)))
             picked = np.sort(rng.integers(0, len(images), batch))
             pixels = crop_faces(images[picked], vit.config).to(device)
             errors = losses(vit(pixels).logits, *(t.to(device) for t in targets(vectors[picked])))
             sum(weight * error for weight, error in zip(WEIGHTS, errors)).backward()
-            nn.utils.clip_grad_norm_(vit.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            now = rate * optim.warm_cosine(len(history), used, warmup=100)
+            optim.step([optimizer], vit.parameters(), now, clip=1.0)
             history.append(tuple(error.item() for error in errors))
             bar.update()
             if len(history) % 50 == 0:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from gen_affect_lib import optim
 from gen_affect_lib.avatars import Identity
 from gen_affect_lib.avatars.pairs import fingerprint
 from gen_affect_lib.codec import to_tensor
@@ -25,7 +26,6 @@ from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.encoders.identity import ArcFaceLoss, ArcFaceNet, erase
 from gen_affect_lib.encoders.identity_data import IdentityPictures
 from gen_affect_lib.encoders.onnx_files import round_weights
-from gen_affect_lib.optim import make_optimizers
 from gen_affect_lib.paths import CACHE
 
 VALIDATION_SEED = 1_000_000
@@ -59,12 +59,12 @@ def fit(
     large = [*net.embed.parameters(), *loss_of.parameters(), *reader.parameters()]
     small = {name: weight for name, weight in net.named_parameters() if not name.startswith("embed.")}
     options = dict(lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
-    optimizers = [*make_optimizers(small, **options), torch.optim.AdamW(large, fused=True, **options)]
+    optimizers = [*optim.make_optimizers(small, **options), torch.optim.AdamW(large, fused=True, **options)]
     rng, flat = np.random.default_rng(seed), data.views.reshape(-1, *data.views.shape[3:])  # (N * K * V, 112, 112, 3)
     begin, progress, losses, reported = time.monotonic(), 0.0, [], 0.0
     with tqdm(desc="Identity", unit="step", mininterval=10) as bar:
         while progress < 1:
-            rate = learning_rate * min(1.0, (len(losses) + 1) / 50) * (0.01 + 0.495 * (1 + np.cos(np.pi * progress)))
+            rate = learning_rate * optim.warm_cosine(len(losses), progress, warmup=50)
             chosen = np.sort(rng.integers(0, len(flat), batch_size))
             person = torch.from_numpy(chosen // (pictures * views)).to(device)
             images = to_tensor(flat[chosen]).to(device, memory_format=torch.channels_last)
@@ -75,12 +75,7 @@ def fit(
                 known = F.mse_loss(reader(embeddings), factors[person])
                 loss = loss + hint * known
             loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            optim.step(optimizers, net.parameters(), rate, clip=5.0)
             losses.append(loss.item())
             progress = (time.monotonic() - begin) / (60 * minutes)
             bar.update()

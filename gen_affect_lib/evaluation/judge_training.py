@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from gen_affect_lib import optim
 from gen_affect_lib.avatars import Appearance, Expression, Identity
 from gen_affect_lib.avatars.factors import Choice
 from gen_affect_lib.device import pick_device, seed_everything
@@ -26,7 +27,6 @@ from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.judge_data import Drawings
 from gen_affect_lib.evaluation.judges import ExpressionJudge, IdentityJudge, to_input
 from gen_affect_lib.evaluation.readings import membership
-from gen_affect_lib.optim import make_optimizers
 
 FIRST_SEED = 500_000  # of the people to learn from; the encoders' end at 499,999
 PEOPLE = {"smoke": 64, "laptop": 16_000, "gpu": 100_000}
@@ -130,7 +130,8 @@ def _train(kind, loss_of, out_dir, minutes, profile, start, batch_size: int = 64
         judge.load_state_dict(known if goes_on else _only_trunk(known), strict=goes_on)
     judge = judge.to(pick_device()).train()
     learning_rate = 1.2e-3 if goes_on else 2e-3  # trained weights move on with smaller steps
-    optimizers = make_optimizers(dict(judge.named_parameters()), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    weights = dict(judge.named_parameters())
+    optimizers = optim.make_optimizers(weights, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
 
     def soften(images):
         return softened(images.to(judge.device, memory_format=torch.channels_last), generator)
@@ -139,15 +140,10 @@ def _train(kind, loss_of, out_dir, minutes, profile, start, batch_size: int = 64
     step, used, losses = 0, 0.0, []
     with tqdm(desc=f"{kind.NAME} judge", unit="step") as bar:
         while used < 1:
-            rate = learning_rate * min(1.0, (step + 1) / 50) * (0.01 + 0.495 * (1 + np.cos(np.pi * used)))
+            rate = learning_rate * optim.warm_cosine(step, used, warmup=50)
             loss = loss_of(judge, data, rng, batch_size, soften)
             loss.backward()
-            nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            optim.step(optimizers, judge.parameters(), rate, clip=1.0)
             losses.append(loss.item())
             step, now = step + 1, time.monotonic()
             used = (now - begin) / (60 * minutes)
