@@ -21,19 +21,14 @@ from gen_affect_lib.encoders.identity_data import draw
 from gen_affect_lib.encoders.identity_training import embed
 from gen_affect_lib.evaluation.detection import average_precision, ious, landmark_errors, match
 from gen_affect_lib.evaluation.recognition import hits, similarities, threshold_at
+from gen_affect_lib.evaluation.skin import THIRDS, third
 
-TONES = ("light", "middle", "dark")  # skin below 1/3, below 2/3, and above
 SURE = 0.5  # a detection that counts as one, as in insightface
 
 
-def tone(skin: np.ndarray) -> np.ndarray:
-    """The bin of each skin from 0 to 1: whole numbers 0 to 2."""
-    return np.minimum((3 * np.asarray(skin)).astype(int), 2)
-
-
 def by_tone(values: np.ndarray, tones: np.ndarray) -> dict[str, float]:
-    """Means of values (M,) for each tone that occurs, and the gap between the best and the worst."""
-    means = {name: float(np.mean(values[tones == k])) for k, name in enumerate(TONES) if (tones == k).any()}
+    """Means of values (M,) for each third of the tones that occurs, and the gap between the best and the worst."""
+    means = {name: float(np.mean(values[tones == k])) for k, name in enumerate(THIRDS) if (tones == k).any()}
     return {**means, "gap": max(means.values()) - min(means.values())}
 
 
@@ -41,7 +36,7 @@ def recognition_figures(reference: Tensor, probe: Tensor, skins: np.ndarray) -> 
     """Retrieval and verification of N people from embeddings (N, E) of two pictures each."""
     found = hits(reference, probe).numpy()
     accepted = (similarities(reference, probe).diagonal() > threshold_at(reference, probe, 1e-3)).numpy()
-    tones = tone(skins)
+    tones = third(skins)
     return {
         "people": len(found),
         "top1": float(found.mean()),
@@ -93,9 +88,9 @@ def measure_detector(net: FaceDetector, first_person: int, scenes: int = 500) ->
         right = (pairs >= 0) & (score >= SURE)
         false += int(((pairs < 0) & (score >= SURE)).sum())
         errors.append(landmark_errors(points[right], s.points[pairs[right]]))
-        found_tones.append(tone(s.skins)[pairs[right]])
+        found_tones.append(third(s.skins)[pairs[right]])
         sure.append(np.isin(np.arange(len(s.boxes)), pairs[right]))
-        tones.append(tone(s.skins))
+        tones.append(third(s.skins))
     errors, tones = np.concatenate(errors), np.concatenate(tones)
     return {
         "scenes": scenes,

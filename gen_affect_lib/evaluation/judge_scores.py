@@ -20,16 +20,11 @@ from gen_affect_lib.evaluation.judge_data import Drawings
 from gen_affect_lib.evaluation.judges import ExpressionJudge, IdentityJudge
 from gen_affect_lib.evaluation.readings import membership
 from gen_affect_lib.evaluation.recognition import hits
+from gen_affect_lib.evaluation.skin import THIRDS, third
 
 REPORT_SEED = 2_000_000
-SKIN_THIRDS = ("light", "middle", "dark")
 TOLERANCE = 1 / 16  # of the range
 COVERINGS = ("headscarf", "turban", "beanie")
-
-
-def skin_third(skin: np.ndarray) -> np.ndarray:
-    """0, 1 or 2 for each skin (…) in [0, 1]: light, middle or dark."""
-    return np.minimum(np.asarray(skin) * 3, 2).astype(int)
 
 
 def unit_errors(said: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -96,7 +91,7 @@ def score(
     identity = np.repeat(data.identity, images, axis=0)  # (N * I, K)
     expression, appearance = (part.reshape(len(pixels), -1) for part in (data.expression, data.appearance))
     word = data.word.reshape(-1)
-    skin = skin_third(identity[:, Identity.NAMES.index("skin")])
+    skin = third(identity[:, Identity.NAMES.index("skin")])
     rows: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # name -> the figure of every picture, and its floor
 
     def other(part, shift=images):  # the truth of another person's picture of the same kind (word or mixture)
@@ -133,5 +128,5 @@ def score(
 
 
 def _summary(values: np.ndarray, floor: np.ndarray, skin: np.ndarray) -> dict[str, float]:
-    thirds = {name: float(np.nanmean(values[skin == k])) for k, name in enumerate(SKIN_THIRDS)}
+    thirds = {name: float(np.nanmean(values[skin == k])) for k, name in enumerate(THIRDS)}
     return {"all": float(np.nanmean(values)), **thirds, "floor": float(np.nanmean(floor))}

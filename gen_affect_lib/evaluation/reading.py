@@ -17,8 +17,8 @@ from gen_affect_lib.avatars import ACTION_UNITS, EMOTIONS, Appearance, Avatar, E
 from gen_affect_lib.avatars.emotions import tree_distance
 from gen_affect_lib.encoders.affect import LEVELS, affect_of, branches, word_affect
 from gen_affect_lib.encoders.expression import ExpressionReading
+from gen_affect_lib.evaluation.skin import THIRDS, third
 
-SKIN_BINS = ("light", "middle", "dark")
 RANGES = np.array([1.0] * len(ACTION_UNITS) + [2.0] * 4)  # of the 21 numbers
 
 
@@ -30,12 +30,7 @@ class Faces:
     vectors: np.ndarray
     words: np.ndarray | None
     people: np.ndarray
-    skin: np.ndarray
-
-
-def skin_bin(identity: Identity) -> int:
-    """0 light, 1 middle, 2 dark: thirds of the ten tones."""
-    return min(2, int(identity.skin * 3))
+    skin: np.ndarray  # thirds
 
 
 def free_faces(seeds: Sequence[int], per_person: int = 2, size: int = 64) -> Faces:
@@ -68,7 +63,7 @@ def _draw(seeds, per_person: int, size: int, expression_of: Callable) -> Faces:
             vectors.append(expression.to_vector())
             words.append(word)
             people.append(seed)
-            skin.append(skin_bin(identity))
+            skin.append(third(identity.skin))
     words = None if words[0] is None else np.array(words)
     return Faces(np.stack(images), np.stack(vectors), words, np.array(people), np.array(skin))
 
@@ -120,4 +115,4 @@ def by_skin(reading: ExpressionReading, faces: Faces) -> dict[str, dict[str, flo
         return scores(ExpressionReading(reading.vectors[rows], reading.affect[rows], reading.word_logits[rows]), some)
 
     table = {"all": scores(reading, faces)}
-    return table | {name: part(faces.skin == n) for n, name in enumerate(SKIN_BINS) if (faces.skin == n).any()}
+    return table | {name: part(faces.skin == n) for n, name in enumerate(THIRDS) if (faces.skin == n).any()}

@@ -15,7 +15,7 @@ from gen_affect_lib.avatars.factors import Choice
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation import judge_scores, judge_training, judges
 from gen_affect_lib.evaluation.judge_data import Drawings
-from gen_affect_lib.evaluation.judge_scores import nearest_words, right_factors, score, skin_third, unit_errors
+from gen_affect_lib.evaluation.judge_scores import nearest_words, right_factors, score, unit_errors
 from gen_affect_lib.evaluation.judge_training import (
     contrastive_loss, expression_loss, factor_loss, identity_loss, softened,
 )  # fmt: skip
@@ -237,10 +237,6 @@ def test_an_error_is_a_share_of_the_range():
     low, high = (Expression(au12=a, gaze_x=b).to_vector() for a, b in ((0.0, -1.0), (1.0, 1.0)))
     errors = dict(zip(Expression.NAMES, unit_errors(low, high)))
     assert errors["au12"] == 1 and errors["gaze_x"] == 1 and errors["au4"] == 0
-
-
-def test_thirds_of_the_skin():
-    assert skin_third(np.array([0.0, 0.33, 0.34, 0.66, 0.67, 1.0])).tolist() == [0, 0, 1, 1, 2, 2]
 
 
 # --- the shipped judges ----------------------------------------------------------------------------------------------
