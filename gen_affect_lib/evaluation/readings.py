@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from gen_affect_lib.avatars import EMOTIONS, Appearance, Identity
-from gen_affect_lib.avatars.emotions import families, groups
+from gen_affect_lib.avatars import Appearance, Identity
+from gen_affect_lib.avatars.emotions import table
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,5 @@ class ExpressionReading:
 @lru_cache(maxsize=2)
 def membership(level: str) -> np.ndarray:
     """float32 (135, 25) for "groups", (135, 6) for "families": 1 where the word belongs there."""
-    members = groups()
-    if level == "families":
-        members = {family: sum((members[g] for g in names), ()) for family, names in families().items()}
-    return np.array([[word in words for words in members.values()] for word in EMOTIONS], dtype=np.float32)
+    homes = [row.group if level == "groups" else row.family for row in table().values()]
+    return np.array([[home == branch for branch in dict.fromkeys(homes)] for home in homes], dtype=np.float32)
