@@ -17,8 +17,8 @@ import torch
 from gen_affect_lib.avatars import EMOTIONS, Appearance, Expression, Identity
 from gen_affect_lib.avatars.factors import Choice, Hue
 from gen_affect_lib.evaluation.judge_data import Drawings
+from gen_affect_lib.evaluation.judge_readings import membership
 from gen_affect_lib.evaluation.judges import ExpressionJudge, IdentityJudge
-from gen_affect_lib.evaluation.readings import membership
 from gen_affect_lib.evaluation.recognition import hits
 from gen_affect_lib.evaluation.skin import THIRDS, third
 

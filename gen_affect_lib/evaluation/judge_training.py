@@ -25,8 +25,8 @@ from gen_affect_lib.avatars.factors import Choice
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.judge_data import Drawings
+from gen_affect_lib.evaluation.judge_readings import membership
 from gen_affect_lib.evaluation.judges import ExpressionJudge, IdentityJudge, to_input
-from gen_affect_lib.evaluation.readings import membership
 
 FIRST_SEED = 500_000  # of the people to learn from; the encoders' end at 499,999
 PEOPLE = {"smoke": 64, "laptop": 16_000, "gpu": 100_000}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gen_affect_lib.avatars import EMOTIONS, Appearance, Expression, Identity
 from gen_affect_lib.avatars.factors import Choice
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.evaluation.readings import ExpressionReading, IdentityReading
+from gen_affect_lib.evaluation.judge_readings import ExpressionReading, IdentityReading
 from gen_affect_lib.paths import CHECKPOINTS
 from gen_affect_lib.pictures import open_picture, square
 

@@ -15,12 +15,12 @@ from gen_affect_lib.avatars.factors import Choice
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation import judge_scores, judge_training, judges
 from gen_affect_lib.evaluation.judge_data import Drawings
+from gen_affect_lib.evaluation.judge_readings import membership
 from gen_affect_lib.evaluation.judge_scores import nearest_words, right_factors, score, unit_errors
 from gen_affect_lib.evaluation.judge_training import (
     contrastive_loss, expression_loss, factor_loss, identity_loss, softened,
 )  # fmt: skip
 from gen_affect_lib.evaluation.judges import JUDGES, ExpressionJudge, IdentityJudge, to_input
-from gen_affect_lib.evaluation.readings import membership
 from gen_affect_lib.optim import make_optimizers
 from gen_affect_lib.paths import REFERENCE, ROOT
 
@@ -118,7 +118,7 @@ def test_a_folder_without_a_judge_says_how_to_train_one(kind, tmp_path):
 
 
 def test_the_judges_import_nothing_of_the_encoders():
-    for name in ("judges", "judge_data", "judge_training", "judge_scores", "readings"):
+    for name in ("judges", "judge_data", "judge_training", "judge_scores", "judge_readings"):
         tree = ast.parse((ROOT / "gen_affect_lib" / "evaluation" / f"{name}.py").read_text(encoding="utf-8"))
         imported = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         assert imported and not [module for module in imported if "encoders" in module or "lib.model" in module]
