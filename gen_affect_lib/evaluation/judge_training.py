@@ -22,11 +22,12 @@ from tqdm.auto import tqdm
 from gen_affect_lib import optim
 from gen_affect_lib.avatars import Appearance, Expression, Identity
 from gen_affect_lib.avatars.factors import Choice
+from gen_affect_lib.codec import to_tensor
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.judge_data import Drawings
 from gen_affect_lib.evaluation.judge_readings import membership
-from gen_affect_lib.evaluation.judges import ExpressionJudge, IdentityJudge, to_input
+from gen_affect_lib.evaluation.judges import ExpressionJudge, IdentityJudge
 
 FIRST_SEED = 500_000  # of the people to learn from; the encoders' end at 499,999
 PEOPLE = {"smoke": 64, "laptop": 16_000, "gpu": 100_000}
@@ -74,7 +75,7 @@ def identity_loss(judge: IdentityJudge, data: Drawings, rng, batch_size: int, so
     people = rng.choice(len(data.images), min(batch_size // 2, len(data.images)), replace=False)
     views = np.stack([rng.permutation(data.images.shape[1])[:2] for _ in people], axis=1)  # (2, people)
     pixels = np.concatenate([data.images[people, view] for view in views])
-    embedding, factors = judge(soften(to_input(pixels)))
+    embedding, factors = judge(soften(to_tensor(pixels)))
     truth = torch.from_numpy(np.tile(data.identity[people], (2, 1))).to(factors.device)
     return 0.3 * contrastive_loss(embedding) + 5 * factor_loss(Identity.KINDS, factors, truth)
 
@@ -82,7 +83,7 @@ def identity_loss(judge: IdentityJudge, data: Drawings, rng, batch_size: int, so
 def expression_loss(judge: ExpressionJudge, data: Drawings, rng, batch_size: int, soften) -> Tensor:
     """The loss on a random batch; words are asked of the pictures that show one. `soften` as above."""
     place = (rng.integers(0, len(data.images), batch_size), rng.integers(0, data.images.shape[1], batch_size))
-    factors, words, appearance = judge(soften(to_input(data.images[place])))
+    factors, words, appearance = judge(soften(to_tensor(data.images[place])))
     truth, looks, word = (
         torch.from_numpy(part[place]).to(factors.device) for part in (data.expression, data.appearance, data.word)
     )

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from gen_affect_lib.avatars import EMOTIONS, Appearance, Expression, Identity
 from gen_affect_lib.avatars.factors import Choice
+from gen_affect_lib.codec import to_tensor
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.judge_readings import ExpressionReading, IdentityReading
 from gen_affect_lib.paths import CHECKPOINTS
@@ -91,7 +92,7 @@ class _Judge(ModelMixin, ConfigMixin):
         self.eval()  # a judge must not learn the statistics of what it judges
         pixels, parts = as_pixels(images), []
         for start in range(0, len(pixels), batch_size):
-            batch = to_input(pixels[start : start + batch_size]).to(self.device, self.dtype)
+            batch = to_tensor(pixels[start : start + batch_size]).to(self.device, self.dtype)
             parts.append([output.float().cpu().numpy() for output in self(batch)])
         return [np.concatenate(part) for part in zip(*parts)]
 
@@ -157,11 +158,6 @@ def normalized(kinds, raw: Tensor) -> Tensor:
     """What a network says of a group of factors, (B, K), with the logits of every choice turned to probabilities."""
     parts = raw.split([kind.size for kind in kinds], dim=1)
     return torch.cat([p.softmax(1) if isinstance(k, Choice) else p for k, p in zip(kinds, parts)], dim=1)
-
-
-def to_input(pixels: np.ndarray) -> Tensor:
-    """uint8 (B, 64, 64, 3) in RGB -> float32 (B, 3, 64, 64) in [-1, 1]."""
-    return torch.from_numpy(np.asarray(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def as_pixels(images) -> np.ndarray:

@@ -12,15 +12,16 @@ from safetensors import safe_open
 from gen_affect_lib.avatars import EMOTIONS, Appearance, Avatar, Expression, Identity
 from gen_affect_lib.avatars.emotions import emotion, families, groups
 from gen_affect_lib.avatars.factors import Choice
+from gen_affect_lib.codec import to_tensor
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.evaluation import judge_scores, judge_training, judges
+from gen_affect_lib.evaluation import judge_scores, judge_training
 from gen_affect_lib.evaluation.judge_data import Drawings
 from gen_affect_lib.evaluation.judge_readings import membership
 from gen_affect_lib.evaluation.judge_scores import nearest_words, right_factors, score, unit_errors
 from gen_affect_lib.evaluation.judge_training import (
     contrastive_loss, expression_loss, factor_loss, identity_loss, softened,
 )  # fmt: skip
-from gen_affect_lib.evaluation.judges import JUDGES, ExpressionJudge, IdentityJudge, to_input
+from gen_affect_lib.evaluation.judges import JUDGES, ExpressionJudge, IdentityJudge
 from gen_affect_lib.optim import make_optimizers
 from gen_affect_lib.paths import REFERENCE, ROOT
 
@@ -164,7 +165,7 @@ def test_the_contrast_is_smallest_where_a_person_is_like_oneself():
 
 
 def test_softening_leaves_half_of_the_pictures_and_the_colours(data):
-    images = to_input(data.images.reshape(-1, 64, 64, 3))
+    images = to_tensor(data.images.reshape(-1, 64, 64, 3))
     soft = softened(images, torch.Generator().manual_seed(1))
     change = (soft - images).abs().mean(dim=(1, 2, 3))
     assert 0.3 < (change == 0).float().mean() < 0.7 and change.max() < 0.2
