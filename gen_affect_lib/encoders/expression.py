@@ -21,6 +21,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from gen_affect_lib.avatars.emotions import EMOTIONS
 from gen_affect_lib.avatars.factors import ACTION_UNITS, Expression
+from gen_affect_lib.codec import to_tensor
 from gen_affect_lib.encoders.affect import (
     affect_of, class_logits, log_likelihoods, vector_of_point, vector_of_word,
 )
@@ -55,8 +56,7 @@ def make_vit(**sizes) -> ViTForImageClassification:
 def crop_faces(images: np.ndarray, config: ViTConfig) -> Tensor:
     """Pictures uint8 (M, S, S, 3), S the `picture_size`, for the network: float32 (M, 3, 40, 40) in [-1, 1]."""
     x0, y0, x1, y1 = config.face_box
-    inside = np.ascontiguousarray(images[:, y0:y1, x0:x1])
-    return torch.from_numpy(inside).permute(0, 3, 1, 2).float() / 127.5 - 1  # (M, 40, 40, 3) -> (M, 3, 40, 40)
+    return to_tensor(images[:, y0:y1, x0:x1])  # (M, 40, 40, 3) -> (M, 3, 40, 40)
 
 
 def split_outputs(outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
