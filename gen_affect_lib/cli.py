@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from gen_affect_lib.encoders.train import TRAINERS
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import CHECKPOINTS, OUTPUTS
 
@@ -79,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
                      help="do not start from the shipped checkpoint: train what it was trained with")
 
     sub = command("train-encoder", _train_encoder, "train a network that reads faces")
-    sub.add_argument("name", metavar="NAME", help="identity, detector, expression, identity-judge or expression-judge")
+    sub.add_argument("name", metavar="NAME", help="one of " + ", ".join(TRAINERS))
     sub.add_argument("--out", type=Path, default=None, metavar="DIR",
                      help="where it goes; None takes a folder of its name under outputs")
     sub.add_argument("--minutes", type=_positive, default=None, metavar="M",
