@@ -24,12 +24,13 @@ from gen_affect_lib.evaluation.skin import THIRDS, third
 
 REPORT_SEED = 2_000_000
 TOLERANCE = 1 / 16  # of the range
+RANGES = np.array([kind.high - kind.low for kind in Expression.KINDS])  # of the 21 numbers
 COVERINGS = ("headscarf", "turban", "beanie")
 
 
 def unit_errors(said: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Distance of action units, gaze and head turn (…, 21), as shares of their ranges."""
-    return np.abs(said - truth) / np.array([kind.high - kind.low for kind in Expression.KINDS])
+    return np.abs(said - truth) / RANGES
 
 
 def nearest_words(factors: np.ndarray) -> np.ndarray:
