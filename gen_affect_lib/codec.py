@@ -70,7 +70,7 @@ class _Pixels:
 
 
 class Residual(nn.Module):
-    """Two 3 x 3 convolutions beside the straight path; the second starts at zero, so that the block starts as nothing."""
+    """Two 3 x 3 convolutions beside the straight path; the second starts at zero, and so the block as nothing."""
 
     def __init__(self, channels: int):
         super().__init__()

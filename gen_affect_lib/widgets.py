@@ -32,7 +32,7 @@ FACES = {
 
 def draw_expression(values: Mapping[str, float], identity: int = 0, appearance: int = 0,
                     size: int = 256) -> Image.Image:
-    """The avatar of two seeds with an expression given by its fields: {"au12": 0.8, "gaze_x": -0.5, …}; others are 0."""
+    """The avatar of two seeds with an expression of these fields: {"au12": 0.8, "gaze_x": -0.5, …}; others are 0."""
     unknown = [name for name in values if name not in Expression.NAMES]
     if unknown:
         raise UserError(f"{unknown[0]!r} is no part of an expression: give some of " + ", ".join(Expression.NAMES))

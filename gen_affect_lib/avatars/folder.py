@@ -5,9 +5,10 @@
         ada_01.png          file_name may also name a file in a folder below, such as "ada/01.png"
         …
 
-`expression` is one of the 135 emotion words or "neutral", or an object of action units ({"au12": 0.8, "au25": 0.4}; what
-is not named is 0), or a list of all 21 numbers in the order of `Expression.NAMES`. One folder keeps to one of the three
-forms: then `datasets.load_dataset("imagefolder", data_dir="my_faces")` reads it as well. Here it takes json and PIL.
+`expression` is one of the 135 emotion words or "neutral", or an object of action units ({"au12": 0.8, "au25": 0.4};
+what is not named is 0), or a list of all 21 numbers in the order of `Expression.NAMES`. One folder keeps to one of the
+three forms: then `datasets.load_dataset("imagefolder", data_dir="my_faces")` reads it as well. Here it takes json and
+PIL.
 
 Everything is read and checked when the dataset is made, so that a bad entry is reported before a training starts.
 """

@@ -93,8 +93,8 @@ def settle(vit: nn.Module, images: np.ndarray, vectors: np.ndarray) -> None:
     """Stretch and shift each of the 21 outputs so that, cut to its range, it errs least on these pictures, on average.
 
     While it is unsure, a network says a little of everything, between 0 and what a unit may be. Most units of most
-    faces are exactly 0, so the least absolute error lies lower, and further up once a unit is there for sure. Both numbers go
-    into the last linear map, so that nothing is added to the network.
+    faces are exactly 0, so the least absolute error lies lower, and further up once a unit is there for sure. Both
+    numbers go into the last linear map, so that nothing is added to the network.
     """
     device = next(vit.parameters()).device
     blocks = [crop_faces(images[start : start + 256], vit.config).to(device) for start in range(0, len(images), 256)]

@@ -89,7 +89,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(net: nn.Module, path: Path) -> nn.Module:
-    """Fill a network of the right sizes from a file of `export`, in evaluation mode. UserError where it does not fit."""
+    """Fill a network of the right sizes from a file of `export`, in evaluation mode. UserError if it does not fit."""
     weights = read_weights(path)
     wanted = {name: tensor for name, tensor in net.state_dict().items() if not name.endswith("num_batches_tracked")}
     wrong = [name for name, tensor in wanted.items() if name not in weights or weights[name].shape != tensor.shape]

@@ -17,7 +17,7 @@ def ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def match(found: np.ndarray, scores: np.ndarray, truth: np.ndarray, least: float = 0.5) -> np.ndarray:
-    """For each detection the true face that it finds, or -1: int (D,). The surest choose first; each face counts once."""
+    """Of each detection the true face that it finds, or -1: int (D,). The surest choose first; a face counts once."""
     result, free = np.full(len(found), -1), np.ones(len(truth), bool)
     if not len(truth):
         return result

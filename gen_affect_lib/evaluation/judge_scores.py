@@ -81,8 +81,8 @@ def score(
         name -> {"all", "light", "middle", "dark", "floor"}. "identity_top1": the person of a word's face found
         among all, by a picture with another expression and appearance. "unit_error": mean over the 21 numbers, as a
         share of their ranges; beside it that of named words and that of free mixtures. "word_top1", "group_top1",
-        "family_top1": of pictures of the 135 words; "…_best": what the nearest word to the true factors scores. Then each factor of
-        appearance and identity: the share that is right.
+        "family_top1": of pictures of the 135 words; "…_best": what the nearest word to the true factors scores. Then
+        each factor of appearance and identity: the share that is right.
     """
     data = Drawings(first_seed, people)
     pixels = data.images.reshape(-1, *data.images.shape[2:])  # (N, I, 64, 64, 3) -> (N * I, 64, 64, 3)

@@ -1,9 +1,9 @@
 """A first measure that needs no trained judge: which true drawing is nearest to a generated face?
 
-The true face of every answer is drawn at several tilts of the head, since the tilt is left open, and compared inside the
-face, where background and clothes do not reach. If the nearest of N true faces is the one that was asked for, the picture
-counts as right; chance is 1 / N. Beside each figure belong its ceiling (true drawings, scored the same way) and its floor
-(true drawings of another answer).
+The true face of every answer is drawn at several tilts of the head, since the tilt is left open, and compared inside
+the face, where background and clothes do not reach. If the nearest of N true faces is the one that was asked for, the
+picture counts as right; chance is 1 / N. Beside each figure belong its ceiling (true drawings, scored the same way) and
+its floor (true drawings of another answer).
 """
 
 import numpy as np
