@@ -1,5 +1,6 @@
 """Pictures of any size and mode, brought to the square that the networks read."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,24 @@ def open_picture(source: Image.Image | np.ndarray | str | Path, name: str = "pic
     raise UserError(f"{name} is a {type(source).__name__}: give a PIL image, an RGB array or a path")
 
 
-def square(picture: Image.Image, size: int) -> Image.Image:
-    """The centred square of a picture as RGB, size × size; white where the picture was transparent."""
+def on_white(picture: Image.Image) -> Image.Image:
+    """A picture of any mode as RGB, white where it was transparent."""
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    picture = picture.convert("RGB")
+    return picture.convert("RGB")
+
+
+def open_pictures(sources: Sequence) -> list[Image.Image]:
+    """`open_picture` of each. Raises UserError where it is no list, or an empty one."""
+    if isinstance(sources, (str, Path)) or not isinstance(sources, (Sequence, np.ndarray)) or len(sources) == 0:
+        raise UserError(f"pictures is {sources!r:.60}: give a list with at least one picture")
+    return [open_picture(source) for source in sources]
+
+
+def square(picture: Image.Image, size: int) -> Image.Image:
+    """The centred square of a picture as RGB, size × size; white where the picture was transparent."""
+    picture = on_white(picture)
     # Of PIL's filters HAMMING comes closest to drawing an avatar small at once; for enlarging it is too coarse.
     smaller = Image.Resampling.HAMMING if min(picture.size) > size else Image.Resampling.LANCZOS
     return ImageOps.fit(picture, (size, size), smaller)

@@ -142,8 +142,8 @@ def train(out_dir: Path, minutes: float | None = None, profile: str = "laptop") 
 
     The figures are of scenes with validation people.
     """
-    from gen_affect_lib.encoders.pack import save_detector
-    from gen_affect_lib.evaluation.faces import measure_detector, note_figures
+    from gen_affect_lib.encoders.pack import note, save_detector
+    from gen_affect_lib.evaluation.faces import measure_detector
 
     recipe = RECIPES[profile]
     folder = CACHE / "scenes" / f"{recipe.scenes}-{fingerprint()}"
@@ -151,5 +151,5 @@ def train(out_dir: Path, minutes: float | None = None, profile: str = "laptop") 
     net = FaceDetector(**recipe.sizes)
     fit(net, data, minutes or recipe.minutes)
     save_detector(round_weights(net), Path(out_dir))
-    note_figures(Path(out_dir), "detector", measure_detector(net, VALIDATION_PERSON, min(500, recipe.scenes)))
+    note(Path(out_dir) / "figures.json", "detector", measure_detector(net, VALIDATION_PERSON, min(500, recipe.scenes)))
     return net

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import ViTConfig, ViTForImageClassification
 
@@ -27,7 +29,7 @@ from gen_affect_lib.encoders.affect import (
 )
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import CHECKPOINTS
-from gen_affect_lib.pictures import open_picture, square
+from gen_affect_lib.pictures import open_pictures, square
 
 SHIPPED = CHECKPOINTS / "expression"
 UNITS, VECTOR = len(ACTION_UNITS), Expression.VECTOR_SIZE
@@ -158,10 +160,14 @@ class ExpressionEncoder:
         Each shows one face, about as an avatar does; for others cut the face out first. Raises UserError for what is no
         picture.
         """
-        if isinstance(pictures, (str, Path)) or not isinstance(pictures, (Sequence, np.ndarray)) or len(pictures) == 0:
-            raise UserError(f"pictures is {pictures!r:.60}: give a list with at least one picture")
         size = self.vit.config.picture_size
-        return self.read_arrays(np.stack([np.asarray(square(open_picture(p), size)) for p in pictures]))
+        return self.read_arrays(np.stack([np.asarray(square(picture, size)) for picture in open_pictures(pictures)]))
+
+
+@lru_cache(maxsize=1)
+def shipped() -> ExpressionEncoder:
+    """The encoder that comes with the kit, read once."""
+    return ExpressionEncoder.from_pretrained()
 
 
 def understand(source, encoder=None) -> ExpressionReading:
@@ -170,15 +176,30 @@ def understand(source, encoder=None) -> ExpressionReading:
     Args:
         source: a word; a point (valence, arousal); a vector of 21 numbers; an `Expression`; or a face (PIL,
             RGB array or path).
-        encoder: reads pictures; None loads the shipped one.
+        encoder: reads pictures; None takes the shipped one.
+
+    Raises UserError for what is none of these, an unknown word, and a number out of its range.
     """
-    if isinstance(source, Expression):
-        return ExpressionReading.of_vectors(source.to_vector()[None])
     if isinstance(source, str) and not Path(source).suffix:  # no word has a dot, every picture's name has one
-        return ExpressionReading.of_vectors(vector_of_word(source)[None])
-    is_sequence = isinstance(source, (Sequence, np.ndarray)) and not isinstance(source, str)
-    if is_sequence and np.ndim(source) == 1 and len(source) == 2:
-        return ExpressionReading.of_vectors(vector_of_point(*(float(number) for number in source))[None])
-    if is_sequence and np.ndim(source) == 1:
-        return ExpressionReading.of_vectors(Expression.from_vector(source).to_vector()[None])
-    return (encoder or ExpressionEncoder.from_pretrained()).read([source])
+        vector = vector_of_word(source)
+    elif isinstance(source, (str, Path, Image.Image)) or getattr(source, "ndim", 0) == 3:
+        return (encoder or shipped()).read([source])
+    else:
+        vector = source.to_vector() if isinstance(source, Expression) else _vector_of_numbers(source)
+    return ExpressionReading.of_vectors(vector[None])
+
+
+def _vector_of_numbers(source) -> np.ndarray:
+    try:
+        numbers = np.asarray(source, np.float64)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if numbers.shape == (2,):
+        return vector_of_point(*numbers.tolist())
+    if numbers.shape != (VECTOR,):
+        raise UserError(
+            f'an expression is {source!r:.60}: give a word such as "glee", a point (valence, arousal), an Expression, a '
+            f"vector of {VECTOR} numbers, or a picture of a face"
+        )
+    # Built rather than passed on, so that a number out of its range is an error with the number's name.
+    return Expression(**dict(zip(Expression.NAMES, numbers.tolist()))).to_vector()

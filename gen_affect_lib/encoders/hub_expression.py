@@ -18,7 +18,7 @@ from gen_affect_lib.avatars.emotions import EMOTIONS
 from gen_affect_lib.encoders.affect import vector_of_word
 from gen_affect_lib.encoders.expression import LABELS, SHIPPED, ExpressionEncoder, ExpressionReading
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.pictures import open_picture
+from gen_affect_lib.pictures import on_white, open_pictures
 
 # What classifiers on the hub call their classes, where it is none of our words.
 SYNONYMS = {
@@ -60,9 +60,7 @@ class HubExpressionEncoder:
     @torch.no_grad()
     def read(self, pictures: Sequence) -> ExpressionReading:
         """As `ExpressionEncoder.read`."""
-        if isinstance(pictures, (str, Path)) or not isinstance(pictures, (Sequence, np.ndarray)) or len(pictures) == 0:
-            raise UserError(f"pictures is {pictures!r:.60}: give a list with at least one picture")
-        opened = [open_picture(picture).convert("RGB") for picture in pictures]
+        opened = [on_white(picture) for picture in open_pictures(pictures)]
         inputs = self.processor(images=opened, return_tensors="pt").to(self.model.device)
         probabilities = self.model(**inputs).logits.float().softmax(dim=1)  # (M, classes)
         return ExpressionReading.of_vectors(probabilities.cpu().numpy() @ self.vectors)

@@ -51,13 +51,18 @@ class IdentityPictures:
         return cls(np.load(views, mmap_mode="r"), np.load(nuisance), first_seed + np.arange(people))
 
 
+def portrait(seed: int, picture: int) -> tuple[Avatar, int]:
+    """A person at some moment, and the side in pixels that a picture of it has."""
+    moment = seed * 1000 + picture
+    avatar = Avatar(Identity.sample(seed), Expression.sample(moment), Appearance.sample(moment))
+    return avatar, int(np.random.default_rng([11, moment]).choice(SIDES))
+
+
 def draw(seed: int, picture: int, shake: float = SHAKE) -> tuple[np.ndarray, np.ndarray]:
     """One picture of one person: its views (2, 112, 112, 3) and its expression and appearance as numbers."""
-    moment = seed * 1000 + picture
-    rng = np.random.default_rng([11, moment])
-    avatar = Avatar(Identity.sample(seed), Expression.sample(moment), Appearance.sample(moment))
-    side = int(rng.choice(SIDES))
+    avatar, side = portrait(seed, picture)
     points = landmarks(avatar) * side
+    rng = np.random.default_rng([12, seed * 1000 + picture])
     points = points + rng.normal(0, shake, points.shape) * np.linalg.norm(points[1] - points[0])
     image = avatar.render(side)
     views = np.stack([aligned(image, points, view) for view in VIEWS])

@@ -1,4 +1,5 @@
-"""The face pack: a detector and a recognizer of our own in a folder that insightface loads, and a reader around it.
+"""The face pack: a detector, a second look at the landmarks and a recognizer of our own in a folder that insightface
+loads, and a reader around it.
 
 `insightface.app.FaceAnalysis(name=FOLDER)` is all that an outside program needs. `FacePack` adds what a kit needs: any
 picture goes in, and whatever is wrong with it is said in one line.
@@ -6,9 +7,11 @@ picture goes in, and whatever is wrong with it is said in one line.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -17,14 +20,16 @@ from PIL import Image
 
 from gen_affect_lib.encoders.detector import FaceDetector
 from gen_affect_lib.encoders.identity import ArcFaceNet
+from gen_affect_lib.encoders.landmark_net import NAME, LandmarkNet
+from gen_affect_lib.encoders.landmark_net import SIZE as LOOK
 from gen_affect_lib.encoders.onnx_files import export, load_weights
 from gen_affect_lib.encoders.views import SIZE, VIEWS, aligned
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import CHECKPOINTS
-from gen_affect_lib.pictures import open_picture
+from gen_affect_lib.pictures import on_white, open_picture
 
 FOLDER = CHECKPOINTS / "insightface_pack"
-RECOGNIZER, DETECTOR = "arcface.onnx", "detector.onnx"
+RECOGNIZER, DETECTOR, LANDMARKS = "arcface.onnx", "detector.onnx", "landmarks.onnx"
 SMALLEST, LARGEST = 32, 2048  # pixels a side: what is smaller shows no face, what is larger is made smaller
 NON_COMMERCIAL = (
     "insightface's own packs are licensed for non-commercial research only; the kit's own pack has no such limit"
@@ -39,15 +44,25 @@ class FaceReading:
         box: float32 (4,), x0 y0 x1 y1 in pixels.
         landmarks: float32 (5, 2) in pixels: eyes, tip of the nose, corners of the mouth; left is the picture's left.
         score: how sure the detector is, in [0, 1].
-        embedding: float32 (512,), of length 1; the product of two is the cosine of their angle.
         views: uint8 (2, 112, 112, 3), RGB: the aligned crop and the wider view, see `views.VIEWS`.
+        embeddings: float32 (2, 512), of each view, of length 1: products of two are the cosines of their angles.
     """
 
     box: np.ndarray
     landmarks: np.ndarray
     score: float
-    embedding: np.ndarray
     views: np.ndarray
+    embeddings: np.ndarray
+
+    @property
+    def embedding(self) -> np.ndarray:
+        """Who it is, as recognition compares it: float32 (512,), that of the aligned crop."""
+        return self.embeddings[0]
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Who it is, as a condition sees it: float32 (2, 512) about unit scale, what `identity.IdentityEncoder` gives."""
+        return self.embeddings * self.embeddings.shape[1] ** 0.5
 
 
 class FacePack:
@@ -63,15 +78,20 @@ class FacePack:
     """
 
     def __init__(self, name: str | Path = FOLDER, least_score: float = 0.5, providers=("CPUExecutionProvider",)):
-        from insightface.app import FaceAnalysis
+        import onnxruntime
+        import torch
+        from insightface.app import FaceAnalysis  # takes seconds, and who trains needs none of it
 
         folder = Path(name)
         if not folder.is_dir():
             if folder.parent != Path("."):
                 raise UserError(f"{name} is no folder: give one with {DETECTOR} and {RECOGNIZER}, or leave it out")
             warnings.warn(NON_COMMERCIAL, stacklevel=2)
+        options = onnxruntime.SessionOptions()
+        # By default it takes a thread for every core, each bound to one, and waits where another program uses that core.
+        options.intra_op_num_threads = torch.get_num_threads()
         try:
-            self.analysis = FaceAnalysis(name=str(name), providers=list(providers))
+            self.analysis = FaceAnalysis(name=str(name), providers=list(providers), sess_options=options)
             self.analysis.models["recognition"]
         except Exception as error:  # a network that is not there, a damaged file: insightface lets all kinds through
             reason = str(error) or type(error).__name__
@@ -80,6 +100,13 @@ class FacePack:
                 f"{FOLDER.name}, or the name of one of insightface's where there is a network"
             ) from error
         self.analysis.prepare(ctx_id=-1 if tuple(providers) == ("CPUExecutionProvider",) else 0, det_thresh=least_score)
+        self.detector, self.recognizer = self.analysis.det_model, self.analysis.models["recognition"]
+        self.second_look = self.analysis.models.get(NAME)  # insightface's own packs have none with five points
+
+    @cached_property
+    def mark(self) -> str:
+        """Twelve hexadecimal digits that change with the recognizer: what learned from one cannot use another."""
+        return hashlib.sha256(Path(self.recognizer.model_file).read_bytes()).hexdigest()[:12]
 
     def read(self, picture) -> list[FaceReading]:
         """All faces of a picture, from left to right; an empty list where there is none.
@@ -91,32 +118,32 @@ class FacePack:
         2048 is scaled down to be read. One without colours is read, with a warning that people are told apart less
         surely.
         """
+        from insightface.app.common import Face
+
         image, ratio = load(picture)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # insightface calls scikit-image by an old name
-            faces = self.analysis.get(np.ascontiguousarray(image[:, :, ::-1]))  # it wants BGR
-        readings = [
-            FaceReading(
-                box=(face.bbox / ratio).astype(np.float32),
-                landmarks=(face.kps / ratio).astype(np.float32),
-                score=float(face.det_score),
-                embedding=face.normed_embedding.astype(np.float32),
-                views=np.stack([aligned(image, face.kps, view) for view in VIEWS]),
-            )
-            for face in faces
-        ]
+        bgr = np.ascontiguousarray(image[:, :, ::-1])  # as insightface wants it
+        boxes, points = self.detector.detect(bgr, input_size=(detection_size(image),) * 2)
+        readings = []
+        for box, five in zip(boxes, points):
+            if self.second_look is not None:
+                five = self.second_look.get(bgr, Face(bbox=box[:4]))
+            views = np.stack([aligned(image, five, view) for view in VIEWS])
+            embeddings = self.recognizer.get_feat([np.ascontiguousarray(view[:, :, ::-1]) for view in views])
+            embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+            readings.append(FaceReading(box[:4] / ratio, five / ratio, float(box[4]), views, embeddings))
         return sorted(readings, key=lambda face: face.box[0] + face.box[2])
 
-    def one(self, picture, which: int | str | None = None) -> FaceReading:
+    def one(self, picture, which: int | str | None = None, name: str = "the picture") -> FaceReading:
         """The one face of a picture.
 
         Args:
             which: where there are several, "largest", or a number from 0, counted from left to right.
+            name: what an error calls the picture, unless it is a file.
 
         Raises UserError where there is no face, or several and `which` does not say which.
         """
         faces = self.read(picture)
-        what = str(picture) if isinstance(picture, (str, Path)) else "the picture"
+        what = str(picture) if isinstance(picture, (str, Path)) else name
         if not faces:
             raise UserError(f"no face found in {what}: give one where a face looks at you and takes a tenth of "
                             "the width or more")
@@ -133,6 +160,12 @@ class FacePack:
         return faces[which]
 
 
+def detection_size(image: np.ndarray) -> int:
+    """To which side a picture (H, W, 3) is brought for the detector: about its own, in multiples of 32, since that is
+    where its landmarks are the most exact; at least 128, or small faces would be missed, and at most 640."""
+    return int(np.clip(-(-max(image.shape[:2]) // 32) * 32, 128, 640))
+
+
 def load(picture) -> tuple[np.ndarray, float]:
     """A picture as uint8 RGB (H, W, 3), no side above `LARGEST`, and by how much it was scaled for that (at most 1)."""
     if not isinstance(picture, np.ndarray):
@@ -142,11 +175,7 @@ def load(picture) -> tuple[np.ndarray, float]:
         if picture.mode in ("I", "I;16", "F"):  # more than 8 bits: PIL would clip what is above 255
             values = np.asarray(picture, np.float32)
             picture = Image.fromarray((255 * values / max(1.0, float(values.max()))).astype(np.uint8))
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            ground = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-            picture = Image.alpha_composite(ground, picture)  # see-through becomes white
-        image = np.array(picture.convert("RGB"))
+        image = np.array(on_white(picture))
     else:
         image = picture
         if image.dtype != np.uint8 or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] in (1, 3)):
@@ -172,7 +201,7 @@ def save_recognizer(net: ArcFaceNet, folder: Path) -> None:
     import torch
 
     export(net, folder / RECOGNIZER, torch.zeros(1, 3, SIZE, SIZE), ["embedding"], {0: "batch"})
-    note_sizes(folder, "recognizer", net.sizes)
+    note(folder / "config.json", "recognizer", net.sizes)
 
 
 def save_detector(net: FaceDetector, folder: Path) -> None:
@@ -181,14 +210,21 @@ def save_detector(net: FaceDetector, folder: Path) -> None:
 
     names = [f"{kind}_{stride}" for kind in ("score", "box", "points") for stride in (8, 16, 32)]
     export(net, folder / DETECTOR, torch.zeros(1, 3, 128, 160), names, {2: "height", 3: "width"})
-    note_sizes(folder, "detector", net.sizes)
+    note(folder / "config.json", "detector", net.sizes)
 
 
-def note_sizes(folder: Path, part: str, sizes: dict) -> None:
-    """Keep a network's sizes in the folder's config.json, beside those of the other part."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps({**config, part: sizes}, indent=2, sort_keys=True) + "\n")
+def save_landmarks(net: LandmarkNet, folder: Path) -> None:
+    """Write the second look, with rounded weights; insightface knows it by its input of 192 pixels."""
+    import torch
+
+    export(net, folder / LANDMARKS, torch.zeros(1, 3, LOOK, LOOK), ["points"], {0: "batch"})
+    note(folder / "config.json", "landmarks", net.sizes)
+
+
+def note(path: Path, part: str, content: dict) -> None:
+    """Keep what belongs to one part of a pack in a JSON file, beside what is there already of the others."""
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**known, part: content}, indent=2, sort_keys=True) + "\n")
 
 
 def load_recognizer(folder: Path = FOLDER) -> ArcFaceNet:
@@ -199,6 +235,11 @@ def load_recognizer(folder: Path = FOLDER) -> ArcFaceNet:
 def load_detector(folder: Path = FOLDER) -> FaceDetector:
     """The detector of a pack as a torch network. Raises UserError where it is not there."""
     return load_weights(FaceDetector(**_sizes(folder, "detector")), folder / DETECTOR)
+
+
+def load_landmarks(folder: Path = FOLDER) -> LandmarkNet:
+    """The second look of a pack as a torch network. Raises UserError where it is not there."""
+    return load_weights(LandmarkNet(**_sizes(folder, "landmarks")), folder / LANDMARKS)
 
 
 def _sizes(folder: Path, part: str) -> dict:

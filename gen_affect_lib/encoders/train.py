@@ -12,6 +12,7 @@ from gen_affect_lib.errors import UserError
 TRAINERS = {
     "identity": "gen_affect_lib.encoders.identity_training:train",
     "detector": "gen_affect_lib.encoders.detector_training:train",
+    "landmarks": "gen_affect_lib.encoders.landmark_net:train",
     "expression": "gen_affect_lib.encoders.expression_training:train",
     "identity-judge": "gen_affect_lib.evaluation.judge_training:train_identity_judge",
     "expression-judge": "gen_affect_lib.evaluation.judge_training:train_expression_judge",

@@ -5,20 +5,20 @@ Which people are meant is said by the first seed: 1,000,000 on for choosing anyt
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from gen_affect_lib.avatars import Identity
+from gen_affect_lib.avatars.landmarks import landmarks
 from gen_affect_lib.avatars.scenes import scene
 from gen_affect_lib.encoders.detector import FaceDetector, decode
 from gen_affect_lib.encoders.detector_training import to_input
 from gen_affect_lib.encoders.identity import ArcFaceNet
-from gen_affect_lib.encoders.identity_data import draw
+from gen_affect_lib.encoders.identity_data import draw, portrait
 from gen_affect_lib.encoders.identity_training import embed
+from gen_affect_lib.encoders.landmark_net import LandmarkNet, find_landmarks
+from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.evaluation.detection import average_precision, ious, landmark_errors, match
 from gen_affect_lib.evaluation.recognition import hits, similarities, threshold_at
 from gen_affect_lib.evaluation.skin import THIRDS, third
@@ -61,6 +61,29 @@ def measure_recognizer(net: ArcFaceNet, first_seed: int, people: int = 1000) -> 
     return figures
 
 
+def measure_pack(faces: FacePack, first_seed: int, people: int = 1000) -> dict:
+    """Recognition as it is in use: two portraits of each person, found, aligned and compared by insightface.
+
+    A person with a portrait in which no face was found counts as not recognized.
+    """
+    seeds = range(first_seed, first_seed + people)
+    skins = np.array([Identity.sample(seed).skin for seed in seeds])
+    embeddings, errors = np.zeros((people, 2, 512), np.float32), []
+    for n, seed in enumerate(seeds):
+        for k in range(2):
+            avatar, side = portrait(seed, k)
+            found = faces.read(avatar.render(side))
+            if found:
+                surest = max(found, key=lambda face: face.score)
+                embeddings[n, k] = surest.embedding
+                errors.append(landmark_errors(surest.landmarks[None], landmarks(avatar)[None] * side)[0])
+    return {
+        "found": float((np.linalg.norm(embeddings, axis=2) > 0).mean()),
+        "landmark_error": float(np.mean(errors)),
+        **recognition_figures(*torch.from_numpy(embeddings).unbind(1), skins),
+    }
+
+
 @torch.no_grad()
 def detect(net: FaceDetector, image: np.ndarray, least: float = 0.02, joint: float = 0.4, most: int = 300):
     """Faces of a picture, uint8 RGB (H, W, 3), both multiples of 32: scores (D,), boxes (D, 4), points (D, 5, 2).
@@ -76,8 +99,13 @@ def detect(net: FaceDetector, image: np.ndarray, least: float = 0.02, joint: flo
     return scores[kept], boxes[kept], points[kept]
 
 
-def measure_detector(net: FaceDetector, first_person: int, scenes: int = 500) -> dict:
-    """Detection on scenes of 256 pixels with people from `first_person` on."""
+def measure_detector(
+    net: FaceDetector, first_person: int, scenes: int = 500, second_look: LandmarkNet | None = None
+) -> dict:
+    """Detection on scenes of 256 pixels with people from `first_person` on.
+
+    With a second look, the landmarks are those that it gives for the boxes found.
+    """
     scores, matches, sure, errors, tones, found_tones, false = [], [], [], [], [], [], 0
     for k in range(scenes):
         s = scene(k, first_person, 500_000)
@@ -87,7 +115,8 @@ def measure_detector(net: FaceDetector, first_person: int, scenes: int = 500) ->
         matches.append(pairs)
         right = (pairs >= 0) & (score >= SURE)
         false += int(((pairs < 0) & (score >= SURE)).sum())
-        errors.append(landmark_errors(points[right], s.points[pairs[right]]))
+        points = points[right] if second_look is None else find_landmarks(second_look, s.image, boxes[right])
+        errors.append(landmark_errors(points, s.points[pairs[right]]))
         found_tones.append(third(s.skins)[pairs[right]])
         sure.append(np.isin(np.arange(len(s.boxes)), pairs[right]))
         tones.append(third(s.skins))
@@ -102,10 +131,3 @@ def measure_detector(net: FaceDetector, first_person: int, scenes: int = 500) ->
         "landmark_error": float(errors.mean()) if len(errors) else float("nan"),
         "landmark_error_by_tone": by_tone(errors, np.concatenate(found_tones)) if len(errors) else {},
     }
-
-
-def note_figures(folder: Path, part: str, figures: dict) -> None:
-    """Keep what was measured in the folder's figures.json, beside what is there already."""
-    path = folder / "figures.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps({**known, part: figures}, indent=2, sort_keys=True) + "\n")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gen_affect_lib import cli
-from gen_affect_lib.encoders import detector_training, identity_training, pack, train
+from gen_affect_lib.encoders import detector_training, identity_training, landmark_net, pack, train
 from gen_affect_lib.encoders.detector_training import Scenes
 from gen_affect_lib.encoders.identity_data import IdentityPictures
 from gen_affect_lib.errors import UserError
@@ -20,14 +20,16 @@ def tiny(monkeypatch):
     monkeypatch.setitem(identity_training.RECIPES, "smoke", identity_training.Recipe(6, 2, sizes, 0.02))
     sizes = dict(widths=(8, 8, 8, 16), neck=8)
     monkeypatch.setitem(detector_training.RECIPES, "smoke", detector_training.Recipe(6, 50, sizes, 0.02))
+    sizes = dict(widths=(8, 8, 8, 8), squeeze=4)
+    monkeypatch.setitem(landmark_net.RECIPES, "smoke", landmark_net.Recipe(6, 50, sizes, 0.02))
 
 
-def test_both_parts_make_one_pack(tiny, tmp_path, capsys):
-    for name in ("identity", "detector"):
+def test_all_parts_make_one_pack(tiny, tmp_path, capsys):
+    for name in ("identity", "detector", "landmarks"):
         assert cli.main(["train-encoder", name, "--out", str(tmp_path), "--profile", "smoke", "--minutes", "0.02"]) == 0
-    pack.FacePack(tmp_path)
+    assert pack.FacePack(tmp_path).second_look.taskname == "landmark_2d_5"
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert set(figures) == {"recognizer", "detector"} and figures["recognizer"]["crop"]["people"] == 24
+    assert set(figures) == {"recognizer", "detector", "landmarks"} and figures["recognizer"]["crop"]["people"] == 24
 
 
 def test_a_wrong_name_gets_the_right_one(capsys):
