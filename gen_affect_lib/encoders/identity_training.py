@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gen_affect_lib import optim
-from gen_affect_lib.avatars import Identity
+from gen_affect_lib.avatars import Appearance, Identity
+from gen_affect_lib.avatars.factors import Hue
 from gen_affect_lib.avatars.pairs import fingerprint
 from gen_affect_lib.codec import to_tensor
 from gen_affect_lib.device import pick_device, seed_everything
@@ -85,10 +86,25 @@ def fit(
                 report(net.eval(), progress)
                 net.train()
     net.eval().cpu()
-    chosen = np.sort(rng.choice(len(flat), min(len(flat), 16384), replace=False))
-    nuisance = data.nuisance.reshape(people * pictures, -1)[chosen // views]  # (N, K, M) -> (N * K, M)
+    chosen = np.sort(rng.choice(len(flat), min(len(flat), 24576), replace=False))
+    nuisance = overtones(data.nuisance.reshape(people * pictures, -1)[chosen // views])  # (N, K, M) -> (N * K, M)
     erase(net, embed(net, flat[chosen]), torch.from_numpy(nuisance), torch.from_numpy(chosen % views))
     return losses
+
+
+def overtones(nuisance: np.ndarray, highest: int = 6) -> np.ndarray:
+    """Nuisance (M, K), and of each hue in it the cosines and sines of its multiples: float32 (M, K + …).
+
+    What no linear map of an embedding finds in a hue's cosine and sine can still tell whether it is a green or a red:
+    which eighth of the circle a hue lies in is a function of the multiples.
+    """
+    parts, start = [nuisance], nuisance.shape[1] - Appearance.VECTOR_SIZE
+    for kind in Appearance.KINDS:
+        if isinstance(kind, Hue):
+            angle = np.arctan2(nuisance[:, start + 1], nuisance[:, start])
+            parts += [part[:, None] for k in range(2, highest + 1) for part in (np.cos(k * angle), np.sin(k * angle))]
+        start += kind.size
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 @torch.no_grad()
@@ -111,7 +127,7 @@ class Recipe:
 
 RECIPES = {
     "smoke": Recipe(24, 4, dict(widths=(8, 16, 32), blocks=(0, 1, 1), squeeze=8), 0.05),
-    "laptop": Recipe(2500, 8, dict(widths=(32, 64, 128), blocks=(0, 1, 1)), 25.0),
+    "laptop": Recipe(7000, 8, dict(widths=(32, 64, 128), blocks=(0, 1, 1)), 35.0),
     "gpu": Recipe(20000, 12, dict(widths=(64, 128, 256), blocks=(1, 2, 2)), 20.0),
 }
 
@@ -121,8 +137,8 @@ def train(out_dir: Path, minutes: float | None = None, profile: str = "laptop") 
 
     The figures are of validation people, of whom the network saw none.
     """
-    from gen_affect_lib.encoders.pack import save_recognizer
-    from gen_affect_lib.evaluation.faces import measure_recognizer, note_figures
+    from gen_affect_lib.encoders.pack import note, save_recognizer
+    from gen_affect_lib.evaluation.faces import measure_recognizer
 
     recipe = RECIPES[profile]
     folder = CACHE / "identity" / f"{recipe.people}x{recipe.pictures}-{fingerprint()}"
@@ -130,5 +146,5 @@ def train(out_dir: Path, minutes: float | None = None, profile: str = "laptop") 
     net = ArcFaceNet(**recipe.sizes)
     fit(net, data, minutes or recipe.minutes)
     save_recognizer(round_weights(net), Path(out_dir))
-    note_figures(Path(out_dir), "recognizer", measure_recognizer(net, VALIDATION_SEED, min(1000, 4 * recipe.people)))
+    note(Path(out_dir) / "figures.json", "recognizer", measure_recognizer(net, VALIDATION_SEED, min(1000, 4 * recipe.people)))
     return net
