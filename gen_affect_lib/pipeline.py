@@ -3,8 +3,8 @@
 `GenAffectPipeline` holds the networks and the few numbers that sampling needs; `save_pretrained` and `from_pretrained`
 write and read them as diffusers does, from a folder on this machine and never from the network.
 
-Letters: N expressions asked for, G conditions that guidance compares, S the picture's side, C and s the channels and
-the side of the codec's space, L condition tokens.
+Letters: N expressions asked for, G conditions that guidance compares, S the side of a result, C and s the channels and
+the side of the codec's space, V views of the reference with E numbers each, L condition tokens.
 """
 
 import copy
@@ -24,10 +24,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from gen_affect_lib.avatars import Expression
-from gen_affect_lib.codec import to_images, to_tensor
+from gen_affect_lib.codec import to_images
+from gen_affect_lib.encoders.expression import ExpressionEncoder, understand
+from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import RectifiedFlow, sample, schedule, timestep
-from gen_affect_lib.pictures import open_picture, square
 
 
 @dataclass
@@ -42,13 +43,17 @@ class GenAffectPipeline(DiffusionPipeline):
 
     Args:
         transformer: the MM-DiT, (B, C, s, s), tokens (B, L, D), pooled (B, P), timestep (B,) -> (B, C, s, s).
-        condition_encoder: reference (B, C, s, s), expression (B, 21), keep_identity (B,), keep_expression (B,) ->
-            tokens (B, L, D), pooled (B, P).
+        condition_encoder: the fusion, identity (B, V, E), expression (B, 48), keep_identity (B,), keep_expression (B,)
+            -> tokens (B, L, D), pooled (B, P).
         codec: to and from the space that the transformer works in, `PixelCodec` or `LatentCodec`.
+        recognizer: `FacePack.mark` of the recognizer that the fusion learned from, which it has to be used with.
         prediction, sigma_floor: of the `RectifiedFlow` that it was trained with.
         shift: of the schedule: above 1 spends more of the steps near the noise.
         num_inference_steps, identity_scale, expression_scale: what a call uses unless told otherwise.
-        image_size: S, the side in pixels of the pictures, of the reference as of the results.
+        image_size: S, the side in pixels of the results.
+    Attributes:
+        face_pack: reads references; the shipped `FacePack`, unless another one is set.
+        expression_encoder: reads expressions off faces; the shipped `ExpressionEncoder`, unless another is set.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class GenAffectPipeline(DiffusionPipeline):
         transformer: nn.Module,
         condition_encoder: nn.Module,
         codec: nn.Module,
+        recognizer: str | None = None,
         prediction: str = "v",
         sigma_floor: float = 0.05,
         shift: float = 1.0,
@@ -67,6 +73,7 @@ class GenAffectPipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(transformer=transformer, condition_encoder=condition_encoder, codec=codec)
         self.register_to_config(
+            recognizer=recognizer,
             prediction=prediction,
             sigma_floor=sigma_floor,
             shift=shift,
@@ -76,6 +83,8 @@ class GenAffectPipeline(DiffusionPipeline):
             image_size=image_size,
         )
         self.flow = RectifiedFlow(prediction, sigma_floor)
+        self.face_pack: FacePack | None = None
+        self.expression_encoder: ExpressionEncoder | None = None
 
     @torch.no_grad()
     def __call__(
@@ -86,46 +95,72 @@ class GenAffectPipeline(DiffusionPipeline):
         identity_scale: float | None = None,
         expression_scale: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        which: int | str = "largest",
     ) -> GenAffectOutput:
         """Draw the person of the reference, once with each expression.
 
         Args:
-            reference: a PIL image, an RGB array (H, W, 3) uint8 or a path; its centred square counts.
-            expressions: words ("glee", or "neutral"), `Expression`s or vectors (21,), mixed as you like.
+            reference: a PIL image, an RGB array (H, W, 3) uint8 or a path, of any size, with a face in it.
+            expressions: words ("glee", or "neutral"), points (valence, arousal), `Expression`s, vectors (21,), or
+                pictures of other people's faces, mixed as you like; see `encoders.expression.understand`.
             num_inference_steps: each costs one evaluation of the network.
             identity_scale, expression_scale: 1 follows the condition as it was learned, above 1 exaggerates it, 0
                 ignores it. Other scales than 1 compare two or three conditions in each evaluation, and so cost more.
             generator: of the noise; the same seed gives the same pictures. A list has one for each expression.
+            which: the face of the reference that counts, where it has several: "largest", or a number from the left.
 
-        Raises UserError for a reference that is no picture, an unknown word or a vector that is no expression.
+        Raises UserError for a reference without a face, an unknown word or a vector that is no expression.
         """
         steps, shift = self._or_default("num_inference_steps", num_inference_steps), self.config.shift
         identity_scale = self._or_default("identity_scale", identity_scale)
         expression_scale = self._or_default("expression_scale", expression_scale)
-        picture = reference_image(reference, self.config.image_size)
-        vectors = expression_vectors(expressions)
-        if isinstance(generator, list) and len(generator) != len(vectors):
-            raise UserError(f"{len(generator)} generators for {len(vectors)} expressions: give each one, or all one")
+        shown = self.read_expressions(expressions)
+        identity = self.read_identity(reference, which)
+        if isinstance(generator, list) and len(generator) != len(shown):
+            raise UserError(f"{len(generator)} generators for {len(shown)} expressions: give each one, or all one")
 
         self.transformer.eval(), self.condition_encoder.eval(), self.codec.eval()
         device, dtype = self.transformer.device, self.transformer.dtype
-        pixels = to_tensor(np.array(picture))[None].to(device, self.codec.dtype)  # (1, 3, S, S)
         velocity = self.guided_velocity(
-            self.codec.encode(pixels).to(dtype),
-            torch.from_numpy(vectors).to(device, dtype),
+            torch.from_numpy(identity)[None].to(device, dtype),
+            torch.from_numpy(shown).to(device, dtype),
             identity_scale,
             expression_scale,
         )
         side = self.codec.latent_size(self.config.image_size)
-        shape = (len(vectors), self.codec.latent_channels, side, side)
+        shape = (len(shown), self.codec.latent_channels, side, side)
         noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32).to(dtype)
         with self.progress_bar(total=steps) as bar:
             latents = sample(velocity, noise, schedule(steps, shift), callback=lambda *_: bar.update())
         images = to_images(self.codec.decode(latents.to(self.codec.dtype)))  # (N, S, S, 3) uint8
         return GenAffectOutput(images=[Image.fromarray(image) for image in images])
 
-    def guided_velocity(self, reference: Tensor, expressions: Tensor, identity_scale: float, expression_scale: float):
-        """The velocity field of one person (1, C, s, s) with N expressions (N, 21): a function of x (N, C, s, s) and
+    def read_identity(self, reference, which: int | str = "largest") -> np.ndarray:
+        """Who is on a picture: float32 (V, E), see `FaceReading.tokens`.
+
+        Raises UserError where there is no face, and where the recognizer is not the one that the pipeline learned from.
+        """
+        self.face_pack = self.face_pack or FacePack()
+        if self.config.recognizer not in (None, self.face_pack.mark):
+            raise UserError(
+                f"this pipeline learned from recognizer {self.config.recognizer}, and {self.face_pack.recognizer.model_file}"
+                f" is {self.face_pack.mark}: bring the one it learned from back, or train the pipeline again"
+            )
+        return self.face_pack.one(reference, which, name="the reference").tokens
+
+    def read_expressions(self, expressions: Sequence) -> np.ndarray:
+        """What faces are to show: float32 (N, 48), see `ExpressionReading.representation`.
+
+        Raises UserError where it is no list, or an entry is no expression.
+        """
+        if isinstance(expressions, str) or not isinstance(expressions, (Sequence, np.ndarray, Tensor)):
+            raise UserError(f'expressions is {expressions!r:.60}: give a list, such as ["glee"]')
+        if len(expressions) == 0:
+            raise UserError('expressions is empty: give at least one, such as ["glee"]')
+        return np.concatenate([understand(one, self.expression_encoder).representation for one in expressions])
+
+    def guided_velocity(self, identity: Tensor, expressions: Tensor, identity_scale: float, expression_scale: float):
+        """The velocity field of one person (1, V, E) with N expressions (N, 48): a function of x (N, C, s, s) and
         sigma (N,) that returns (N, C, s, s).
 
         `flow.guide` written as a weighted sum, u + i (v_i - u) + e (v - v_i) = (1 - i) u + (i - e) v_i + e v: what has
@@ -144,8 +179,8 @@ class GenAffectPipeline(DiffusionPipeline):
         keep = torch.tensor(kept, device=expressions.device).repeat_interleave(count, 0)  # (G, 2) -> (G * N, 2)
         groups = len(kept)
         tokens, pooled = self.condition_encoder(
-            reference.expand(groups * count, -1, -1, -1),
-            expressions.repeat(groups, 1),  # (N, 21) -> (G * N, 21)
+            identity.expand(groups * count, -1, -1),
+            expressions.repeat(groups, 1),  # (N, 48) -> (G * N, 48)
             keep_identity=keep[:, 0],
             keep_expression=keep[:, 1],
         )
@@ -213,42 +248,3 @@ def _check_weights(folder: Path, network: nn.Module) -> None:
             f"{folder} does not hold the weights of {type(network).__name__} ({odd[0]} is "
             f"{'missing' if odd[0] in expected else 'unknown'}): copy or train it again"
         )
-
-
-def reference_image(reference: Image.Image | np.ndarray | str | Path, size: int) -> Image.Image:
-    """A reference of any size as an RGB picture of size × size: upright, on white where it was transparent, its
-    centred square. Raises UserError for what is no picture.
-    """
-    return square(open_picture(reference, "reference"), size)
-
-
-def expression_vectors(expressions: Sequence) -> np.ndarray:
-    """Expressions as float32 (N, 21), in the order of `Expression.NAMES`. Raises UserError for one that is none."""
-    if isinstance(expressions, str) or not isinstance(expressions, (Sequence, np.ndarray, Tensor)):
-        raise UserError(f'expressions is {expressions!r:.60}: give a list, such as ["glee"]')
-    if len(expressions) == 0:
-        raise UserError('expressions is empty: give at least one, such as ["glee"]')
-    return np.stack([_expression_vector(one) for one in expressions])
-
-
-def _expression_vector(one) -> np.ndarray:
-    if isinstance(one, Expression):
-        return one.to_vector()
-    if isinstance(one, str):
-        return (Expression.neutral() if one.strip().lower() == "neutral" else Expression.named(one)).to_vector()
-    if isinstance(one, (Image.Image, Path)) or getattr(one, "ndim", 0) == 3:
-        raise UserError(
-            "an expression is a face picture: reading expressions from pictures needs an encoder that this pipeline "
-            'does not have; give a word such as "glee" or a vector of 21 numbers'
-        )
-    try:
-        vector = np.asarray(one, np.float32)
-    except (TypeError, ValueError):
-        vector = np.empty(0, np.float32)
-    if vector.shape != (Expression.VECTOR_SIZE,):
-        raise UserError(
-            f'an expression is {one!r:.60}: give a word such as "glee", an Expression or a vector of '
-            f"{Expression.VECTOR_SIZE} numbers"
-        )
-    # Built rather than passed on, so that a number out of its range is an error with the number's name.
-    return Expression(**dict(zip(Expression.NAMES, map(float, vector)))).to_vector()

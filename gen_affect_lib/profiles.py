@@ -20,7 +20,8 @@ class Profile:
     codec: dict = field(default_factory=dict)
     codec_steps: int = 2200
     transformer: dict = field(default_factory=dict)
-    condition: dict = field(default_factory=dict)
+    fusion: dict = field(default_factory=dict)
+    references: int = 2  # pictures of each person that serve as references; each has to be read once
     training: dict = field(default_factory=dict)
     steps: int | None = None  # how long a training lasts: in steps, or in minutes
     minutes: float | None = None
@@ -42,7 +43,7 @@ PROFILES = {
         codec=dict(latent_channels=16, widths=(16, 32), blocks=(1, 1)),
         codec_steps=30,
         transformer=dict(num_layers=2, attention_head_dim=16, num_attention_heads=2),
-        condition=dict(dim=32, width=16, expression_tokens=2),
+        fusion=dict(dim=32, identity_tokens=4, expression_tokens=2, condition_tokens=6, num_layers=1, num_heads=2),
         training=dict(batch_size=8, warmup_steps=5, log_every=5, validate_every=20, validation_size=8,
                       preview_every=20, checkpoint_every=20),
         steps=20,
@@ -53,12 +54,13 @@ PROFILES = {
         pairs=PairsConfig("train", identities=1024, images=12),
         validation=PairsConfig("validation", identities=256, images=8),
         transformer=dict(num_layers=5, attention_head_dim=32, num_attention_heads=5),
-        condition=dict(dim=160),
+        fusion=dict(dim=160),
         # Trained weights move on with small steps, in a run so short that it has to be looked at often.
         training=dict(batch_size=64, learning_rate=3e-4, validate_every=75),
         minutes=5.0,
         from_nothing=dict(
             pairs=PairsConfig("train", identities=8192, images=16),
+            references=4,
             codec_steps=8000,
             training=dict(batch_size=64, learning_rate=1e-3, warmup_steps=200),
             minutes=90.0,
@@ -70,7 +72,8 @@ PROFILES = {
         validation=PairsConfig("validation", identities=256, images=8),
         codec_steps=6000,
         transformer=dict(num_layers=8, attention_head_dim=64, num_attention_heads=6),
-        condition=dict(dim=384, width=256),
+        fusion=dict(dim=384, identity_tokens=8, condition_tokens=32, num_layers=3, num_heads=6),
+        references=4,
         training=dict(batch_size=256, learning_rate=5e-4, compile=True, checkpoint_every=2000, preview_every=2000,
                       validate_every=1000, log_every=50),
         minutes=10.0,

@@ -6,19 +6,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from gen_affect_lib.avatars.folder import FaceFolder
 from gen_affect_lib.avatars.pairs import PairCache
-from gen_affect_lib.codec import LatentCodec, fit_codec, to_images
+from gen_affect_lib.codec import LatentCodec, fit_codec
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.display import grid
+from gen_affect_lib.encoders.expression import ExpressionReading
+from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import RectifiedFlow
-from gen_affect_lib.model.condition import ConditionEncoder
+from gen_affect_lib.model.fusion import IdentityExpressionFusion
 from gen_affect_lib.model.mmdit import MMDiT
 from gen_affect_lib.paths import CHECKPOINTS
 from gen_affect_lib.pipeline import GenAffectPipeline
@@ -32,45 +37,82 @@ PREVIEW_WORDS = ("joy", "surprise", "anger", "sadness", "fear", "disgust", "amus
 # --- data ------------------------------------------------------------------------------------------------------------
 
 
-class LatentPairs:
-    """Pairs in the codec's space, for the trainer. A batch is a function of the seed and of the step alone.
+@dataclass(frozen=True)
+class Split:
+    """Pictures as the model meets them: what it is told of M of them, and what it is to draw.
 
-    Args:
-        train, validation: each a tuple of latents (M, C, s, s), expressions (M, 21), and `pick(rng, count)`, which
-            gives the indices of reference and target, (count,) each.
+    Attributes:
+        latents: (M, C, s, s), in the codec's space.
+        identities: (R, V, E), who is on each of the R pictures that serve as references, see `FaceReading.tokens`.
+        references: (R,), which of the M pictures these are.
+        expressions: (M, 48), see `ExpressionReading.representation`.
+        pick: (rng, count) -> places in `references` and targets among the M, (count,) each: two pictures of one person.
     """
 
-    def __init__(self, train, validation, seed: int = 0):
-        self.train, self.held_out, self.seed = train, validation, seed
+    latents: np.ndarray
+    identities: np.ndarray
+    references: np.ndarray
+    expressions: np.ndarray
+    pick: Callable
+
+    def draw(self, rng: np.random.Generator, count: int) -> dict[str, torch.Tensor]:
+        reference, target = self.pick(rng, count)
+        return {
+            "identity": torch.from_numpy(np.asarray(self.identities[reference], np.float32)),
+            "target": torch.from_numpy(np.asarray(self.latents[target], np.float32)),
+            "expression": torch.from_numpy(self.expressions[target]),
+        }
+
+
+class LatentPairs:
+    """Pairs in the codec's space, for the trainer. A batch is a function of the seed and of the step alone."""
+
+    def __init__(self, train: Split, held_out: Split, seed: int = 0):
+        self.train, self.held_out, self.seed = train, held_out, seed
 
     def batch(self, step: int, batch_size: int) -> dict[str, torch.Tensor]:
-        return _gather(self.train, np.random.default_rng([self.seed, step]), batch_size)
+        return self.train.draw(np.random.default_rng([self.seed, step]), batch_size)
 
     def validation(self, size: int) -> dict[str, torch.Tensor]:
-        return _gather(self.held_out, np.random.default_rng(0), size)
+        return self.held_out.draw(np.random.default_rng(0), size)
 
 
-def _gather(split, rng, count: int) -> dict[str, torch.Tensor]:
-    latents, expressions, pick = split
-    reference, target = pick(rng, count)
-    return {
-        "reference": torch.from_numpy(np.asarray(latents[reference], np.float32)),
-        "target": torch.from_numpy(np.asarray(latents[target], np.float32)),
-        "expression": torch.from_numpy(expressions[target]),
-    }
+def cache_split(cache: PairCache, codec, faces: FacePack, references: int) -> Split:
+    """A split from rendered pairs. The first few pictures of each person serve as references.
+
+    Latents and identities are kept beside the pictures, one file for each codec and each recognizer.
+    """
+    marks = hashlib.sha256(b"".join(t.cpu().numpy().tobytes() for t in codec.state_dict().values())).hexdigest()[:12]
+    latents = codec.encoded(cache.flat_images, cache.folder / f"latents-{marks}.npy")
+    images = cache.config.images
+    asked = np.arange(len(cache.flat_images)).reshape(-1, images)[:, :references].ravel()  # (N, K) -> (N, R / N) -> (R,)
+    kept = cache.folder / f"identities-{references}-{faces.mark}.npz"
+    if not kept.is_file():
+        found = [faces.read(cache.flat_images[k]) for k in tqdm(asked, desc="Reading references", unit="face")]
+        sure = [k for k, readings in zip(asked, found) if readings]
+        tokens = [max(readings, key=lambda face: face.score).tokens for readings in found if readings]
+        partial = kept.with_suffix(".partial.npz")
+        np.savez(partial, references=np.array(sure), identities=np.array(tokens, np.float16))
+        partial.replace(kept)
+    with np.load(kept) as file:
+        found, identities = file["references"], file["identities"]
+
+    def pick(rng, count):
+        place = rng.integers(0, len(found), count)
+        person, picture = found[place] // images, found[place] % images
+        return place, person * images + (picture + rng.integers(1, images, count)) % images
+
+    return Split(latents, identities, found, represent(cache.flat_expressions), pick)
 
 
-def encode_cache(cache: PairCache, codec) -> tuple:
-    """One split of `LatentPairs` from rendered pairs; the latents are kept beside them, one file for each codec."""
-    mark = hashlib.sha256(b"".join(t.cpu().numpy().tobytes() for t in codec.state_dict().values())).hexdigest()[:12]
-    latents = codec.encoded(cache.flat_images, cache.folder / f"latents-{mark}.npy")
-    return latents, cache.flat_expressions, cache.pick
-
-
-def folder_splits(folder: FaceFolder, codec) -> tuple:
+def folder_splits(folder: FaceFolder, codec, faces: FacePack) -> tuple[Split, Split]:
     """A user's pictures as training and held-out split. Every fifth person is held out; with fewer than five people
-    all are trained on, and the validation loss then tells nothing about new people."""
-    latents = codec.encode_all(folder.images)
+    all are trained on, and the validation loss then tells nothing about new people.
+
+    Raises UserError for a picture without a face.
+    """
+    latents, expressions = codec.encode_all(folder.images), represent(folder.vectors)
+    identities = np.stack([faces.one(entry.path, "largest").tokens for entry in folder.entries])
     people = {name: number for number, name in enumerate(folder.identities)}
     owner = np.array([people[folder.entries[reference].identity] for reference, _ in folder.pairs])
     held_out = owner % 5 == 4 if len(people) >= 5 else np.ones(len(owner), bool)
@@ -81,9 +123,15 @@ def folder_splits(folder: FaceFolder, codec) -> tuple:
             chosen = pairs[rng.integers(0, len(pairs), count)]
             return chosen[:, 0], chosen[:, 1]
 
-        return latents, folder.vectors, pick
+        return Split(latents, identities, np.arange(len(latents)), expressions, pick)
 
     return split(folder.pairs[trained]), split(folder.pairs[held_out])
+
+
+def represent(vectors: np.ndarray) -> np.ndarray:
+    """What vectors (M, 21) mean, as the fusion is told it: float32 (M, 48)."""
+    blocks = np.array_split(vectors, max(1, len(vectors) // 4096))  # 136 words for each vector are many numbers
+    return np.concatenate([ExpressionReading.of_vectors(block).representation for block in blocks])
 
 
 # --- networks --------------------------------------------------------------------------------------------------------
@@ -100,10 +148,10 @@ def make_codec(profile: Profile, images: np.ndarray, out_dir: Path) -> LatentCod
     return codec
 
 
-def make_networks(profile: Profile, codec, image_size: int) -> tuple[MMDiT, ConditionEncoder]:
-    """MM-DiT and condition encoder that fit the codec's space, with fresh weights."""
+def make_networks(profile: Profile, codec, image_size: int) -> tuple[MMDiT, IdentityExpressionFusion]:
+    """MM-DiT and fusion that fit each other and the codec's space, with fresh weights."""
     channels, side = codec.latent_channels, codec.latent_size(image_size)
-    condition = ConditionEncoder(channels, side, **profile.condition)
+    condition = IdentityExpressionFusion(**profile.fusion)
     dim = condition.config.dim
     transformer = MMDiT(
         sample_size=side, in_channels=channels, joint_attention_dim=dim, pooled_projection_dim=dim, **profile.transformer
@@ -112,22 +160,26 @@ def make_networks(profile: Profile, codec, image_size: int) -> tuple[MMDiT, Cond
 
 
 def start_from(pipeline: GenAffectPipeline) -> tuple:
-    """A trained pipeline's codec, MM-DiT and condition encoder, where the training goes on."""
+    """A trained pipeline's codec, MM-DiT and fusion, where the training goes on."""
     device = pick_device()
     return pipeline.codec.to(device), pipeline.transformer.to(device), pipeline.condition_encoder.to(device)
 
 
-def assemble(profile: Profile, codec, transformer, condition_encoder, image_size: int) -> GenAffectPipeline:
+def assemble(
+    profile: Profile, codec, transformer, condition_encoder, faces: FacePack, image_size: int
+) -> GenAffectPipeline:
     pipeline = GenAffectPipeline(
         transformer,
         condition_encoder,
         codec,
+        recognizer=faces.mark,
         num_inference_steps=profile.sampling_steps,
         identity_scale=profile.identity_scale,
         expression_scale=profile.expression_scale,
         image_size=image_size,
     )
     pipeline.set_progress_bar_config(disable=True)
+    pipeline.face_pack = faces
     return pipeline
 
 
@@ -156,33 +208,33 @@ def make_trainer(profile: Profile, out_dir: str | Path, data: str | Path | None 
         raise UserError(f"{SHIPPED} is missing: restore it from the repository, or train from nothing with --from-nothing")
     if data is None:
         train, validation = PairCache.open(profile.pairs), PairCache.open(profile.validation)
-        images = train.flat_images
+        images, held_out = train.flat_images, validation.flat_images
     else:
-        faces = FaceFolder(data, size)
-        images = faces.images
+        folder = FaceFolder(data, size)
+        images = held_out = folder.images
     if shipped:
         codec, transformer, condition = start_from(GenAffectPipeline.from_pretrained(SHIPPED))
     else:
         codec = make_codec(profile, images, out_dir)
         transformer, condition = make_networks(profile, codec, size)
+    faces = FacePack()
     if data is None:
-        splits = encode_cache(train, codec), encode_cache(validation, codec)
+        splits = [cache_split(cache, codec, faces, profile.references) for cache in (train, validation)]
     else:
-        splits = folder_splits(faces, codec)
+        splits = folder_splits(folder, codec, faces)
     pairs = LatentPairs(*splits, config.seed)
-    pipeline = assemble(profile, codec, transformer, condition, size)
+    pipeline = assemble(profile, codec, transformer, condition, faces, size)
+    places, _ = pairs.held_out.pick(np.random.default_rng(0), 4)
+    shown = held_out[pairs.held_out.references[places]]
 
     def preview(step: int) -> np.ndarray:
-        return preview_grid(pipeline, pairs.validation(4))
+        return preview_grid(pipeline, shown)
 
     return Trainer(config, transformer, condition, RectifiedFlow(), pairs, out_dir, preview), pipeline
 
 
-@torch.no_grad()
-def preview_grid(pipeline: GenAffectPipeline, batch: dict) -> np.ndarray:
-    """Held-out people, one a row: the reference, then eight words, the same noise in every row."""
-    codec = pipeline.codec
-    references = to_images(codec.decode(batch["reference"].to(codec.device)))
+def preview_grid(pipeline: GenAffectPipeline, references: np.ndarray) -> np.ndarray:
+    """People from references uint8 (P, S, S, 3), one a row, then eight words, the same noise in every row."""
     rows = []
     for reference in references:
         generator = torch.Generator().manual_seed(0)

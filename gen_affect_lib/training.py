@@ -72,7 +72,8 @@ VALIDATION_SIGMAS = (0.2, 0.5, 0.8)
 
 
 class Data(Protocol):
-    """What the loop asks of its data: `reference` and `target` (B, C, h, w), `expression` (B, 21), float32."""
+    """What the loop asks of its data, float32: `target` (B, C, h, w), and what the condition encoder takes, by default
+    `identity` (B, V, E) and `expression` (B, 48)."""
 
     def batch(self, step: int, batch_size: int) -> dict[str, torch.Tensor]: ...
 
@@ -197,7 +198,7 @@ class Trainer:
         """The loss on each picture's velocity (B,)."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             tokens, pooled = self.networks["condition_encoder"](
-                batch["reference"], batch["expression"], keep_identity=keep_identity, keep_expression=keep_expression
+                batch["identity"], batch["expression"], keep_identity=keep_identity, keep_expression=keep_expression
             )
 
             def network(noisy, sigma):

@@ -3,6 +3,8 @@
 import json
 import shutil
 import sys
+from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,16 +17,22 @@ from torch import nn
 
 from gen_affect_lib import model
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
-from gen_affect_lib.avatars.folder import FaceFolder
 from gen_affect_lib.codec import LatentCodec, PixelCodec
+from gen_affect_lib.encoders.expression import understand
+from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import guide
-from gen_affect_lib.model.condition import ConditionEncoder
+from gen_affect_lib.model.fusion import IdentityExpressionFusion
 from gen_affect_lib.model.mmdit import MMDiT
 from gen_affect_lib.paths import ROOT
-from gen_affect_lib.pipeline import GenAffectPipeline, expression_vectors, reference_image
+from gen_affect_lib.pipeline import GenAffectPipeline
 
 SIDE, SMALL, CHANNELS, WIDTH = 64, 16, 16, 16
+
+
+@cache
+def shipped_pack():
+    return FacePack()
 
 
 def make_pipeline(codec=None, **settings):
@@ -44,7 +52,9 @@ def make_pipeline(codec=None, **settings):
     for p in transformer.parameters():  # a fresh one predicts zero whatever it is told
         nn.init.normal_(p, std=0.2)
     settings = dict(prediction="x", image_size=SIDE, num_inference_steps=3) | settings
-    pipeline = GenAffectPipeline(transformer, ConditionEncoder(channels, side, WIDTH, 16), codec, **settings)
+    fusion = IdentityExpressionFusion(dim=WIDTH, identity_tokens=4, condition_tokens=6, num_layers=1, num_heads=2)
+    pipeline = GenAffectPipeline(transformer, fusion, codec, **settings)
+    pipeline.face_pack = shipped_pack()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -95,6 +105,15 @@ class Painter(ModelMixin, ConfigMixin):
         return self.unit * pooled_projections[:, :, None, None].expand_as(hidden_states)
 
 
+class Palette:
+    """A face pack that knows a picture by its colour."""
+
+    mark = "palette"
+
+    def one(self, picture, which, name):
+        return SimpleNamespace(tokens=picture.mean((0, 1), dtype=np.float32)[None] / 127.5 - 1)  # (1 view, 3)
+
+
 class Colour(ModelMixin, ConfigMixin):
     """The reference's colour, made lighter by the first entry of the expression."""
 
@@ -103,13 +122,14 @@ class Colour(ModelMixin, ConfigMixin):
         super().__init__()
         self.unit = nn.Parameter(torch.ones(1))
 
-    def forward(self, reference, expression, keep_identity=None, keep_expression=None):
-        colour = reference.mean((2, 3)) * keep_identity[:, None] + expression[:, :1] * keep_expression[:, None]
+    def forward(self, identity, expression, keep_identity=None, keep_expression=None):
+        colour = identity[:, 0] * keep_identity[:, None] + expression[:, :1] * keep_expression[:, None]
         return colour[:, None], colour
 
 
 def test_the_pictures_are_of_the_reference_with_the_expressions_in_the_order_asked_for():
     pipeline = GenAffectPipeline(Painter(), Colour(), PixelCodec(), prediction="x", image_size=8)
+    pipeline.face_pack = Palette()
     reference = np.full((8, 8, 3), (51, 102, 0), np.uint8)  # -0.6, -0.2, -1 in [-1, 1]
     images = pipeline(reference, [Expression(), Expression(au1=0.4), Expression(au1=0.8)], generator=seed()).images
     assert [image.mode for image in images] == ["RGB"] * 3 and {image.size for image in images} == {(8, 8)}
@@ -120,6 +140,7 @@ def test_the_pictures_are_of_the_reference_with_the_expressions_in_the_order_ask
 
 def test_guidance_exaggerates_what_its_scale_belongs_to():
     pipeline = GenAffectPipeline(Painter(), Colour(), PixelCodec(), prediction="x", image_size=8)
+    pipeline.face_pack = Palette()
     reference = np.full((8, 8, 3), 153, np.uint8)  # 0.2
     for scales, expected in [((1, 1), 0.5), ((2, 1), 0.7), ((1, 2), 0.8), ((2, 2), 1.0), ((0, 1), 0.3), ((1, 0), 0.2)]:
         options = dict(identity_scale=scales[0], expression_scale=scales[1], generator=seed())
@@ -140,7 +161,8 @@ def test_reference_and_expression_both_count(pipeline, face):
 
     plain = draw(face, "neutral")
     assert (draw(face, "rage") != plain).any()
-    assert (draw(Image.new("RGB", (SIDE, SIDE), "blue"), "neutral") != plain).any()
+    other = Avatar(Identity.sample(1_000_001), Expression(), Appearance.sample(0)).render(SIDE)
+    assert (draw(other, "neutral") != plain).any()
 
 
 def test_with_a_generator_each_a_picture_does_not_depend_on_its_company(pipeline, face):
@@ -190,14 +212,14 @@ def test_the_condition_is_embedded_once_a_run_each_kind_of_it_for_all_expression
 
 @pytest.mark.parametrize("scales", [(1.0, 1.0), (1.7, 1.0), (1.0, 2.5), (3.0, 3.0), (2.0, 1.5), (0.0, 0.0), (0.0, 1.0)])
 def test_the_guided_velocity_is_flows_guide_of_three_evaluations(pipeline, scales):
-    reference, expressions, x = torch.randn(1, CHANNELS, 8, 8), torch.rand(3, 21), torch.randn(3, CHANNELS, 8, 8)
+    identity, expressions, x = torch.randn(1, 2, 512), torch.rand(3, 48), torch.randn(3, CHANNELS, 8, 8)
     sigma = torch.full((3,), 0.6)
     with torch.no_grad():
-        ours = pipeline.guided_velocity(reference, expressions, *scales)(x, sigma)
+        ours = pipeline.guided_velocity(identity, expressions, *scales)(x, sigma)
         velocities = []
         for keep in [(False, False), (True, False), (True, True)]:
             flags = [torch.tensor([flag] * 3) for flag in keep]
-            tokens, pooled = pipeline.condition_encoder(reference.expand(3, -1, -1, -1), expressions, *flags)
+            tokens, pooled = pipeline.condition_encoder(identity.expand(3, -1, -1), expressions, *flags)
             output = pipeline.transformer(x, tokens, pooled, 1000 * sigma)
             velocities.append((x - output) / 0.6)
     torch.testing.assert_close(ours, guide(*velocities, *scales), rtol=1e-4, atol=1e-4)
@@ -253,7 +275,7 @@ def test_it_runs_in_bfloat16(saved, face):
 def test_the_folder_says_where_its_classes_are_and_holds_nothing_pickled(saved):
     index = json.loads((saved / "model_index.json").read_text())
     assert index["transformer"] == ["gen_affect_lib.model.mmdit", "MMDiT"]
-    assert index["condition_encoder"] == ["gen_affect_lib.model.condition", "ConditionEncoder"]
+    assert index["condition_encoder"] == ["gen_affect_lib.model.fusion", "IdentityExpressionFusion"]
     assert index["codec"] == ["gen_affect_lib.codec", "LatentCodec"]
     files = [path for path in saved.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".json", ".safetensors"}
@@ -265,7 +287,7 @@ def test_a_folder_does_not_tell_where_its_weights_were_read_from(saved, tmp_path
 
 
 def test_it_loads_where_nothing_was_imported_before(saved, monkeypatch):
-    for name in ("condition", "mmdit"):
+    for name in ("fusion", "mmdit"):
         monkeypatch.setattr(model, name, getattr(model, name))  # so that afterwards the first import is back
         monkeypatch.delitem(sys.modules, f"gen_affect_lib.model.{name}")
     assert type(GenAffectPipeline.from_pretrained(saved).transformer).__name__ == "MMDiT"
@@ -330,77 +352,52 @@ def test_a_damaged_folder_is_one_clear_line(saved, tmp_path, monkeypatch, file, 
 # A reference
 
 
-def striped(width, height):
-    """Red on the left, green in the middle, blue on the right."""
-    array = np.zeros((height, width, 3), np.uint8)
-    for number, columns in enumerate(np.array_split(np.arange(width), 3)):
-        array[:, columns, number] = 255
-    return array
-
-
-def test_a_picture_of_the_right_size_is_not_touched():
-    array = np.random.default_rng(0).integers(0, 256, (SMALL, SMALL, 3), dtype=np.uint8)
-    assert (np.asarray(reference_image(array, SMALL)) == array).all()
-
-
-@pytest.mark.parametrize("width, height", [(300, 100), (48, 16), (33, 11)])
-def test_the_centred_square_of_a_wide_picture_counts(width, height):
-    result = np.asarray(reference_image(striped(width, height), SMALL))
-    assert result.shape == (SMALL, SMALL, 3)
-    assert np.abs(result[:, 4:-4].astype(int) - (0, 255, 0)).max() <= 12  # enlarging rings a little
-
-
-def test_the_centred_square_of_a_tall_picture_counts():
-    result = np.asarray(reference_image(np.ascontiguousarray(striped(90, 30).swapaxes(0, 1)), SMALL))
-    assert (result[2:-2] == (0, 255, 0)).all()
-
-
-def test_a_large_drawing_made_small_is_close_to_a_small_drawing():
-    avatar = Avatar(Identity.sample(1_000_001), Expression.named("glee"), Appearance.sample(1))
-    small = np.asarray(reference_image(avatar.render(256), 64)).astype(int)
-    assert np.abs(small - avatar.render(64)).mean() < 2
-
-
-def test_a_reference_is_made_small_as_a_folder_of_pictures_is():
-    faces = FaceFolder(ROOT / "data" / "sample_folder", image_size=SMALL)
-    for entry, picture in zip(faces.entries[::6], faces.images[::6]):
-        assert (np.asarray(reference_image(entry.path, SMALL)) == picture).all()
-
-
-def test_paths_images_and_arrays_are_the_same_picture(tmp_path, face):
+def test_paths_images_and_arrays_are_the_same_reference(pipeline, tmp_path, face):
     face.save(tmp_path / "face.png")
+    tokens = pipeline.read_identity(face)
+    assert tokens.shape == (2, 512) and tokens.dtype == np.float32
     for reference in (tmp_path / "face.png", str(tmp_path / "face.png"), np.asarray(face)):
-        assert (np.asarray(reference_image(reference, SIDE)) == np.asarray(face)).all()
+        assert (pipeline.read_identity(reference) == tokens).all()
 
 
-def test_every_mode_of_a_picture_becomes_rgb():
-    for mode in ("L", "1", "P", "CMYK", "RGBA", "LA", "I;16"):
-        assert reference_image(Image.new(mode, (20, 20)), SMALL).mode == "RGB"
+def test_a_reference_may_be_larger_than_what_is_drawn(pipeline, face):
+    large = Avatar(Identity.sample(1_000_000), Expression(), Appearance.sample(0)).render(300)
+    other = Avatar(Identity.sample(1_000_007), Expression(), Appearance.sample(0)).render(300)
+    small, same, stranger = (pipeline.read_identity(picture)[0] for picture in (face, large, other))
+    assert small @ same / 512 > 0.7 > small @ stranger / 512
+    assert pipeline(large, ["glee"], generator=seed()).images[0].size == (SIDE, SIDE)
 
 
-def test_what_is_transparent_becomes_white():
-    assert (np.asarray(reference_image(Image.new("RGBA", (20, 20), (255, 0, 0, 0)), SMALL)) == 255).all()
-    half = np.asarray(reference_image(Image.new("RGBA", (20, 20), (255, 0, 0, 128)), SMALL))
-    assert (half == (255, 127, 127)).all()
+def test_of_several_faces_the_one_that_was_asked_for_counts(pipeline, face):
+    right = Avatar(Identity.sample(1_000_007), Expression(), Appearance.sample(3)).render(SIDE)
+    two = np.concatenate([np.asarray(face), right], axis=1)
+    first, second = (pipeline.read_identity(two, which)[0] for which in (0, 1))
+    assert first @ pipeline.read_identity(face)[0] / 512 > 0.7 > second @ pipeline.read_identity(face)[0] / 512
+    with pytest.raises(UserError, match="which is 2, but the reference has 2 face"):
+        pipeline(two, ["glee"], which=2)
 
 
-def test_a_photo_taken_sideways_is_turned_upright(tmp_path):
-    picture = Image.fromarray(np.concatenate([np.full((8, 16, 3), 250, np.uint8), np.zeros((8, 16, 3), np.uint8)]))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn it clockwise by a quarter
-    picture.save(tmp_path / "photo.png", exif=exif)
-    result = np.asarray(reference_image(tmp_path / "photo.png", SMALL)).astype(int)
-    assert result[:, 12:].mean() > 200 and result[:, :4].mean() < 50
+def test_a_picture_without_a_face_says_so(pipeline):
+    with pytest.raises(UserError, match="no face found in the reference"):
+        pipeline(np.full((SIDE, SIDE, 3), (20, 90, 200), np.uint8), ["glee"])
+
+
+def test_another_recognizer_than_it_learned_from_is_refused(face):
+    pipeline = make_pipeline(recognizer="0123456789ab")
+    with pytest.raises(UserError, match="learned from recognizer 0123456789ab, and .*arcface.onnx is "):
+        pipeline(face, ["glee"])
+    pipeline = make_pipeline(recognizer=shipped_pack().mark)
+    assert len(pipeline(face, ["glee"]).images) == 1
 
 
 @pytest.mark.parametrize(
     "reference, message",
     [
         ("nowhere.png", "nowhere.png is no file"),
-        (np.zeros((3, 8, 8), np.uint8), r"uint8 \(3, 8, 8\): give uint8 \(height, width, 3\)"),
+        (np.zeros((3, 8, 8), np.uint8), r"uint8 \(3, 8, 8\): give uint8"),
         (np.zeros((8, 8, 3), np.float32), r"float32 \(8, 8, 3\): give uint8"),
-        (np.zeros((8, 8), np.uint8), r"\(8, 8\): give uint8"),
-        (np.zeros((0, 8, 3), np.uint8), r"\(0, 8, 3\): give uint8"),
+        (np.zeros((8, 8, 3), np.uint8), "8 x 8 pixels: give one with at least 32"),
+        (np.zeros((0, 8, 3), np.uint8), "8 x 0 pixels"),
         (torch.zeros(8, 8, 3), "is a Tensor: give a PIL image"),
         (None, "is a NoneType: give a PIL image"),
     ],
@@ -410,39 +407,39 @@ def test_a_reference_that_is_no_picture_says_what_it_is(pipeline, reference, mes
         pipeline(reference, ["glee"])
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", "half a picture"])
-def test_a_file_that_is_no_picture_is_a_clear_error(tmp_path, face, content):
-    path = tmp_path / "face.png"
-    if content == "half a picture":
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99, 3), dtype=np.uint8)).save(path)
-        content = path.read_bytes()[:2000]
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="face.png is no picture that can be read"):
-        reference_image(path, SMALL)
-
-
 # Expressions
 
 
-def test_words_vectors_and_expressions_may_be_mixed():
+def test_all_that_tells_an_expression_may_be_mixed(pipeline):
     glee = Expression.named("glee")
     numbers = glee.to_vector()
-    vectors = expression_vectors(["glee", glee, numbers, list(numbers), torch.tensor(numbers)])
-    assert vectors.shape == (5, 21) and vectors.dtype == np.float32
-    assert (vectors == numbers).all()
-    assert (expression_vectors(["neutral"]) == 0).all()
-    assert (expression_vectors(vectors[:2]) == vectors[:2]).all()
+    told = pipeline.read_expressions(["glee", glee, numbers, list(numbers), torch.tensor(numbers), (0.8, 0.6)])
+    assert told.shape == (6, 48) and told.dtype == np.float32
+    assert np.abs(told[:5] - told[0]).max() < 1e-6 and np.abs(told[5] - told[0]).max() > 0.1
+    assert (pipeline.read_expressions(["neutral"])[0, :21] == 0).all()
+    assert (pipeline.read_expressions(np.stack([numbers, numbers]))[:, :21] == numbers).all()
 
 
-def test_an_unknown_word_suggests_the_nearest_ones():
+def test_another_persons_face_tells_an_expression(pipeline, face):
+    other = Avatar(Identity.sample(1_000_012), Expression.named("rage"), Appearance.sample(5)).render(SIDE)
+    seen, told, else_told = pipeline.read_expressions([other, "rage", "contentment"])
+    assert np.abs(seen - told).sum() < 0.5 * np.abs(seen - else_told).sum()
+    assert len(pipeline(face, [Image.fromarray(other), "rage"], generator=seed()).images) == 2
+
+
+def test_what_reads_expressions_can_be_replaced(pipeline):
+    class Cheerful:
+        def read(self, pictures):
+            return understand("joy")
+
+    pipeline.expression_encoder = Cheerful()
+    seen, told = pipeline.read_expressions([np.zeros((8, 8, 3), np.uint8), "joy"])
+    assert (seen == told).all()
+
+
+def test_an_unknown_word_suggests_the_nearest_ones(pipeline):
     with pytest.raises(UserError, match="'gleee' is not one of the 135 emotion words: did you mean glee"):
-        expression_vectors(["joy", "gleee"])
-
-
-@pytest.mark.parametrize("picture", [Image.new("RGB", (8, 8)), np.zeros((8, 8, 3), np.uint8)])
-def test_a_face_as_an_expression_says_that_nothing_reads_it(pipeline, face, picture):
-    with pytest.raises(UserError, match="reading expressions from pictures needs an encoder"):
-        pipeline(face, [picture])
+        pipeline.read_expressions(["joy", "gleee"])
 
 
 @pytest.mark.parametrize(
@@ -459,8 +456,10 @@ def test_a_face_as_an_expression_says_that_nothing_reads_it(pipeline, face, pict
         ([["a"] * 21], "a vector of 21 numbers"),
         ([[2.0] + [0.0] * 20], "Expression.au1 is 2.0: give"),
         ([[float("nan")] + [0.0] * 20], "Expression.au1 is nan: give"),
+        ([(2.0, 0.0)], "valence is 2.0: give a number from -1 to 1"),
+        (["nowhere.png"], "nowhere.png is no file"),
     ],
 )
-def test_what_is_no_expression_says_what_it_is(expressions, message):
+def test_what_is_no_expression_says_what_it_is(pipeline, expressions, message):
     with pytest.raises(UserError, match=message):
-        expression_vectors(expressions)
+        pipeline.read_expressions(expressions)

@@ -1,13 +1,17 @@
 """The whole recipe at its smallest: from nothing to a pipeline that draws."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gen_affect_lib import recipe
-from gen_affect_lib.avatars import pairs
-from gen_affect_lib.avatars.folder import FaceFolder
+from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity, pairs
+from gen_affect_lib.avatars.folder import FaceFolder, write_folder
 from gen_affect_lib.codec import LatentCodec
+from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import DATA
 from gen_affect_lib.pipeline import GenAffectPipeline
@@ -34,7 +38,8 @@ def test_a_run_leaves_a_pipeline_that_draws_the_same(run):
     out, pipeline = run
     again = GenAffectPipeline.from_pretrained(out / "pipeline")
     again.set_progress_bar_config(disable=True)
-    reference = np.full((64, 64, 3), 128, np.uint8)
+    assert again.config.recognizer == FacePack().mark
+    reference = Avatar(Identity.sample(1_000_000), Expression(), Appearance.sample(0)).render(64)
     images = again(reference, ["joy", "anger"], generator=torch.Generator().manual_seed(0)).images
     assert [image.size for image in images] == [(64, 64)] * 2
     assert (out / "codec" / "config.json").is_file()
@@ -52,7 +57,8 @@ def test_a_batch_is_a_function_of_its_step(run):
     data = recipe.make_trainer(SMOKE, out)[0].data
     a, b, c = data.batch(3, 8), data.batch(3, 8), data.batch(4, 8)
     assert all(torch.equal(a[name], b[name]) for name in a) and not torch.equal(a["target"], c["target"])
-    assert a["reference"].shape == (8, 16, 8, 8) and a["expression"].shape == (8, 21)
+    assert a["target"].shape == (8, 16, 8, 8)
+    assert a["identity"].shape == (8, 2, 512) and a["expression"].shape == (8, 48)
     assert torch.equal(data.validation(4)["target"], data.validation(4)["target"])
 
 
@@ -61,11 +67,49 @@ def test_a_users_own_folder_can_be_trained_on(tmp_path):
     assert (tmp_path / "pipeline" / "model_index.json").is_file()
 
 
-def test_with_five_people_one_of_them_is_held_out():
-    folder = FaceFolder(DATA / "sample_folder", 64)
-    codec = LatentCodec(**SMOKE.codec)
-    trained, held_out = (recipe._gather(split, np.random.default_rng(0), 200) for split in recipe.folder_splits(folder, codec))
-    assert trained["target"].shape == held_out["target"].shape == (200, 16, 8, 8)
+def test_a_target_is_another_picture_of_the_person_on_its_reference(run):
+    out, _ = run
+    split, K = recipe.make_trainer(SMOKE, out)[0].data.train, SMOKE.pairs.images
+    place, target = split.pick(np.random.default_rng(0), 500)
+    reference = split.references[place]
+    assert (reference // K == target // K).all() and (reference != target).all()
+    assert set(reference % K) == set(range(SMOKE.references)) and set(target % K) == set(range(K))
+    tokens = split.identities[place].astype(np.float32)
+    assert np.abs(np.linalg.norm(tokens, axis=2) / 512**0.5 - 1).max() < 1e-2
+
+
+def test_references_are_read_once(run, monkeypatch):
+    out, _ = run
+    monkeypatch.setattr(recipe.FacePack, "read", lambda *_: pytest.fail("read again"))
+    recipe.make_trainer(SMOKE, out)
+
+
+def test_a_picture_without_a_face_cannot_be_a_reference(tmp_path, monkeypatch):
+    """It is passed over in drawn pairs; of a user's pictures it is named."""
+    cache = pairs.PairCache.open(pairs.PairsConfig("train", 16, 4), tmp_path / "pairs")
+    images = cache.images.copy()
+    images[3, 0] = (20, 90, 200)
+    cache.images = images
+    split = recipe.cache_split(cache, LatentCodec(**SMOKE.codec), FacePack(), 2)
+    assert len(split.references) == 31 and 12 not in split.references
+
+    folder = shutil.copytree(DATA / "sample_folder", tmp_path / "folder")
+    name = FaceFolder(folder, 64).entries[2].path
+    Image.new("RGB", (64, 64), "blue").save(name)
+    with pytest.raises(UserError, match=f"no face found in .*{name.name}"):
+        recipe.folder_splits(FaceFolder(folder, 64), LatentCodec(**SMOKE.codec), FacePack())
+
+
+def test_with_five_people_one_of_them_is_held_out(tmp_path):
+    people = [(name, Identity.sample(1_000_000 + n)) for n, name in enumerate("abcde")]
+    faces = [(a, word, Avatar(who, Expression.named(word), Appearance.sample(0))) for a, who in people for word in ("joy", "rage")]
+    folder = FaceFolder(write_folder(faces, tmp_path), 64)
+    splits = recipe.folder_splits(folder, LatentCodec(**SMOKE.codec), FacePack())
+    owner = np.array([entry.identity for entry in folder.entries])
+    trained, held_out = (owner[split.pick(np.random.default_rng(0), 200)[1]] for split in splits)
+    assert set(trained) | set(held_out) == set(owner) and not set(trained) & set(held_out)
+    drawn = splits[1].draw(np.random.default_rng(0), 50)
+    assert drawn["target"].shape == (50, 16, 8, 8) and drawn["identity"].shape == (50, 2, 512)
 
 
 def test_a_profile_without_its_checkpoint_says_so(tmp_path, monkeypatch):

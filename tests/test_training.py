@@ -340,7 +340,7 @@ def test_the_loss_is_the_flows_with_the_condition_embedded_and_the_timestep_1000
     assert torch.equal(model.told[-1], 1000 * sigma)
     assert encoder.kept[-1][0] is keep_identity and encoder.kept[-1][1] is keep_expression
 
-    tokens, pooled = encoder(batch["reference"], batch["expression"], keep_identity, keep_expression)
+    tokens, pooled = encoder(batch["identity"], batch["expression"], keep_identity, keep_expression)
     velocity = model(interpolate(batch["target"], noise, sigma), tokens, pooled, 1000 * sigma)
     expected = (velocity - (noise - batch["target"])).square().mean((1, 2, 3))
     torch.testing.assert_close(ours, expected)

@@ -43,7 +43,7 @@ class TinyModel(nn.Module):
 
 
 class TinyEncoder(nn.Module):
-    """The signature of ConditionEncoder: two tokens, one of the reference, one of the expression."""
+    """The signature of IdentityExpressionFusion: two tokens, one of the identity, one of the expression."""
 
     def __init__(self):
         super().__init__()
@@ -51,10 +51,10 @@ class TinyEncoder(nn.Module):
         self.expression = nn.Linear(21, WIDTH)
         self.kept = []
 
-    def forward(self, reference, expression, keep_identity=None, keep_expression=None):
+    def forward(self, identity, expression, keep_identity=None, keep_expression=None):
         if keep_identity is not None:
             self.kept.append((keep_identity, keep_expression))
-        identity, expression = self.identity(reference.mean((2, 3))), self.expression(expression)
+        identity, expression = self.identity(identity), self.expression(expression)
         if keep_identity is not None:
             identity, expression = identity * keep_identity[:, None], expression * keep_expression[:, None]
         return torch.stack([identity, expression], 1), identity + expression
@@ -68,13 +68,10 @@ class TinyData:
 
     def pairs(self, seed, size):
         generator = torch.Generator().manual_seed(seed)
-        colour = torch.randn(size, CHANNELS, 1, 1, generator=generator).expand(-1, -1, SIDE, SIDE)
+        colour = torch.randn(size, CHANNELS, generator=generator)
         expression = torch.rand(size, 21, generator=generator)
-        return {
-            "reference": colour.clone(),
-            "target": 0.5 * colour + expression[:, :1, None, None],
-            "expression": expression,
-        }
+        target = 0.5 * colour[..., None, None].expand(-1, -1, SIDE, SIDE) + expression[:, :1, None, None]
+        return {"identity": colour, "target": target, "expression": expression}
 
     def batch(self, step, batch_size):
         self.asked.append(step)

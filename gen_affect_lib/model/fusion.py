@@ -27,7 +27,7 @@ class Reading(nn.Module):
         self.to_q = nn.Linear(dim, dim)
         self.source = LentProjections(dim, num_heads, qk_norm="rms_norm")
         self.to_out = nn.Linear(dim, dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(approximate="tanh"), nn.Linear(4 * dim, dim))
+        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(approximate="tanh"), nn.Linear(2 * dim, dim))
 
     def forward(self, queries: Tensor, sources: Tensor) -> Tensor:
         query, key, value = self.ask(queries, sources)
@@ -110,7 +110,8 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
     out now and then, each on its own, which is what guidance with two scales needs (Ho & Salimans 2022).
 
     Args:
-        identity_views, identity_dim: V and the numbers of each view, as `encoders.identity.IdentityEncoder` gives them.
+        identity_views, identity_dim: V and the numbers of each view, as `encoders.identity.IdentityEncoder` gives them,
+            and `encoders.pack.FaceReading.tokens` of a picture.
         expression_dim: the numbers of an expression, as in `encoders.expression.ExpressionReading.representation`.
         dim: D.
         identity_tokens, expression_tokens: I (a multiple of V) and E: how many tokens each is spread over.
@@ -121,7 +122,7 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self, identity_views: int = 2, identity_dim: int = 512, expression_dim: int = 48, dim: int = 160,
-        identity_tokens: int = 8, expression_tokens: int = 4, condition_tokens: int = 16, num_layers: int = 2,
+        identity_tokens: int = 6, expression_tokens: int = 4, condition_tokens: int = 16, num_layers: int = 2,
         num_heads: int = 5, fusion: str = "resampler",
     ):
         super().__init__()
@@ -132,9 +133,10 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
         if dim % num_heads:
             raise UserError(f"{num_heads} heads do not share a dim of {dim} evenly: give a divisor")
         each = identity_tokens // identity_views
-        self.views = nn.ModuleList(nn.Linear(identity_dim, each * dim) for _ in range(identity_views))
+        # One map for all views: one network made their embeddings, which lie in one space.
+        self.view = nn.Linear(identity_dim, each * dim)
         self.expression = nn.Sequential(
-            nn.Linear(expression_dim, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, expression_tokens * dim)
+            nn.Linear(expression_dim, dim), nn.SiLU(), nn.Linear(dim, expression_tokens * dim)
         )
         # Which token is which: without it attention could not tell the views from each other, nor from the expression.
         self.identity_place = nn.Parameter(torch.randn(1, identity_tokens, dim) * 0.02)
@@ -182,8 +184,8 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
             )
         if expression.shape != (B, config.expression_dim):
             raise ValueError(f"expression has shape {tuple(expression.shape)}: give ({B}, {config.expression_dim})")
-        spread = [layer(view) for layer, view in zip(self.views, identity.unbind(1))]  # V × (B, I / V · D)
-        person = torch.cat(spread, dim=1).unflatten(1, (-1, config.dim))  # (B, I · D) -> (B, I, D)
+        # (B, V, I / V · D) -> (B, V, I / V, D) -> (B, I, D)
+        person = self.view(identity).unflatten(2, (-1, config.dim)).flatten(1, 2)
         shown = self.expression(expression).unflatten(1, (-1, config.dim))  # (B, E · D) -> (B, E, D)
         person = _or(person, self.no_identity, keep_identity) + self.identity_place
         shown = _or(shown, self.no_expression, keep_expression) + self.expression_place

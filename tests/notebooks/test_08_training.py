@@ -24,8 +24,11 @@ def by_hand(definitions) -> dict:
 class Pairs:
     def batch(self, step, size):
         generator = torch.Generator().manual_seed(step)
-        latents = torch.randn(2, size, 16, 8, 8, generator=generator)
-        return {"reference": latents[0], "target": latents[1], "expression": torch.rand(size, 21, generator=generator)}
+        return {
+            "identity": torch.randn(size, 2, 512, generator=generator),
+            "target": torch.randn(size, 16, 8, 8, generator=generator),
+            "expression": torch.rand(size, 48, generator=generator),
+        }
 
 
 @pytest.fixture
