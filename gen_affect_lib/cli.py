@@ -92,7 +92,10 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "gen_affect", metavar="DIR", help="trained model")
     sub.add_argument("--reference", type=Path, default=None, metavar="FILE",
                      help="a picture of the person; None draws a person who was never trained on")
-    sub.add_argument("--emotions", default=FEELINGS, metavar="WORD,WORD", help="what to show, separated by commas")
+    sub.add_argument("--which", type=_seed, default=None, metavar="N",
+                     help="which face of --reference, from 0 at the left; None takes the largest")
+    sub.add_argument("--emotions", default=FEELINGS, metavar="WORD,WORD",
+                     help="what to show, separated by commas: emotion words, or files with faces to copy it from")
     sub.add_argument("--steps", type=_count, default=None, metavar="N", help="sampling steps; None is the model's own")
     sub.add_argument("--seed", type=_seed, default=0, help="of the noise")
     sub.add_argument("--out", type=Path, default=OUTPUTS / "sample.png", metavar="FILE", help="where the picture goes")
@@ -214,31 +217,32 @@ def _sample(options) -> None:
         options.checkpoint = options.checkpoint / "pipeline"
     if options.reference is not None and not options.reference.is_file():
         raise UserError(f"--reference {options.reference} is no file: give a picture of a face")
-    expressions = [_expression(word) for word in words]  # a misspelt word ends here, before anything heavy loads
+    expressions = [_told(word) for word in words]  # a misspelt word ends here, before anything heavy loads
 
     import torch
 
     from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
     from gen_affect_lib.device import pick_device
     from gen_affect_lib.display import grid, to_image
+    from gen_affect_lib.pictures import open_picture, square
     from gen_affect_lib.pipeline import GenAffectPipeline
 
     pipeline = GenAffectPipeline.from_pretrained(options.checkpoint).to(pick_device())
-    reference = _open(options.reference) if options.reference else to_image(
+    reference = options.reference or to_image(
         Avatar(Identity.sample(UNSEEN), Expression.neutral(), Appearance.sample(UNSEEN)).render(256))
-    extra = {} if options.steps is None else {"num_inference_steps": options.steps}
-    images = pipeline(reference=reference, expressions=[e.to_vector() for e in expressions],
-                      generator=torch.Generator().manual_seed(options.seed), **extra).images
-    _save(grid([reference, *images], ["reference", *words], tile=160), options.out)
+    images = pipeline(reference, expressions, options.steps, generator=torch.Generator().manual_seed(options.seed),
+                      which="largest" if options.which is None else options.which).images
+    titles = ["reference", *(Path(word).stem if Path(word).suffix else word for word in words)]
+    _save(grid([square(open_picture(reference), 256), *images], titles, tile=160), options.out)
 
 
-def _open(path: Path):
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        return Image.open(path).convert("RGB")
-    except UnidentifiedImageError:
-        raise UserError(f"--reference {path} is no picture: give a PNG or JPEG of a face") from None
+def _told(entry: str):
+    """The expression of a word, or the path of a file that shows one."""
+    if not Path(entry).suffix:
+        return _expression(entry)
+    if not Path(entry).is_file():
+        raise UserError(f"--emotions {entry} is no file: give a picture of a face, or an emotion word")
+    return Path(entry)
 
 
 def _bench(options) -> None:

@@ -141,12 +141,16 @@ class GenAffectPipeline(DiffusionPipeline):
         Raises UserError where there is no face, and where the recognizer is not the one that the pipeline learned from.
         """
         self.face_pack = self.face_pack or FacePack()
-        if self.config.recognizer not in (None, self.face_pack.mark):
-            raise UserError(
-                f"this pipeline learned from recognizer {self.config.recognizer}, and {self.face_pack.recognizer.model_file}"
-                f" is {self.face_pack.mark}: bring the one it learned from back, or train the pipeline again"
-            )
+        self.require_recognizer(self.face_pack)
         return self.face_pack.one(reference, which, name="the reference").tokens
+
+    def require_recognizer(self, faces: FacePack) -> None:
+        """Raises UserError where a face pack has another recognizer than the one that the pipeline learned from."""
+        if self.config.recognizer not in (None, faces.mark):
+            raise UserError(
+                f"this pipeline learned from recognizer {self.config.recognizer}, and {faces.recognizer.model_file} is "
+                f"{faces.mark}: bring the one it learned from back, or train the pipeline from nothing"
+            )
 
     def read_expressions(self, expressions: Sequence) -> np.ndarray:
         """What faces are to show: float32 (N, 48), see `ExpressionReading.representation`.

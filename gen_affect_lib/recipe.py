@@ -212,12 +212,14 @@ def make_trainer(profile: Profile, out_dir: str | Path, data: str | Path | None 
     else:
         folder = FaceFolder(data, size)
         images = held_out = folder.images
+    faces = FacePack()
     if shipped:
-        codec, transformer, condition = start_from(GenAffectPipeline.from_pretrained(SHIPPED))
+        begin = GenAffectPipeline.from_pretrained(SHIPPED)
+        begin.require_recognizer(faces)
+        codec, transformer, condition = start_from(begin)
     else:
         codec = make_codec(profile, images, out_dir)
         transformer, condition = make_networks(profile, codec, size)
-    faces = FacePack()
     if data is None:
         splits = [cache_split(cache, codec, faces, profile.references) for cache in (train, validation)]
     else:

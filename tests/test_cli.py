@@ -98,6 +98,7 @@ MISTAKES = {
     "a reference that is not there": (["sample", "--checkpoint", "{}", "--reference", "{}/none.png"], "is no file"),
     "no emotions": (["sample", "--checkpoint", "{}", "--emotions", " , "], "names no emotion"),
     "one misspelt emotion of two": (["sample", "--checkpoint", "{}", "--emotions", "joy,feer"], "'feer'"),
+    "a face that is not there": (["sample", "--checkpoint", "{}", "--emotions", "joy,{}/none.png"], "is no file"),
     "no steps": (["sample", "--steps", "0"], "'0' is no number of steps"),
     "a folder for the figures": (["bench", "--json", "{}"], "is a folder"),
     "no action": (["course"], "ACTION"),
@@ -117,10 +118,11 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(mistake, tmp_path, capsys):
     assert not shown.out
 
 
-def test_a_reference_that_is_no_picture_is_named(tmp_path):
+@pytest.mark.parametrize("option", ["--reference", "--emotions"])
+def test_what_is_no_picture_is_named(option, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("not a picture")
-    with pytest.raises(UserError, match="notes.txt is no picture"):
-        cli._open(tmp_path / "notes.txt")
+    assert cli.main(["sample", option, str(tmp_path / "notes.txt")]) == 2
+    assert "notes.txt is no picture" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_an_error_of_several_lines_becomes_one(monkeypatch, capsys):
@@ -172,3 +174,14 @@ def test_sample_makes_the_reference_and_one_face_for_each_word(tmp_path, monkeyp
     sheet = np.asarray(Image.open(out), dtype=float)
     columns = np.array_split(sheet[10:150], 4, axis=1)  # the reference and three faces, side by side
     assert all(np.abs(a[:, :150] - b[:, :150]).mean() > 1 for a, b in zip(columns, columns[1:]))
+
+
+def test_sample_takes_expressions_from_faces_and_says_which_face_is_meant(tmp_path, capsys):
+    face = Avatar(Identity.sample(1_000_000), Expression.named("rage"), Appearance.sample(0)).render(96)
+    Image.fromarray(face).save(tmp_path / "rage.png")
+    Image.fromarray(np.concatenate([face, face[:, ::-1]], axis=1)).save(tmp_path / "two.png")
+    command = ["sample", "--steps", "1", "--out", str(tmp_path / "set.png"), "--reference", str(tmp_path / "two.png")]
+    assert cli.main([*command, "--emotions", f"joy,{tmp_path / 'rage.png'}", "--which", "1"]) == 0
+    assert (tmp_path / "set.png").is_file()
+    assert cli.main([*command, "--which", "2"]) == 2
+    assert "two.png has 2 face(s)" in capsys.readouterr().err

@@ -119,6 +119,12 @@ def test_a_profile_without_its_checkpoint_says_so(tmp_path, monkeypatch):
         recipe.make_trainer(PROFILES["laptop"], tmp_path)
 
 
+def test_a_shipped_checkpoint_that_learned_from_another_recognizer_is_not_trained_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe.FacePack, "mark", "0123456789ab")
+    with pytest.raises(UserError, match="learned from recognizer .* is 0123456789ab: .*train the pipeline from nothing"):
+        recipe.make_trainer(PROFILES["laptop"], tmp_path, data=DATA / "sample_folder")
+
+
 def test_profiles_are_found_by_name_or_by_the_environment(monkeypatch):
     monkeypatch.setenv("GEN_AFFECT_PROFILE", "smoke")
     assert default_profile() == "smoke" and get_profile() is SMOKE

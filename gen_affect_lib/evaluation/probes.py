@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gen_affect_lib.evaluation.recognition import retrieval
+from gen_affect_lib.evaluation.recognition import hits
 
 RIDGES = tuple(10.0**power for power in range(-4, 5))  # by which the probe may be held back
 
@@ -28,19 +28,23 @@ class LinearProbe:
     def __init__(self, features: np.ndarray, targets: np.ndarray, people: np.ndarray):
         x, y = (torch.from_numpy(np.asarray(part, np.float64)) for part in (features, targets))
         chosen_on = torch.from_numpy(np.isin(people, np.unique(people)[::5]))
-        errors = [
-            (self._fit(x[~chosen_on], y[~chosen_on], ridge)(x[chosen_on]) - y[chosen_on]).square().sum()
-            for ridge in RIDGES
-        ]
-        self.read = self._fit(x, y, RIDGES[int(torch.stack(errors).argmin())])
+        tried = self._readers(x[~chosen_on], y[~chosen_on], RIDGES)
+        errors = torch.stack([(read(x[chosen_on]) - y[chosen_on]).square().sum() for read in tried])
+        (self.read,) = self._readers(x, y, [RIDGES[int(errors.argmin())]])
 
     @staticmethod
-    def _fit(x: Tensor, y: Tensor, ridge: float):
+    def _readers(x: Tensor, y: Tensor, ridges) -> list:
+        """One for each ridge. What costs most, the products of all features with each other, they share."""
         middle, spread, mean = x.mean(dim=0), x.std(dim=0).clamp_min(1e-9), y.mean(dim=0)
         z = (x - middle) / spread
-        gram = z.T @ z / len(z) + ridge * torch.eye(z.shape[1], dtype=torch.float64)
-        weights = torch.linalg.solve(gram, z.T @ (y - mean) / len(z))  # (F, K)
-        return lambda features: (features - middle) / spread @ weights + mean
+        gram, cross = z.T @ z / len(z), z.T @ (y - mean) / len(z)  # (F, F), (F, K)
+
+        def reader(ridge: float):
+            held = gram + ridge * torch.eye(len(gram), dtype=torch.float64)
+            weights = torch.cholesky_solve(cross, torch.linalg.cholesky(held))  # (F, K)
+            return lambda features: (features - middle) / spread @ weights + mean
+
+        return [reader(ridge) for ridge in ridges]
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """float64 (M, K)"""
@@ -71,8 +75,9 @@ def named(said: np.ndarray, truth: np.ndarray) -> float:
     return float((said.argmax(axis=1) == truth.argmax(axis=1)).mean())
 
 
-def found_again(features: np.ndarray, factors: np.ndarray, learned_from: int) -> float:
-    """Retrieval of people through a probe: top-1 among those whom it did not learn from.
+def found_again(features: np.ndarray, factors: np.ndarray, learned_from: int) -> np.ndarray:
+    """Retrieval of people through a probe: whether each whom it did not learn from is found among them, bool
+    (N - learned_from,).
 
     Args:
         features: (N, 2, F), two pictures of each person. factors: (N, K), who they are, in numbers.
@@ -83,7 +88,7 @@ def found_again(features: np.ndarray, factors: np.ndarray, learned_from: int) ->
     taught = features[:learned_from].reshape(2 * learned_from, -1)  # (N, 2, F) -> (2 N, F)
     probe = LinearProbe(taught, factors[people], people)
     reference, asked = (torch.from_numpy(probe(features[learned_from:, k])) for k in range(2))
-    return retrieval(reference, asked)
+    return hits(reference, asked).numpy()
 
 
 def interval(measure, people: np.ndarray, draws: int = 200, seed: int = 0) -> tuple[float, float]:
