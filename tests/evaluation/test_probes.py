@@ -62,3 +62,12 @@ def test_the_interval_holds_the_mean_of_many_people_closer():
     values = RNG.normal(size=1000)
     few, many = (interval(lambda rows: values[rows].mean(), np.arange(count)) for count in (30, 1000))
     assert few[0] < values[:30].mean() < few[1] and many[1] - many[0] < 0.3 * (few[1] - few[0])
+
+
+def test_the_interval_of_what_few_people_explain_holds_it():
+    truth, people = RNG.normal(size=(20, 3)), np.arange(20)
+    said = truth.mean(axis=0) + 0.01 * RNG.normal(size=truth.shape)
+    value = explained(said, truth)
+    low, high = interval(lambda rows: explained(said[rows], truth[rows], mean=truth.mean(axis=0)), people)
+    assert low < value < high
+    assert interval(lambda rows: explained(said[rows], truth[rows]), people)[1] < value, "with each drawing's own mean"
