@@ -11,7 +11,6 @@ Letters: B faces, S = 192 pixels a side of what is looked at.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -23,7 +22,7 @@ from tqdm.auto import tqdm
 
 from gen_affect_lib.avatars.pairs import fingerprint
 from gen_affect_lib.device import pick_device, seed_everything
-from gen_affect_lib.encoders.detector_training import VALIDATION_PERSON, Scenes, to_input
+from gen_affect_lib.encoders.detector_training import VALIDATION_PERSON, Recipe, Scenes, to_input
 from gen_affect_lib.encoders.identity import IResidual
 from gen_affect_lib.encoders.onnx_files import round_weights
 from gen_affect_lib.optim import make_optimizers, step, warm_cosine
@@ -125,17 +124,7 @@ def fit(
     return losses
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How much of everything: the detector's scenes are used again."""
-
-    scenes: int
-    people: int
-    sizes: dict
-    minutes: float
-
-
-RECIPES = {
+RECIPES = {  # on the detector's scenes
     "smoke": Recipe(24, 100, dict(widths=(8, 8, 16, 16), squeeze=8), 0.05),
     "laptop": Recipe(4000, 500_000, {}, 18.0),
     "gpu": Recipe(20000, 500_000, dict(widths=(32, 64, 96, 128)), 8.0),

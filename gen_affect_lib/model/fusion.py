@@ -169,14 +169,8 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
         tokens = self.norm(self.fuse(*self.tokens(identity, expression, keep_identity, keep_expression)))
         return tokens, self.pool(tokens.mean(dim=1))
 
-    def tokens(
-        self,
-        identity: Tensor,
-        expression: Tensor,
-        keep_identity: Tensor | None = None,
-        keep_expression: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """What is fused: tokens of the identity (B, I, D) and of the expression (B, E, D)."""
+    def tokens(self, identity, expression, keep_identity=None, keep_expression=None) -> tuple[Tensor, Tensor]:
+        """What is fused, from the same arguments: tokens of the identity (B, I, D) and of the expression (B, E, D)."""
         config, B = self.config, len(identity)
         if identity.shape != (B, config.identity_views, config.identity_dim):
             raise ValueError(

@@ -21,7 +21,7 @@ def tiny(monkeypatch):
     sizes = dict(widths=(8, 8, 8, 16), neck=8)
     monkeypatch.setitem(detector_training.RECIPES, "smoke", detector_training.Recipe(6, 50, sizes, 0.02))
     sizes = dict(widths=(8, 8, 8, 8), squeeze=4)
-    monkeypatch.setitem(landmark_net.RECIPES, "smoke", landmark_net.Recipe(6, 50, sizes, 0.02))
+    monkeypatch.setitem(landmark_net.RECIPES, "smoke", detector_training.Recipe(6, 50, sizes, 0.02))
 
 
 def test_all_parts_make_one_pack(tiny, tmp_path, capsys):
