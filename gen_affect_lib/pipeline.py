@@ -25,10 +25,11 @@ from torch import Tensor, nn
 
 from gen_affect_lib.avatars import Expression
 from gen_affect_lib.codec import to_images
-from gen_affect_lib.encoders.expression import ExpressionEncoder, understand
+from gen_affect_lib.encoders.expression import ExpressionEncoder, is_picture, understand
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import RectifiedFlow, sample, schedule, timestep
+from gen_affect_lib.pictures import open_picture
 
 
 @dataclass
@@ -161,7 +162,22 @@ class GenAffectPipeline(DiffusionPipeline):
             raise UserError(f'expressions is {expressions!r:.60}: give a list, such as ["glee"]')
         if len(expressions) == 0:
             raise UserError('expressions is empty: give at least one, such as ["glee"]')
+        if self.expression_encoder is None:  # our own looks at one place of a picture, whether there is a face or not
+            for picture in filter(is_picture, expressions):
+                self._require_portrait(picture)
         return np.concatenate([understand(one, self.expression_encoder).representation for one in expressions])
+
+    def _require_portrait(self, picture) -> None:
+        self.face_pack = self.face_pack or FacePack()
+        box = self.face_pack.one(picture, "largest", name="a picture of an expression").box
+        width, height = open_picture(picture).size
+        side = min(width, height)  # the centred square is what counts
+        top, bottom = (box[1::2] - (height - side) / 2) / side
+        if not (0.06 < top < 0.26 and 0.74 < bottom < 0.94):
+            raise UserError(
+                f"the face in {picture if isinstance(picture, (str, Path)) else 'a picture of an expression'} reaches from "
+                f"{top:.0%} to {bottom:.0%} of its height: cut it so that the head reaches from 16 % to 84 %, as in a portrait"
+            )
 
     def guided_velocity(self, identity: Tensor, expressions: Tensor, identity_scale: float, expression_scale: float):
         """The velocity field of one person (1, V, E) with N expressions (N, 48): a function of x (N, C, s, s) and

@@ -427,6 +427,22 @@ def test_another_persons_face_tells_an_expression(pipeline, face):
     assert len(pipeline(face, [Image.fromarray(other), "rage"], generator=seed()).images) == 2
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_every_drawn_portrait_tells_its_expression_and_no_other_picture_does(pipeline, seed):
+    avatar = Avatar(Identity.sample(1_000_100 + seed), Expression.sample(seed), Appearance.sample(seed))
+    large = avatar.render(192)
+    assert pipeline.read_expressions([avatar.render(64), large]).shape == (2, 48)
+    wide = np.full((192, 400, 3), 90, np.uint8)
+    wide[:, 104:296] = large
+    assert pipeline.read_expressions([wide]).shape == (1, 48)  # the centred square is that portrait
+    small = np.full((400, 400, 3), 90, np.uint8)
+    small[100:292, 100:292] = large
+    with pytest.raises(UserError, match="cut it so that the head reaches from 16 % to 84 %"):
+        pipeline.read_expressions([small])
+    with pytest.raises(UserError, match="no face found in a picture of an expression"):
+        pipeline.read_expressions([np.full((64, 64, 3), (20, 90, 200), np.uint8)])
+
+
 def test_what_reads_expressions_can_be_replaced(pipeline):
     class Cheerful:
         def read(self, pictures):

@@ -170,6 +170,12 @@ def shipped() -> ExpressionEncoder:
     return ExpressionEncoder.from_pretrained()
 
 
+def is_picture(source) -> bool:
+    """Whether `understand` takes it for a picture: no word has a dot, and every picture's name has one."""
+    named = isinstance(source, str) and bool(Path(source).suffix)
+    return named or isinstance(source, (Path, Image.Image)) or getattr(source, "ndim", 0) == 3
+
+
 def understand(source, encoder=None) -> ExpressionReading:
     """The reading of one thing, whatever tells it.
 
@@ -180,10 +186,10 @@ def understand(source, encoder=None) -> ExpressionReading:
 
     Raises UserError for what is none of these, an unknown word, and a number out of its range.
     """
-    if isinstance(source, str) and not Path(source).suffix:  # no word has a dot, every picture's name has one
-        vector = vector_of_word(source)
-    elif isinstance(source, (str, Path, Image.Image)) or getattr(source, "ndim", 0) == 3:
+    if is_picture(source):
         return (encoder or shipped()).read([source])
+    if isinstance(source, str):
+        vector = vector_of_word(source)
     else:
         vector = source.to_vector() if isinstance(source, Expression) else _vector_of_numbers(source)
     return ExpressionReading.of_vectors(vector[None])
