@@ -37,11 +37,14 @@ class LinearProbe:
         """One for each ridge. What costs most, the products of all features with each other, they share."""
         middle, spread, mean = x.mean(dim=0), x.std(dim=0).clamp_min(1e-9), y.mean(dim=0)
         z = (x - middle) / spread
-        gram, cross = z.T @ z / len(z), z.T @ (y - mean) / len(z)  # (F, F), (F, K)
+        few = len(z) < z.shape[1]  # with fewer pictures than features the products of pictures say the same, and sooner
+        gram, cross = (z @ z.T, y - mean) if few else (z.T @ z, z.T @ (y - mean))  # (M, M), (M, K) or (F, F), (F, K)
+        gram, cross = gram / len(z), cross / len(z)
 
         def reader(ridge: float):
             held = gram + ridge * torch.eye(len(gram), dtype=torch.float64)
-            weights = torch.cholesky_solve(cross, torch.linalg.cholesky(held))  # (F, K)
+            weights = torch.cholesky_solve(cross, torch.linalg.cholesky(held))
+            weights = z.T @ weights if few else weights  # (F, K)
             return lambda features: (features - middle) / spread @ weights + mean
 
         return [reader(ridge) for ridge in ridges]

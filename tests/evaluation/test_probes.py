@@ -30,6 +30,14 @@ def test_more_numbers_than_pictures_do_not_make_it_see_what_is_not_there():
     assert explained(unseen(features, chance, PEOPLE), chance) > -0.1
 
 
+def test_few_pictures_and_many_give_the_same_formula():
+    """Features of no spread say nothing: zeros beside the others change how it is computed, and not the answer."""
+    features, truth = RNG.normal(size=(60, 20)), RNG.normal(size=(60, 2))
+    padded = np.concatenate([features, np.zeros((60, 80))], axis=1)
+    np.testing.assert_allclose(LinearProbe(features, truth, PEOPLE[:60])(features),
+                               LinearProbe(padded, truth, PEOPLE[:60])(padded), atol=1e-8)
+
+
 def test_it_does_not_learn_from_whom_it_is_asked_about():
     """Each person has a mark of their own, which tells everything to who has seen it."""
     marks = np.repeat(np.eye(150), 2, axis=0)
