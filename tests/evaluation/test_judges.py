@@ -248,21 +248,19 @@ def scores():
     return score(IdentityJudge.load(), ExpressionJudge.load(), first_seed=VALIDATION, people=200)
 
 
-# What the shipped weights reach on these people, less a margin for chance. The card says which bars they miss.
-APPEARANCE_AT_LEAST = dict(
-    background_hue=0.97, background_lightness=0.87, background_style=0.97, clothes_hue=0.97, clothes_lightness=0.79,
-    collar=0.93, earrings=0.49, earring_color=0.60, head_tilt=0.80,
-)  # fmt: skip
+# 0.95 is the bar; where the weights stay below it, what they reach on these people, less a margin for chance.
+APPEARANCE_AT_LEAST = dict.fromkeys(Appearance.NAMES, 0.95)
+APPEARANCE_AT_LEAST |= dict(clothes_lightness=0.93, collar=0.94, earrings=0.92, head_tilt=0.90)
 
 
 def test_people_are_found_again(scores):
-    assert scores["identity_top1"]["all"] >= 0.93 and scores["identity_top1"]["floor"] <= 0.03
+    assert scores["identity_top1"]["all"] >= 0.97 and scores["identity_top1"]["floor"] <= 0.03
 
 
 def test_units_and_groups_are_read_off_every_skin(scores):
     for skin in ("all", "light", "middle", "dark"):
-        assert scores["unit_error"][skin] <= 0.08 and scores["unit_error_words"][skin] <= 0.065
-        assert scores["group_top1"][skin] >= 0.87 * scores["group_top1_best"][skin]
+        assert scores["unit_error"][skin] <= 0.06 and scores["unit_error_words"][skin] <= 0.042
+        assert scores["group_top1"][skin] >= 0.95 * scores["group_top1_best"][skin]
     assert scores["unit_error"]["floor"] >= 0.15 and scores["group_top1"]["floor"] <= 0.2
 
 
