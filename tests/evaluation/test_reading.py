@@ -74,7 +74,7 @@ def test_the_shipped_encoder_reads_units_of_people_never_seen(told):
     """Free faces, half of them mixtures that no word shows, are read less well than words: see the model card."""
     free = free_faces(PEOPLE, per_person=1)
     encoder = ExpressionEncoder.from_pretrained()
-    for faces, largest in ((told, 0.06), (free, 0.09)):
+    for faces, largest in ((told, 0.035), (free, 0.07)):
         table = by_skin(encoder.read_arrays(faces.images), faces)
         assert table["all"]["action_unit_error"] <= largest
         assert table["all"]["gaze_and_head_error"] <= 0.07
@@ -83,8 +83,8 @@ def test_the_shipped_encoder_reads_units_of_people_never_seen(told):
 
 def test_the_shipped_encoder_reads_words_valence_and_arousal(told):
     table = scores(ExpressionEncoder.from_pretrained().read_arrays(told.images), told)
-    assert table["valence_concordance"] >= 0.95 and table["arousal_concordance"] >= 0.9
-    assert min(table[f"share_of_best_{classes}"] for classes in (6, 25, 135)) >= 0.94
+    assert table["valence_concordance"] >= 0.97 and table["arousal_concordance"] >= 0.95
+    assert min(table[f"share_of_best_{classes}"] for classes in (6, 25, 135)) >= 0.96
 
 
 def test_the_encoder_reads_the_face_and_not_the_word_asked_for(told):
