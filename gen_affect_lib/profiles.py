@@ -27,7 +27,7 @@ class Profile:
     minutes: float | None = None
     sampling_steps: int = 20
     identity_scale: float = 1.5  # guidance: chosen on validation people, see the model card
-    expression_scale: float = 1.5
+    expression_scale: float = 2.0
     from_nothing: dict | None = None  # None: always from nothing. Else from the shipped checkpoint, or with these sizes
 
     def retrained(self) -> Profile:
