@@ -157,6 +157,19 @@ def test_a_true_reading_costs_nothing_and_a_false_one_more():
     assert factor_loss(Appearance.KINDS, sure.roll(1, 0), truth) > 0.3
 
 
+def test_fine_factors_count_more_and_the_others_as_before():
+    right, tilted = (Appearance(head_tilt=tilt).to_vector() for tilt in (0.0, 0.5))
+    recoloured = Appearance(clothes_lightness=0.9).to_vector()
+    right, tilted, recoloured = (torch.from_numpy(vector)[None] for vector in (right, tilted, recoloured))
+
+    def costs(weights):
+        sure, *wrong = (factor_loss(Appearance.KINDS, said, right, weights) for said in (right, tilted, recoloured))
+        return [(one - sure).item() for one in wrong]
+
+    (tilt, colour), (fine_tilt, fine_colour) = costs(None), costs(judge_training.FINE)
+    assert fine_tilt == pytest.approx(4 * tilt) and fine_colour == pytest.approx(colour) and colour > 0
+
+
 def test_the_contrast_is_smallest_where_a_person_is_like_oneself():
     views = torch.nn.functional.normalize(torch.randn(8, 16, generator=torch.Generator().manual_seed(0)), dim=1)
     alike = contrastive_loss(torch.cat([views, views]))
