@@ -65,4 +65,4 @@ def test_the_shipped_weights_are_exact(data):
         sides = np.tile(data.boxes[mine, 2:] - data.boxes[mine, :2], 2)
         boxes = data.boxes[mine] + np.random.default_rng(k).normal(0, 0.02, sides.shape) * sides
         errors.append(landmark_errors(find_landmarks(net, image, boxes), data.points[mine]))
-    assert np.concatenate(errors).mean() < 0.04
+    assert np.concatenate(errors).mean() < 0.035

@@ -248,13 +248,13 @@ def test_people_are_recognized_as_well_as_the_card_says(stated):
 def test_faces_are_found_as_well_as_the_card_says(stated):
     measured = measure_detector(pack.load_detector(), VALIDATION, 50, pack.load_landmarks())
     assert measured["ap50"] >= 0.98 and stated["detector"]["ap50"] >= 0.98
-    assert measured["landmark_error"] < stated["landmarks"]["landmark_error"] + 0.01
+    assert measured["landmark_error"] <= 0.035 and stated["landmarks"]["landmark_error"] <= 0.03
 
 
 def test_the_whole_pack_finds_aligns_and_recognizes(faces, stated):
     measured = measure_pack(faces, VALIDATION, 60)
     assert measured["found"] >= 0.98 and measured["top1"] >= 0.95
-    assert measured["landmark_error"] <= 0.033 and stated["pack"]["landmark_error"] <= 0.03
+    assert measured["landmark_error"] <= 0.03 and stated["pack"]["landmark_error"] <= 0.03
 
 
 def test_the_card_speaks_of_reported_people_in_three_tones(stated):
