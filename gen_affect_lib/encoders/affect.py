@@ -66,7 +66,11 @@ def log_likelihoods(vectors: np.ndarray) -> np.ndarray:
 
 def posterior(vectors: np.ndarray) -> np.ndarray:
     """p(w | x) of vectors (M, 21), every word and the neutral face equally likely beforehand: float64 (M, 136)."""
-    logits = log_likelihoods(vectors)
+    return shares(log_likelihoods(vectors))
+
+
+def shares(logits: np.ndarray) -> np.ndarray:
+    """The softmax of log likelihoods (M, 136): what is equally likely beforehand, by Bayes' rule."""
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
 

@@ -128,6 +128,10 @@ class Recipe:
     sizes: dict
     minutes: float
 
+    def drawn(self) -> Scenes:
+        """Its scenes, drawn once for all networks that learn from them."""
+        return Scenes.open(CACHE / "scenes" / f"{self.scenes}-{fingerprint()}", 0, self.people, self.scenes)
+
 
 RECIPES = {
     "smoke": Recipe(24, 100, dict(widths=(8, 16, 16, 32), neck=16), 0.05),
@@ -146,10 +150,8 @@ def train(out_dir: Path, minutes: float | None = None, profile: str = "laptop") 
     from gen_affect_lib.evaluation.faces import measure_detector
 
     recipe = RECIPES[profile]
-    folder = CACHE / "scenes" / f"{recipe.scenes}-{fingerprint()}"
-    data = Scenes.open(folder, 0, recipe.people, recipe.scenes)
     net = FaceDetector(**recipe.sizes)
-    fit(net, data, minutes or recipe.minutes)
+    fit(net, recipe.drawn(), minutes or recipe.minutes)
     save_detector(round_weights(net), Path(out_dir))
     note(Path(out_dir) / "figures.json", "detector", measure_detector(net, VALIDATION_PERSON, min(500, recipe.scenes)))
     return net

@@ -20,13 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from gen_affect_lib.avatars.pairs import fingerprint
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.encoders.detector_training import VALIDATION_PERSON, Recipe, Scenes, to_input
 from gen_affect_lib.encoders.identity import IResidual
 from gen_affect_lib.encoders.onnx_files import round_weights
 from gen_affect_lib.optim import make_optimizers, step, warm_cosine
-from gen_affect_lib.paths import CACHE
 
 SIZE = 192  # by its input's size insightface knows such a network
 MARGIN = 1.5  # a look is so many times as wide as the box
@@ -140,9 +138,8 @@ def train(out_dir: Path, minutes: float | None = None, profile: str = "laptop") 
     from gen_affect_lib.evaluation.faces import measure_detector
 
     recipe, out_dir = RECIPES[profile], Path(out_dir)
-    data = Scenes.open(CACHE / "scenes" / f"{recipe.scenes}-{fingerprint()}", 0, recipe.people, recipe.scenes)
     net = LandmarkNet(**recipe.sizes)
-    fit(net, data, minutes or recipe.minutes)
+    fit(net, recipe.drawn(), minutes or recipe.minutes)
     save_landmarks(round_weights(net), out_dir)
     if (out_dir / DETECTOR).is_file():
         figures = measure_detector(load_detector(out_dir), VALIDATION_PERSON, min(500, recipe.scenes), net)
