@@ -1,16 +1,19 @@
 """The space that the model works in: pixels, or the latents of a small autoencoder (Rombach et al. 2022).
 
-Both codecs offer the same three things, so that nothing else has to know which one is at work:
+Both codecs offer the same four things, so that nothing else has to know which one is at work:
     encode(images (B, 3, S, S) in [-1, 1]) -> (B, latent_channels, S / downscale, S / downscale), about unit scale
     decode(latents) -> images
     encoded(images uint8 (M, S, S, 3), path) -> an array of M latents, (M, C, s, s), that can be indexed by an array
+    mark: another one where the latents are others
 
 Letters: B images, S the picture's side, C channels, s the latents' side.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +45,7 @@ class PixelCodec(ModelMixin, ConfigMixin):
         super().__init__()
         self.register_buffer("unit", torch.ones(1))  # a model without a tensor has no device and cannot be saved
         self.latent_channels, self.downscale = 3, 1
+        self.mark = "pixels"
 
     def latent_size(self, image_size: int) -> int:
         return image_size
@@ -128,6 +132,12 @@ class LatentCodec(ModelMixin, ConfigMixin):
     def latent_size(self, image_size: int) -> int:
         return image_size // self.downscale
 
+    @property
+    def mark(self) -> str:
+        """Twelve hexadecimal digits that change with the latents: with the encoder and its calibration, not the decoder."""
+        weights = [t for name, t in self.state_dict().items() if not name.startswith("decoder.")]
+        return hashlib.sha256(b"".join(t.cpu().float().numpy().tobytes() for t in weights)).hexdigest()[:12]
+
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the latents, each (B, C, s, s), before calibration."""
         side = images.shape[-1]
@@ -185,23 +195,46 @@ def face_weight(size: int, strength: float = 3.0) -> Tensor:
     return (weight / weight.mean())[None, None]
 
 
-def codec_loss(codec: LatentCodec, images: Tensor, weight: Tensor, kl_weight: float) -> tuple[Tensor, Tensor]:
-    """The training loss and the reconstruction's mean squared error. L1 on values and on differences of neighbours
-    (edges), weighted by `face_weight`, plus the KL divergence from a unit normal (Kingma & Welling 2014).
+def picture_loss(error: Tensor, images: Tensor, weight: Tensor) -> Tensor:
+    """How far a restored picture is off, from its `error` (B, 3, S, S): L1 on values and on differences of neighbours
+    (edges), weighted by `face_weight`.
 
     Eyes judge a difference against the brightness that it stands in (Weber's law), so errors in dark places count for
     more: without that, brows and lips on dark skin are the first thing lost."""
-    mean, log_variance = codec.posterior(images)
-    latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
-    error = codec.decoder(latents) - images
     brightness = images.mean(dim=1, keepdim=True) / 2 + 0.5  # (B, 1, S, S) in [0, 1]
     weight = weight / (0.25 + brightness)
     weight = weight / weight.mean()
     across = (error[..., :, 1:] - error[..., :, :-1]).abs() * weight[..., :, 1:]
     down = (error[..., 1:, :] - error[..., :-1, :]).abs() * weight[..., 1:, :]
-    reconstruction = (error.abs() * weight).mean() + across.mean() + down.mean()
+    return (error.abs() * weight).mean() + across.mean() + down.mean()
+
+
+def codec_loss(codec: LatentCodec, images: Tensor, weight: Tensor, kl_weight: float) -> tuple[Tensor, Tensor]:
+    """The training loss and the reconstruction's mean squared error: `picture_loss`, plus the KL divergence from a unit
+    normal (Kingma & Welling 2014)."""
+    mean, log_variance = codec.posterior(images)
+    latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+    error = codec.decoder(latents) - images
     kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
-    return reconstruction + kl_weight * kl, error.detach().square().mean()
+    return picture_loss(error, images, weight) + kl_weight * kl, error.detach().square().mean()
+
+
+def decoder_loss(
+    codec: LatentCodec, images: Tensor, weight: Tensor, look: Callable[[Tensor], Tensor] | None, look_weight: float
+) -> tuple[Tensor, Tensor]:
+    """The same for the decoder alone, the latents being what they are. `look` (B, 3, S, S) -> (B, F): what a network
+    that reads faces makes of a picture. What it makes of the restored one should be the same: a lid or a fold of two
+    pixels weighs next to nothing in a mean over pixels, and much to whoever reads a face (Johnson et al. 2016)."""
+    with torch.no_grad():
+        mean, log_variance = codec.posterior(images)
+        latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+    restored = codec.decoder(latents)
+    loss = picture_loss(restored - images, images, weight)
+    if look is not None:
+        with torch.no_grad():
+            seen = look(images)
+        loss = loss + look_weight * (look(restored) - seen).square().mean()
+    return loss, (restored - images).detach().square().mean()
 
 
 def fit_codec(
@@ -213,28 +246,47 @@ def fit_codec(
     The rate warms up and falls as a cosine of the share of the steps, or of the minutes, that has gone by. `kl_weight`
     counts against the loss per pixel.
     """
+    def loss(batch, weight):
+        return codec_loss(codec, batch, weight, kl_weight)
+
+    errors = _fit(codec, codec, loss, images, minutes, steps, batch_size, learning_rate, seed)
+    some = np.sort(np.random.default_rng(seed).integers(0, len(images), 512))
+    codec.calibrate(to_tensor(images[some]).to(codec.device))
+    return errors
+
+
+def fit_decoder(
+    codec: LatentCodec, images: np.ndarray, look: Callable[[Tensor], Tensor] | None = None, *,
+    minutes: float | None = None, steps: int | None = None, batch_size: int = 32, learning_rate: float = 2e-3,
+    look_weight: float = 1.0, seed: int = 0,
+) -> list[float]:
+    """Train the decoder on while the encoder stays: the latents, and every generator that learned them, stay good."""
+    def loss(batch, weight):
+        return decoder_loss(codec, batch, weight, look, look_weight)
+
+    return _fit(codec, codec.decoder, loss, images, minutes, steps, batch_size, learning_rate, seed)
+
+
+def _fit(codec, part: nn.Module, loss_of, images, minutes, steps, batch_size, learning_rate, seed) -> list[float]:
+    """`part` of the codec learns; loss_of(batch, weight of each pixel) -> loss, mean squared error."""
     generator = np.random.default_rng(seed)
     torch.manual_seed(seed)
     codec.train()
-    optimizers = optim.make_optimizers(dict(codec.named_parameters()), lr=learning_rate, betas=(0.9, 0.99))
+    optimizers = optim.make_optimizers(dict(part.named_parameters()), lr=learning_rate, betas=(0.9, 0.99))
     weight = face_weight(images.shape[1]).to(codec.device)
     begin, step, progress, errors = time.monotonic(), 0, 0.0, []
-
-    def pictures(count):
-        return to_tensor(images[np.sort(generator.integers(0, len(images), count))])
-
     with tqdm(total=steps, desc="Autoencoder", unit="step") as bar:
         while progress < 1:
             rate = learning_rate * optim.warm_cosine(step, progress, warmup=100, low=0.02)
-            batch = pictures(batch_size).to(codec.device, memory_format=torch.channels_last)
-            loss, error = codec_loss(codec, batch, weight, kl_weight)
+            picked = np.sort(generator.integers(0, len(images), batch_size))
+            batch = to_tensor(images[picked]).to(codec.device, memory_format=torch.channels_last)
+            loss, error = loss_of(batch, weight)
             loss.backward()
-            optim.step(optimizers, codec.parameters(), rate, clip=1.0)
+            optim.step(optimizers, part.parameters(), rate, clip=1.0)
             errors.append(error.item())
             step += 1
             progress = step / steps if steps else (time.monotonic() - begin) / (60 * minutes)
             bar.update()
             bar.set_postfix(mse=f"{np.mean(errors[-50:]):.4f}")
     codec.eval()
-    codec.calibrate(pictures(512).to(codec.device))
     return errors

@@ -129,9 +129,16 @@ class RectifiedFlow:
         # A sampler multiplies this by sigma at most, so a small sigma is harmless; sigma 0 need only stay finite.
         return (noisy - output) / torch.as_tensor(_beside(sigma, noisy)).clamp(min=1e-4)
 
+    def data_from(self, output, noisy, sigma):
+        """The clean data that an output means, as guessed from one look. Arguments as above. Returns (B, ...)."""
+        return output if self.prediction == "x" else noisy - _beside(sigma, noisy) * output
+
     def loss(self, network, data, noise, sigma):
         """Mean squared error of the velocity for each image. data, noise: (B, ...). sigma: (B,). Returns (B,)."""
-        output = network(interpolate(data, noise, sigma), sigma)
+        return self.loss_of(network(interpolate(data, noise, sigma), sigma), data, noise, sigma)
+
+    def loss_of(self, output, data, noise, sigma):
+        """The same, from a network's output (B, ...) for `interpolate(data, noise, sigma)`."""
         if output.shape != data.shape:  # or broadcasting would turn the loss into nonsense without a word
             raise UserError(f"the network gave {tuple(output.shape)} for data of {tuple(data.shape)}: they must agree")
         if self.prediction == "v":

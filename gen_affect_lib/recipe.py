@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,10 +79,9 @@ class LatentPairs:
 def cache_split(cache: PairCache, codec, faces: FacePack, references: int) -> Split:
     """A split from rendered pairs. The first few pictures of each person serve as references.
 
-    Latents and identities are kept beside the pictures, one file for each codec and each recognizer.
+    Latents and identities are kept beside the pictures, one file for each encoder and each recognizer.
     """
-    marks = hashlib.sha256(b"".join(t.cpu().numpy().tobytes() for t in codec.state_dict().values())).hexdigest()[:12]
-    latents = codec.encoded(cache.flat_images, cache.folder / f"latents-{marks}.npy")
+    latents = codec.encoded(cache.flat_images, cache.folder / f"latents-{codec.mark}.npy")
     images = cache.config.images
     asked = np.arange(len(cache.flat_images)).reshape(-1, images)[:, :references].ravel()  # (N, K) -> (N, R / N) -> (R,)
     kept = cache.folder / f"identities-{references}-{faces.mark}.npz"

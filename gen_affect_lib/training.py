@@ -23,7 +23,7 @@ from torch import nn
 
 from gen_affect_lib.checkpoint import LAST, read_last_checkpoint, remove_checkpoints, require_same, write_checkpoint
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.flow import RectifiedFlow, sample_sigma
+from gen_affect_lib.flow import RectifiedFlow, interpolate, sample_sigma, timestep
 from gen_affect_lib.logbook import Logbook, Speed, writing_to
 from gen_affect_lib.optim import adamw, warm_cosine
 
@@ -84,8 +84,9 @@ class Trainer:
     """Trains `model` and `condition_encoder` together, where they are (CPU or CUDA), and keeps the run in `out_dir`.
 
     `flow` gives the loss (see `flow.py`), `data` the batches (see `Data`). `preview(step) -> (H, W, 3) uint8`, if it is
-    given, draws a grid of samples; it is called with the averaged weights in place. `out_dir` gets the checkpoints,
-    and TensorBoard's logs under `logs`.
+    given, draws a grid of samples; it is called with the averaged weights in place. `extra`, if it is given, is a second
+    loss that is learned from and not validated by: (predicted target, target, sigma) -> (B,), see `face_loss.py`.
+    `out_dir` gets the checkpoints, and TensorBoard's logs under `logs`.
     """
 
     def __init__(
@@ -97,8 +98,10 @@ class Trainer:
         data: Data,
         out_dir: str | Path,
         preview: Callable[[int], np.ndarray] | None = None,
+        extra: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     ):
         self.config, self.flow, self.data, self.out_dir, self.preview = config, flow, data, Path(out_dir), preview
+        self.extra = extra
         self.networks = nn.ModuleDict({"model": model, "condition_encoder": condition_encoder})
         self.parameters = {name: p for name, p in self.networks.named_parameters() if p.requires_grad}
         self.device = next(iter(self.parameters.values())).device
@@ -160,7 +163,7 @@ class Trainer:
         config = self.config
         self.networks.train()
         for part in range(config.accumulation):
-            loss = self.loss(*self.draw(part)).mean()
+            loss = self.training_loss(*self.draw(part)).mean()
             (loss / config.accumulation).backward()
             self.loss_sum += loss.detach()
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), config.clip_norm)
@@ -194,17 +197,28 @@ class Trainer:
         keep_expression = torch.rand(size, generator=generator, device=self.device) >= config.drop_expression
         return batch, noise, sigma, keep_identity, keep_expression
 
+    def training_loss(self, batch, noise, sigma, keep_identity, keep_expression) -> torch.Tensor:
+        """The loss on each picture's velocity, and the extra one where there is one (B,)."""
+        output = self.predict(batch, noise, sigma, keep_identity, keep_expression)
+        loss = self.flow.loss_of(output, batch["target"], noise, sigma)
+        if self.extra is not None:
+            believed = self.flow.data_from(output, interpolate(batch["target"], noise, sigma), sigma)
+            loss = loss + self.extra(believed, batch["target"], sigma)
+        return loss
+
     def loss(self, batch, noise, sigma, keep_identity=None, keep_expression=None) -> torch.Tensor:
         """The loss on each picture's velocity (B,)."""
+        output = self.predict(batch, noise, sigma, keep_identity, keep_expression)
+        return self.flow.loss_of(output, batch["target"], noise, sigma)
+
+    def predict(self, batch, noise, sigma, keep_identity=None, keep_expression=None) -> torch.Tensor:
+        """The network's output for a batch with so much noise: (B, C, h, w), float32."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             tokens, pooled = self.networks["condition_encoder"](
                 batch["identity"], batch["expression"], keep_identity=keep_identity, keep_expression=keep_expression
             )
-
-            def network(noisy, sigma):
-                return self.networks["model"](noisy, tokens, pooled, 1000 * sigma).float()
-
-            return self.flow.loss(network, batch["target"], noise, sigma)
+            noisy = interpolate(batch["target"], noise, sigma)
+            return self.networks["model"](noisy, tokens, pooled, timestep(sigma)).float()
 
     def validate(self) -> dict[str, float]:
         """The loss on people never trained on, at fixed amounts of fixed noise: the one curve to compare runs by."""

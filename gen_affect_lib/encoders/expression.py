@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from transformers import ViTConfig, ViTForImageClassification
@@ -25,7 +26,7 @@ from gen_affect_lib.avatars.emotions import EMOTIONS
 from gen_affect_lib.avatars.factors import ACTION_UNITS, Expression
 from gen_affect_lib.codec import to_tensor
 from gen_affect_lib.encoders.affect import (
-    affect_of, class_logits, log_likelihoods, vector_of_point, vector_of_word,
+    class_logits, log_likelihoods, shares, vector_of_point, vector_of_word, word_affect,
 )
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import CHECKPOINTS
@@ -90,7 +91,8 @@ class ExpressionReading:
         """What vectors (M, 21) mean, by the closed form."""
         vectors = np.asarray(vectors, np.float64)
         logits = log_likelihoods(vectors)
-        return cls(*(part.astype(np.float32) for part in (vectors, affect_of(vectors), logits)))
+        affect = shares(logits)[:, :-1] @ word_affect()  # `affect_of`, without a second look at all words
+        return cls(*(part.astype(np.float32) for part in (vectors, affect, logits)))
 
     @property
     def expressions(self) -> list[Expression]:
@@ -140,6 +142,21 @@ class ExpressionEncoder:
         halved = ViTForImageClassification(self.vit.config).half()
         halved.load_state_dict(self.vit.state_dict())
         halved.save_pretrained(folder)
+
+    def vectors(self, pictures: Tensor) -> Tensor:
+        """The 21 numbers of pictures (M, 3, S, S) in [-1, 1], S the `picture_size`: (M, 21), not cut to their ranges,
+        with gradients to the pictures."""
+        return split_outputs(self.vit(self._faces(pictures)).logits)[0]
+
+    def _faces(self, pictures: Tensor) -> Tensor:
+        x0, y0, x1, y1 = self.vit.config.face_box
+        return pictures[..., y0:y1, x0:x1]
+
+    def look(self, pictures: Tensor) -> Tensor:
+        """What the layers make of the same pictures: (M, F), about unit scale, with gradients. Two pictures that look
+        alike to it show the same face."""
+        states = self.vit(self._faces(pictures), output_hidden_states=True).hidden_states[1:]
+        return torch.cat([F.layer_norm(state, state.shape[-1:]).flatten(1) for state in states], dim=1)  # (M, T, D) each
 
     @torch.no_grad()
     def read_arrays(self, images: np.ndarray, batch_size: int = 256) -> ExpressionReading:
