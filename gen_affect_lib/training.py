@@ -25,7 +25,7 @@ from gen_affect_lib.checkpoint import LAST, read_last_checkpoint, remove_checkpo
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import RectifiedFlow, interpolate, sample_sigma, timestep
 from gen_affect_lib.logbook import Logbook, Speed, writing_to
-from gen_affect_lib.optim import adamw, warm_cosine
+from gen_affect_lib.optim import adamw, make_optimizers, warm_cosine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,7 @@ class TrainingConfig:
 
     batch_size: int = 64
     accumulation: int = 1  # batches that share one step of the optimizer: a large batch for a small memory
+    optimizer: str = "adamw"  # or "muon", for the large matrices: see optim.py
     learning_rate: float = 1e-3
     warmup_steps: int = 100  # AdamW's second moment is a poor guess at first, so the first steps are small
     final_learning_rate: float = 0.01  # at the end of the cosine, as a share of learning_rate
@@ -43,6 +44,8 @@ class TrainingConfig:
     drop_identity: float = 0.1  # chance that a picture is learned without its reference: guidance needs it
     drop_expression: float = 0.1  # likewise without its expression, drawn on its own
     sigma_distribution: str = "logit_normal"
+    sigma_mean: float = 0.0  # of the logit; above 0 means more noise
+    sigma_std: float = 1.0
     shift: float = 1.0
     seed: int = 0
     compile: bool = False  # torch.compile: pays on a GPU, after a minute or so of compiling
@@ -62,9 +65,13 @@ class TrainingConfig:
         for name in ("drop_identity", "drop_expression", "ema_decay", "final_learning_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must be from 0 to 1, and is {getattr(self, name)}")
-        for name in ("warmup_steps", "weight_decay", "seed"):
+        for name in ("warmup_steps", "weight_decay", "sigma_std", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must not be negative, and is {getattr(self, name)}")
+        if self.optimizer not in ("adamw", "muon"):
+            raise UserError(f'no optimizer "{self.optimizer}": try "adamw" or "muon"')
+        if self.sigma_distribution == "uniform" and (self.sigma_mean, self.sigma_std) != (0.0, 1.0):
+            raise UserError("a uniform sigma_distribution has no sigma_mean and sigma_std: leave them out")
 
 
 LOOKING = ("log_every", "validate_every", "validation_size", "preview_every", "checkpoint_every")
@@ -159,7 +166,7 @@ class Trainer:
         return self.history
 
     def learn(self, learning_rate: float) -> None:
-        """One step: a batch (or a few), a gradient, a step of AdamW, a step of the average."""
+        """One step: a batch (or a few), a gradient, a step of the optimizers, a step of the average."""
         config = self.config
         self.networks.train()
         for part in range(config.accumulation):
@@ -171,10 +178,11 @@ class Trainer:
         self.summed += 1
         if self.device.type == "cpu":  # on a GPU reading a number waits for the queue, so there `summary` does it
             self.check_finite()
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.step()
+        self.networks.zero_grad(set_to_none=True)
         # The average of the weights makes better pictures than the weights. Its memory grows with the run, or else the
         # first, random weights would be in it for long.
         decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
@@ -190,7 +198,8 @@ class Trainer:
         size = len(batch["target"])
         noise = torch.randn(batch["target"].shape, generator=generator, device=self.device)
         sigma = sample_sigma(
-            (size,), config.sigma_distribution, shift=config.shift, generator=generator, device=self.device
+            size, config.sigma_distribution, config.shift,
+            mean=config.sigma_mean, std=config.sigma_std, generator=generator, device=self.device,
         )
         # Drawn apart: guidance along one condition alone needs pictures learned with the other left out.
         keep_identity = torch.rand(size, generator=generator, device=self.device) >= config.drop_identity
@@ -260,8 +269,11 @@ class Trainer:
         self.step, self.seconds, self.history = 0, 0.0, []
         self.networks.zero_grad(set_to_none=True)  # an interrupted step may have left half of a gradient
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
-        config = self.config
-        self.optimizer = adamw(self.parameters.values(), config.learning_rate, (0.9, 0.95), config.weight_decay)
+        rates = self.config.learning_rate, (0.9, 0.95), self.config.weight_decay
+        if self.config.optimizer == "muon":
+            self.optimizers = make_optimizers(self.parameters, *rates)
+        else:
+            self.optimizers = [adamw(self.parameters.values(), *rates)]
         self.speed = Speed()
         self.forget_sums()
 
@@ -272,8 +284,9 @@ class Trainer:
         names = {p: name for name, p in self.parameters.items()}
         tensors = dict(self.networks.state_dict())
         tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
-        for parameter, moments in self.optimizer.state.items():
-            tensors |= {f"optimizer.{names[parameter]}.{key}": tensor for key, tensor in moments.items()}
+        for optimizer in self.optimizers:
+            for parameter, moments in optimizer.state.items():
+                tensors |= {f"optimizer.{names[parameter]}.{key}": tensor for key, tensor in moments.items()}
         tensors["random.cpu"] = torch.get_rng_state()  # for networks with dropout, which draw from the global one
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -282,8 +295,7 @@ class Trainer:
 
     def settings(self) -> dict:
         """What must stay the same over a run."""
-        settings = {n: value for n, value in dataclasses.asdict(self.config).items() if n not in LOOKING}
-        return settings | {f"flow.{name}": value for name, value in vars(self.flow).items()}
+        return _lasting(self.config) | {f"flow.{name}": value for name, value in vars(self.flow).items()}
 
     def restore(self) -> bool:
         """Load the newest whole checkpoint of `out_dir`; False where there is none."""
@@ -292,18 +304,20 @@ class Trainer:
             return False
         tensors, state = checkpoint
         state_dict = self.networks.state_dict()
+        then = _lasting(TrainingConfig()) | state["settings"]  # a setting of today was at its default before there was one
         require_same(
             self.out_dir,
-            state["settings"] | {n: tuple(t.shape) for n, t in tensors.items() if n.split(".")[0] in self.networks},
+            then | {n: tuple(t.shape) for n, t in tensors.items() if n.split(".")[0] in self.networks},
             self.settings() | {name: tuple(tensor.shape) for name, tensor in state_dict.items()},
         )
         self.start_over()
         self.networks.load_state_dict({name: tensors[name] for name in state_dict})
+        steps = {p: o for o in self.optimizers for group in o.param_groups for p in group["params"]}
         for name, parameter in self.parameters.items():
             self.average[name].copy_(tensors[f"average.{name}"])
             moments = {n.rpartition(".")[2]: t for n, t in tensors.items() if n.startswith(f"optimizer.{name}.")}
             if moments:  # a parameter that never had a gradient has none
-                self.optimizer.state[parameter] = {key: moment.to(self.device) for key, moment in moments.items()}
+                steps[parameter].state[parameter] = {key: moment.to(self.device) for key, moment in moments.items()}
         torch.set_rng_state(tensors["random.cpu"])
         if self.device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
@@ -359,3 +373,7 @@ class Trainer:
         self.loss_sum, self.norm_sum = torch.zeros(2, device=self.device)
         self.summed = 0
         self.speed.start_over()
+
+
+def _lasting(config: TrainingConfig) -> dict:
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in LOOKING}

@@ -103,6 +103,21 @@ def test_an_interrupted_cell_goes_on_where_it_was(tmp_path, monkeypatch):
     assert_equal(weights(whole), weights(trainer))
 
 
+def test_the_momentum_of_muon_and_the_moments_of_adamw_survive_a_stop(tmp_path):
+    settings = dict(optimizer="muon", width=64)  # wide enough that one matrix is Muon's
+    whole = tiny_trainer(tmp_path / "whole", **settings)
+    whole.fit(max_steps=12)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_trainer(tmp_path / "stopped", data=StopsAtStep7(), **settings).fit(max_steps=12)
+    resumed = tiny_trainer(tmp_path / "stopped", **settings)
+    resumed.fit(max_steps=12)
+    assert resumed.data.asked == list(range(6, 12))
+    assert_equal(weights(whole), weights(resumed))
+    tensors, _ = read_checkpoint(tmp_path / "stopped" / "last.safetensors")
+    kept = {name.removeprefix("optimizer.model.token.") for name in tensors if name.startswith("optimizer.model.token.")}
+    assert kept == {"weight.momentum", "bias.exp_avg", "bias.exp_avg_sq", "bias.step"}
+
+
 # What can be wrong with a folder
 
 
@@ -238,6 +253,15 @@ def test_another_config_does_not_resume(half_way, change, message):
     assert read_last_checkpoint(half_way)[1]["step"] == 6
 
 
+def test_a_checkpoint_from_before_there_was_a_setting_resumes_at_its_default(half_way):
+    tensors, state = read_last_checkpoint(half_way)
+    del state["settings"]["optimizer"], state["settings"]["sigma_mean"]
+    write_checkpoint(half_way, tensors, state)
+    with pytest.raises(UserError, match="sigma_mean was 0.0 and is now 1.0"):
+        tiny_trainer(half_way, sigma_mean=1.0).restore()
+    assert tiny_trainer(half_way).restore()
+
+
 def test_another_network_does_not_resume(half_way):
     trainer = tiny_trainer(half_way)
     trainer.networks["model"].time = torch.nn.Linear(2, 8)
@@ -273,7 +297,7 @@ def test_starting_over_in_one_process_is_a_fresh_run_from_the_weights_there_are(
     trainer.fit(max_steps=4)
     trainer.fit(max_steps=2, resume=False)
     assert trainer.step == 2 and trainer.data.asked == [0, 1, 2, 3, 0, 1]
-    assert all(moments["step"] == 2 for moments in trainer.optimizer.state.values())
+    assert all(moments["step"] == 2 for moments in trainer.optimizers[0].state.values())
 
 
 @pytest.mark.parametrize("limits", [{}, dict(max_steps=0), dict(max_minutes=-1), dict(max_steps=5, max_minutes=0)])
@@ -283,7 +307,9 @@ def test_a_run_without_an_end_is_refused(tmp_path, limits):
 
 
 @pytest.mark.parametrize(
-    "wrong", [dict(batch_size=0), dict(drop_identity=1.5), dict(ema_decay=-0.1), dict(warmup_steps=-1), dict(seed=-1)]
+    "wrong",
+    [dict(batch_size=0), dict(drop_identity=1.5), dict(ema_decay=-0.1), dict(warmup_steps=-1), dict(seed=-1),
+     dict(optimizer="adam"), dict(sigma_std=-1), dict(sigma_mean=1.0, sigma_distribution="uniform")],
 )
 def test_a_config_that_makes_no_sense_is_refused_by_name(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
@@ -330,6 +356,17 @@ def test_one_step_is_clipped_adamw_on_the_mean_over_its_batches_and_then_the_ave
             torch.testing.assert_close(ours[name], p, rtol=1e-4, atol=1e-6)
             average[name] = decay * average[name] + (1 - decay) * ours[name].detach()
             torch.testing.assert_close(trainer.average[name], average[name])
+
+
+def test_muon_steps_the_large_matrices_and_adamw_the_rest_at_one_rate(tmp_path):
+    trainer = tiny_trainer(tmp_path, optimizer="muon", width=64)
+    muon, adamw = trainer.optimizers
+    assert [id(p) for p in muon.param_groups[0]["params"]] == [id(trainer.parameters["model.token.weight"])]
+    assert sum(len(group["params"]) for group in adamw.param_groups) == len(trainer.parameters) - 1
+    before = {name: p.detach().clone() for name, p in trainer.parameters.items()}
+    trainer.learn(0.02)
+    assert {group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups} == {0.02}
+    assert all((p != before[name]).any() and p.grad is None for name, p in trainer.parameters.items())
 
 
 def test_the_loss_is_the_flows_with_the_condition_embedded_and_the_timestep_1000_sigma(tmp_path):
@@ -381,6 +418,13 @@ def test_a_rate_of_zero_or_one_is_exact(tmp_path, rate, kept):
     assert all((keep == kept).all() for keep in trainer.draw(0)[3:])
 
 
+@pytest.mark.parametrize("mean, std", [(0.0, 1.0), (-1.0, 0.5)])
+def test_sigmas_have_the_mean_and_the_deviation_that_are_asked_for(tmp_path, mean, std):
+    trainer = tiny_trainer(tmp_path, batch_size=4000, sigma_mean=mean, sigma_std=std)
+    logits = torch.logit(trainer.draw(0)[2])
+    assert logits.mean().item() == pytest.approx(mean, abs=0.06) and logits.std().item() == pytest.approx(std, rel=0.06)
+
+
 def test_the_learning_rate_warms_up_and_follows_half_a_cosine(tmp_path):
     trainer = tiny_trainer(tmp_path, warmup_steps=4, learning_rate=1.0, final_learning_rate=0.1)
     rates = []
@@ -396,7 +440,7 @@ def test_the_learning_rate_reaches_the_optimizer(tmp_path):
     rates = [row["training/learning_rate"] for row in history if "training/learning_rate" in row]
     expected = [1e-2 * min(1, (n + 1) / 3) * (0.01 + 0.99 * (1 + math.cos(math.pi * n / 10)) / 2) for n in range(10)]
     assert rates == pytest.approx(expected)
-    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(expected[-1])
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(expected[-1])
 
 
 def test_compile_compiles_both_networks(tmp_path, monkeypatch):

@@ -17,20 +17,20 @@ from gen_affect_lib import checkpoint, logbook
 from gen_affect_lib.flow import RectifiedFlow
 from gen_affect_lib.training import Trainer, TrainingConfig
 
-CHANNELS, SIDE, WIDTH = 3, 4, 8
+CHANNELS, SIDE = 3, 4
 STEPS = 12
 
 
 class TinyModel(nn.Module):
     """The signature of MMDiT, with a dropout (which draws from torch's global random numbers) and a buffer."""
 
-    def __init__(self):
+    def __init__(self, width):
         super().__init__()
-        self.enter = nn.Conv2d(CHANNELS, WIDTH, 3, padding=1)
-        self.time = nn.Linear(1, WIDTH)
-        self.token = nn.Linear(WIDTH, WIDTH)
+        self.enter = nn.Conv2d(CHANNELS, width, 3, padding=1)
+        self.time = nn.Linear(1, width)
+        self.token = nn.Linear(width, width)
         self.drop = nn.Dropout(0.1)
-        self.leave = nn.Conv2d(WIDTH, CHANNELS, 3, padding=1)
+        self.leave = nn.Conv2d(width, CHANNELS, 3, padding=1)
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
         self.told = []
 
@@ -45,10 +45,10 @@ class TinyModel(nn.Module):
 class TinyEncoder(nn.Module):
     """The signature of IdentityExpressionFusion: two tokens, one of the identity, one of the expression."""
 
-    def __init__(self):
+    def __init__(self, width):
         super().__init__()
-        self.identity = nn.Linear(CHANNELS, WIDTH)
-        self.expression = nn.Linear(21, WIDTH)
+        self.identity = nn.Linear(CHANNELS, width)
+        self.expression = nn.Linear(21, width)
         self.kept = []
 
     def forward(self, identity, expression, keep_identity=None, keep_expression=None):
@@ -81,14 +81,14 @@ class TinyData:
         return self.pairs(1_000_000, size)
 
 
-def tiny_trainer(folder, preview=None, data=None, flow=None, **config):
+def tiny_trainer(folder, preview=None, data=None, flow=None, width=8, **config):
     """A trainer that is the same each time."""
     torch.manual_seed(0)
     settings = dict(batch_size=8, warmup_steps=3, learning_rate=1e-2, log_every=2, validate_every=5, validation_size=8)
     settings |= dict(preview_every=1000, checkpoint_every=3)
     config = TrainingConfig(**settings | config)
     flow, data = flow or RectifiedFlow("v"), data or TinyData()
-    return Trainer(config, TinyModel(), TinyEncoder(), flow, data, folder, preview)
+    return Trainer(config, TinyModel(width), TinyEncoder(width), flow, data, folder, preview)
 
 
 def die():
