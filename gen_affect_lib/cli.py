@@ -100,6 +100,26 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=_seed, default=0, help="of the noise")
     sub.add_argument("--out", type=Path, default=OUTPUTS / "sample.png", metavar="FILE", help="where the picture goes")
 
+    sub = command("evaluate", _evaluate, "let the judges score what a checkpoint draws of people it never saw")
+    sub.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "gen_affect", metavar="DIR", help="trained model")
+    sub.add_argument("--identities", type=_count, default=100, metavar="N", help="people, from seed 2,000,000 on")
+    sub.add_argument("--words", type=_count, default=27, metavar="N", help="how many of the 135, spread over the tree")
+    sub.add_argument("--seeds", type=_count, default=2, metavar="N", help="sets of each person, with other noise")
+    sub.add_argument("--json", type=Path, default=OUTPUTS / "evaluation.json", metavar="FILE", help="where the figures go")
+
+    sub = command("compare", _compare, "train other recipes, baselines or autoencoders beside ours, and score all")
+    sub.add_argument("table", metavar="WHAT", help="recipes, baselines or codecs")
+    sub.add_argument("--profile", default=None, metavar="NAME",
+                     help="smoke, laptop or gpu; None takes what this machine can do")
+    sub.add_argument("--minutes", type=_positive, default=8.0, metavar="M", help="how long each is trained, from nothing")
+    sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="how often each is trained")
+    sub.add_argument("--identities", type=_count, default=40, metavar="N",
+                     help="people to score on: reported ones for baselines, validation's for what is chosen by it")
+    sub.add_argument("--words", type=_count, default=27, metavar="N", help="how many of the 135, spread over the tree")
+    sub.add_argument("--only", default=None, metavar="NAME,NAME", help="only these")
+    sub.add_argument("--json", type=Path, default=None, metavar="FILE",
+                     help="where the figures go; None takes a file named after what is compared, under outputs")
+
     sub = command("bench", _bench, "time the MM-DiT against diffusers' with the same weights")
     sub.add_argument("--json", type=Path, default=OUTPUTS / "bench.json", metavar="FILE", help="where the figures go")
 
@@ -128,7 +148,7 @@ def _seed(text: str) -> int:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of steps: give a whole number from 1 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number to count by: give a whole number from 1 up")
     return int(text)
 
 
@@ -186,6 +206,7 @@ def _train(options) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out} is a file: give a folder for the checkpoints")
     from gen_affect_lib.checkpoint import LAST
+    from gen_affect_lib.device import processes
     from gen_affect_lib.profiles import get_profile
     from gen_affect_lib.recipe import train_profile
 
@@ -193,7 +214,7 @@ def _train(options) -> None:
         raise UserError(f"--out {options.out} holds a run already: go on with it by --resume, or give another folder")
     train_profile(get_profile(options.profile), options.out, data=options.data, resume=options.resume,
                   minutes=options.minutes, retrain=options.from_nothing)
-    print(options.out / "pipeline")
+    processes().print(options.out / "pipeline")
 
 
 def _train_encoder(options) -> None:
@@ -210,11 +231,7 @@ def _sample(options) -> None:
     words = [word.strip() for word in options.emotions.split(",") if word.strip()]
     if not words:
         raise UserError("--emotions names no emotion: give words separated by commas, such as joy,fear")
-    if not options.checkpoint.is_dir():
-        raise UserError(f"--checkpoint {options.checkpoint} is no folder: train one with "
-                        "`python -m gen_affect_lib train`, or leave the option out")
-    if (options.checkpoint / "pipeline").is_dir():  # what `train --out` wrote
-        options.checkpoint = options.checkpoint / "pipeline"
+    checkpoint = _pipeline_folder(options.checkpoint)
     if options.reference is not None and not options.reference.is_file():
         raise UserError(f"--reference {options.reference} is no file: give a picture of a face")
     expressions = [_told(word) for word in words]  # a misspelt word ends here, before anything heavy loads
@@ -227,7 +244,7 @@ def _sample(options) -> None:
     from gen_affect_lib.pictures import open_picture, square
     from gen_affect_lib.pipeline import GenAffectPipeline
 
-    pipeline = GenAffectPipeline.from_pretrained(options.checkpoint).to(pick_device())
+    pipeline = GenAffectPipeline.from_pretrained(checkpoint).to(pick_device())
     reference = options.reference or to_image(
         Avatar(Identity.sample(UNSEEN), Expression.neutral(), Appearance.sample(UNSEEN)).render(256))
     images = pipeline(reference, expressions, options.steps, generator=torch.Generator().manual_seed(options.seed),
@@ -245,9 +262,46 @@ def _told(entry: str):
     return Path(entry)
 
 
+def _evaluate(options) -> None:
+    _require_file_name(options.json)
+    checkpoint = _pipeline_folder(options.checkpoint)
+    from gen_affect_lib.evaluation.evaluate import evaluate, say
+    from gen_affect_lib.evaluation.sets import Plan
+
+    print(say(evaluate(checkpoint, Plan(options.identities, options.words, options.seeds), options.json)))
+    print(options.json)
+
+
+def _compare(options) -> None:
+    out = options.json or OUTPUTS / f"compare_{options.table}.json"
+    _require_file_name(out)
+    from gen_affect_lib.evaluation import variants
+    from gen_affect_lib.evaluation.sets import REPORT_SEED, VALIDATION_SEED, Plan
+    from gen_affect_lib.profiles import get_profile
+
+    # What is chosen by its figures must not be chosen on the people that are reported.
+    first = REPORT_SEED if options.table == "baselines" else VALIDATION_SEED
+    plan = Plan(options.identities, options.words, 1, first)
+    report = variants.compare(options.table, get_profile(options.profile), plan, options.minutes, options.seeds,
+                              options.only, out)
+    print(variants.say(report))
+    print(out)
+
+
+def _require_file_name(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"--json {path} is a folder: give the name of a file")
+
+
+def _pipeline_folder(checkpoint: Path) -> Path:
+    if not checkpoint.is_dir():
+        raise UserError(f"--checkpoint {checkpoint} is no folder: train one with "
+                        "`python -m gen_affect_lib train`, or leave the option out")
+    return checkpoint / "pipeline" if (checkpoint / "pipeline").is_dir() else checkpoint  # what `train --out` wrote
+
+
 def _bench(options) -> None:
-    if options.json.is_dir():
-        raise UserError(f"--json {options.json} is a folder: give the name of a file")
+    _require_file_name(options.json)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     from gen_affect_lib import bench
 

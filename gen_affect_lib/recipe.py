@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from gen_affect_lib.avatars.folder import FaceFolder
 from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.codec import LatentCodec, fit_codec
-from gen_affect_lib.device import pick_device, seed_everything
+from gen_affect_lib.device import pick_device, processes, seed_everything
 from gen_affect_lib.display import grid
 from gen_affect_lib.encoders.expression import ExpressionReading
 from gen_affect_lib.encoders.pack import FacePack
@@ -164,13 +164,14 @@ def start_from(pipeline: GenAffectPipeline) -> tuple:
 
 
 def assemble(
-    profile: Profile, codec, transformer, condition_encoder, faces: FacePack, image_size: int
+    profile: Profile, codec, transformer, condition_encoder, faces: FacePack, image_size: int, prediction: str = "v"
 ) -> GenAffectPipeline:
     pipeline = GenAffectPipeline(
         transformer,
         condition_encoder,
         codec,
         recognizer=faces.mark,
+        prediction=prediction,
         num_inference_steps=profile.sampling_steps,
         identity_scale=profile.identity_scale,
         expression_scale=profile.expression_scale,
@@ -204,24 +205,25 @@ def make_trainer(profile: Profile, out_dir: str | Path, data: str | Path | None 
     shipped = profile.from_nothing is not None
     if shipped and not (SHIPPED / "model_index.json").is_file():
         raise UserError(f"{SHIPPED} is missing: restore it from the repository, or train from nothing with --from-nothing")
-    if data is None:
-        train, validation = PairCache.open(profile.pairs), PairCache.open(profile.validation)
-        images, held_out = train.flat_images, validation.flat_images
-    else:
-        folder = FaceFolder(data, size)
-        images = held_out = folder.images
-    faces = FacePack()
-    if shipped:
-        begin = GenAffectPipeline.from_pretrained(SHIPPED)
-        begin.require_recognizer(faces)
-        codec, transformer, condition = start_from(begin)
-    else:
-        codec = make_codec(profile, images, out_dir)
-        transformer, condition = make_networks(profile, codec, size)
-    if data is None:
-        splits = [cache_split(cache, codec, faces, profile.references) for cache in (train, validation)]
-    else:
-        splits = folder_splits(folder, codec, faces)
+    with processes().main_process_first():  # what it renders, trains and reads is there for the others
+        if data is None:
+            train, validation = PairCache.open(profile.pairs), PairCache.open(profile.validation)
+            images, held_out = train.flat_images, validation.flat_images
+        else:
+            folder = FaceFolder(data, size)
+            images = held_out = folder.images
+        faces = FacePack()
+        if shipped:
+            begin = GenAffectPipeline.from_pretrained(SHIPPED)
+            begin.require_recognizer(faces)
+            codec, transformer, condition = start_from(begin)
+        else:
+            codec = make_codec(profile, images, out_dir)
+            transformer, condition = make_networks(profile, codec, size)
+        if data is None:
+            splits = [cache_split(cache, codec, faces, profile.references) for cache in (train, validation)]
+        else:
+            splits = folder_splits(folder, codec, faces)
     pairs = LatentPairs(*splits, config.seed)
     pipeline = assemble(profile, codec, transformer, condition, faces, size)
     places, _ = pairs.held_out.pick(np.random.default_rng(0), 4)
@@ -254,6 +256,7 @@ def train_profile(
     profile = profile.retrained() if retrain else profile
     limit = {"max_minutes": minutes} if minutes else {"max_steps": profile.steps, "max_minutes": profile.minutes}
     trainer.fit(**limit, resume=resume)
-    with trainer.averaged_weights():
-        pipeline.save_pretrained(Path(out_dir) / "pipeline")
+    if processes().is_main_process:
+        with trainer.averaged_weights():
+            pipeline.save_pretrained(Path(out_dir) / "pipeline")
     return pipeline

@@ -86,14 +86,19 @@ class _Judge(ModelMixin, ConfigMixin):
             hint = f"python -m gen_affect_lib train-encoder {cls.NAME}-judge --out {folder}"
             raise UserError(f"no {cls.NAME} judge can be read from {folder}: train one with {hint}") from error
 
+    def features(self, images) -> np.ndarray:
+        """What the trunk makes of pictures, float32 (B, F): for comparing many pictures with many."""
+        return self._outputs(images, lambda batch: (self.trunk(batch),))[0]
+
     @torch.no_grad()
-    def _outputs(self, images, batch_size: int = 256) -> list[np.ndarray]:
-        """Each output of the network for all pictures. Raises UserError for what is no picture."""
+    def _outputs(self, images, network=None, batch_size: int = 256) -> list[np.ndarray]:
+        """Each output of the network, by default the whole judge, for all pictures. Raises UserError for what is no
+        picture."""
         self.eval()  # a judge must not learn the statistics of what it judges
         pixels, parts = as_pixels(images), []
         for start in range(0, len(pixels), batch_size):
             batch = to_tensor(pixels[start : start + batch_size]).to(self.device, self.dtype)
-            parts.append([output.float().cpu().numpy() for output in self(batch)])
+            parts.append([output.float().cpu().numpy() for output in (network or self)(batch)])
         return [np.concatenate(part) for part in zip(*parts)]
 
 

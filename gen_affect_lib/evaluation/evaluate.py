@@ -1,0 +1,169 @@
+"""The evaluation of a trained pipeline by one command, from its folder to a JSON with every number.
+
+    python -m gen_affect_lib evaluate --checkpoint DIR --identities N --words N --seeds N --json FILE
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from gen_affect_lib.evaluation.figures import Figure, Judged, Truth, summary
+from gen_affect_lib.evaluation.judges import ExpressionJudge, IdentityJudge
+from gen_affect_lib.evaluation.sets import Plan, Sets, draw_sets, drawn_by, plan_mark
+from gen_affect_lib.evaluation.skin import THIRDS
+from gen_affect_lib.machine import describe_machine
+from gen_affect_lib.paths import OUTPUTS
+
+DRAWN = OUTPUTS / "evaluation"
+# Claims (a) and (b) in one figure each, of the kind that a mean over people makes: what models are compared by.
+COMPARED = ("expression_top1_25", "action_unit_error", "identity_top1", "identity_cosine")
+
+
+def both_judges() -> tuple[IdentityJudge, ExpressionJudge]:
+    """The shipped judges, which share nothing with the encoders that a model is conditioned on."""
+    return IdentityJudge.load(), ExpressionJudge.load()
+
+
+def evaluate(checkpoint: str | Path, plan: Plan = Plan(), json_path: str | Path | None = None) -> dict:
+    """Draw a plan's sets with a pipeline's folder and score them; the pictures are kept, so that it goes on when called
+    again. Returns the report (see `report`) and writes it to `json_path`.
+
+    Raises UserError where the folder holds no whole pipeline.
+    """
+    from gen_affect_lib.device import pick_device
+    from gen_affect_lib.pipeline import GenAffectPipeline
+
+    checkpoint = Path(checkpoint)
+    pipeline = GenAffectPipeline.from_pretrained(checkpoint).to(pick_device())
+    pipeline.set_progress_bar_config(disable=True)
+    weights = weights_mark(checkpoint)
+    sets = draw_sets(drawn_by(pipeline), plan, DRAWN / plan_mark(plan, weights))
+    result = {"checkpoint": checkpoint.name, "weights": weights} | report(sets, Truth(plan, both_judges()))
+    if json_path is not None:
+        write_json(json_path, result)
+    return result
+
+
+def report(sets: Sets, truth: Truth) -> dict:
+    """All figures of some sets.
+
+    Returns:
+        "plan", "words", "machine", "seconds_per_image"; "figures": name -> "value" with its 95 % interval over people
+        "low" and "high", its value for each third of the skin tones and their "gap", "ceiling", "floor", and "share",
+        value / ceiling; "ceilings" and "floors": the same tables of true drawings and of shuffled pairs; and "people":
+        name -> one number for each person, for the figures that are means over people.
+    """
+    plan = truth.plan
+    figures = truth.figures(Judged(truth.judges, sets.images))
+    tables = {
+        name: summary(some, plan.tones)
+        for name, some in (("figures", figures), ("ceilings", truth.ceiling()), ("floors", truth.floor()))
+    }
+    for name, row in tables["figures"].items():
+        ceiling = tables["ceilings"][name]["value"]
+        row |= {"ceiling": ceiling, "floor": tables["floors"][name]["value"]}
+        if abs(ceiling) > 1e-6:
+            row["share"] = row["value"] / ceiling
+    return _rounded({
+        "plan": asdict(plan),
+        "words": list(plan.asked),
+        "machine": describe_machine(),
+        "seconds_per_image": float(sets.seconds.mean() / (plan.seeds * plan.words)),
+        **tables,
+        "people": {name: per_person(figures[name], plan.people) for name in COMPARED},
+    })
+
+
+def per_person(figure: Figure, people: int) -> list[float]:
+    """A figure of each person alone."""
+    return [figure(np.array([n])) for n in range(people)]
+
+
+def of_people(values: list[float]) -> Figure:
+    """The figure again, from what a report keeps of each person: for the paired comparison of two reports."""
+    values = np.asarray(values)
+    return lambda people: float(values[people].mean())
+
+
+TITLES = {
+    "expression_top1_6": "right family of 6",
+    "expression_top1_25": "right group of 25",
+    "expression_top1_135": "right word of 135",
+    "action_unit_error": "error of the action units",
+    "expression_error": "error of all 21 numbers",
+    "valence_concordance": "concordance of valence",
+    "arousal_concordance": "concordance of arousal",
+    "tree_distance_of_mistakes": "distance of mistakes in the tree",
+    "leakage": "leakage of the reference's expression",
+    "identity_cosine": "cosine to the reference",
+    "identity_top1": "reference found among 1,000",
+    "identity_verified": "accepted where 1 of 1,000 strangers is",
+    "set_cosine": "mean cosine within a set",
+    "set_cosine_least": "least cosine within a set",
+    "appearance_agreement": "appearance agrees within a set",
+    "diversity": "diversity, share of true drawings'",
+    "kid": "kernel distance to true drawings",
+}
+
+
+def table(result: dict) -> str:
+    """A report's figures as a table in markdown."""
+    lines = ["| | value | light / middle / dark skin | gap | true drawings | shuffled pairs |", "| --- | --- | --- | --- | --- | --- |"]
+    for name, row in result["figures"].items():
+        tones = " / ".join(f"{row[t]:.3f}" if t in row else "–" for t in THIRDS)
+        lines.append(f"| {TITLES[name]} | {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}] | {tones} | {row['gap']:.3f} "
+                     f"| {row['ceiling']:.3f} | {row['floor']:.3f} |")
+    return "\n".join(lines)
+
+
+def say(result: dict) -> str:
+    """A report in plain lines: value, its interval, true drawings, shuffled pairs."""
+    lines = [f"{'':40} {'value':>7}  {'95 % interval':17} {'true':>7} {'shuffled':>9}"]
+    for name, row in result["figures"].items():
+        interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
+        lines.append(f"{TITLES[name]:40} {row['value']:7.3f}  {interval:17} {row['ceiling']:7.3f} {row['floor']:9.3f}")
+    return "\n".join(lines + [f"{result['seconds_per_image']:.2f} s an image"])
+
+
+def weights_mark(checkpoint: Path) -> str:
+    """Twelve hexadecimal digits that change with anything in a pipeline's folder that changes its pictures."""
+    digest = hashlib.sha256()
+    for path in sorted([*checkpoint.rglob("*.safetensors"), *checkpoint.rglob("*.json")]):
+        digest.update(path.relative_to(checkpoint).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a comparison that are done already."""
+    return json.loads(path.read_text())["rows"] if path.is_file() else []
+
+
+def write_rows(path: Path, rows: list[dict], plan: Plan, minutes: float) -> dict:
+    """Keep the rows of a comparison, with what they are rows of."""
+    result = {"plan": asdict(plan), "words": list(plan.asked), "minutes": minutes, "machine": describe_machine(), "rows": rows}
+    write_json(path, result)
+    return result
+
+
+def write_json(path: str | Path, content: dict) -> None:
+    """Write a report, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def _rounded(value):
+    """Four digits say more than any interval here."""
+    if isinstance(value, dict):
+        return {name: _rounded(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(entry) for entry in value]
+    return round(value, 4) if isinstance(value, float) else value
