@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--size", type=int, default=256, metavar="PX", help="side of the picture in pixels")
     sub.add_argument("--out", type=Path, default=OUTPUTS / "avatar.png", metavar="FILE", help="where the picture goes")
 
-    sub = command("train", _train, "train the model of one profile")
+    sub = command("train", _train, "train the model of one profile; on several GPUs by `accelerate launch -m gen_affect_lib train`")
     sub.add_argument("--profile", default=None, metavar="NAME",
                      help="smoke, laptop or gpu; None takes what this machine can do")
     sub.add_argument("--data", type=Path, default=None, metavar="FOLDER",

@@ -1,14 +1,28 @@
-"""The device and the seeds, decided in one place."""
+"""The device, the processes and the seeds, decided in one place."""
 
+import os
 import random
+from datetime import timedelta
 
 import numpy as np
 import torch
 
 
 def pick_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
+    """CUDA where there is one, else the CPU. Of several processes, each gets a GPU of its own."""
+    if "LOCAL_RANK" in os.environ:  # `accelerate launch` started several
+        return processes().device
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def processes():
+    """The processes that train together, as an `accelerate.Accelerator`: this one alone, or those that were launched."""
+    from accelerate import Accelerator  # here, because only training needs it
+    from accelerate.utils import InitProcessGroupKwargs
+
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))  # while the main one renders, which may take long
+    # The trainer chooses its precision itself.
+    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[patience])
 
 
 def seed_everything(seed: int) -> None:

@@ -4,7 +4,13 @@ Read `Trainer.fit` first: it is the whole story. `Trainer.learn` is one step of 
 
 Every random draw of a step (which pairs, how much noise, what noise, what is left out) is a function of the seed and of
 the step's number, and of nothing else. A run that was killed therefore needs no memory of what it has drawn: it
-loads its last checkpoint and takes the same steps as if nothing had happened.
+loads its last checkpoint and takes the same steps as if nothing had happened. And several processes need not agree on
+what to draw: each draws the whole batch, and learns from its share of it. Hugging Face `accelerate` starts them, on the
+GPUs of one machine or of several that share a disk, and averages their gradients:
+
+    accelerate launch --num_processes 4 -m gen_affect_lib train --profile gpu
+
+takes the steps that one process would take, but for rounding. `batch_size` is that of all processes together.
 
 Letters: B images of a batch, C channels, h and w the sides of the space that the model works in (see `codec.py`).
 """
@@ -13,7 +19,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +28,7 @@ import torch
 from torch import nn
 
 from gen_affect_lib.checkpoint import LAST, read_last_checkpoint, remove_checkpoints, require_same, write_checkpoint
+from gen_affect_lib.device import processes
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import RectifiedFlow, interpolate, sample_sigma, timestep
 from gen_affect_lib.logbook import Logbook, Speed, writing_to
@@ -87,13 +94,24 @@ class Data(Protocol):
     def validation(self, size: int) -> dict[str, torch.Tensor]: ...
 
 
+class Networks(nn.ModuleDict):
+    """Both networks as one: what averages gradients over processes wants a single forward."""
+
+    def forward(self, noisy, sigma, batch, keep_identity, keep_expression):
+        tokens, pooled = self["condition_encoder"](
+            batch["identity"], batch["expression"], keep_identity=keep_identity, keep_expression=keep_expression
+        )
+        return self["model"](noisy, tokens, pooled, timestep(sigma))
+
+
 class Trainer:
     """Trains `model` and `condition_encoder` together, where they are (CPU or CUDA), and keeps the run in `out_dir`.
 
     `flow` gives the loss (see `flow.py`), `data` the batches (see `Data`). `preview(step) -> (H, W, 3) uint8`, if it is
     given, draws a grid of samples; it is called with the averaged weights in place. `extra`, if it is given, is a second
     loss that is learned from and not validated by: (predicted target, target, sigma) -> (B,), see `face_loss.py`.
-    `out_dir` gets the checkpoints, and TensorBoard's logs under `logs`.
+    `out_dir` gets the checkpoints, and TensorBoard's logs under `logs`. Of several processes each has a trainer, and the
+    main one alone looks at the run and writes. Raises UserError where they cannot share a batch evenly.
     """
 
     def __init__(
@@ -109,7 +127,7 @@ class Trainer:
     ):
         self.config, self.flow, self.data, self.out_dir, self.preview = config, flow, data, Path(out_dir), preview
         self.extra = extra
-        self.networks = nn.ModuleDict({"model": model, "condition_encoder": condition_encoder})
+        self.networks = Networks({"model": model, "condition_encoder": condition_encoder})
         self.parameters = {name: p for name, p in self.networks.named_parameters() if p.requires_grad}
         self.device = next(iter(self.parameters.values())).device
         # Older GPUs only emulate bfloat16, slowly; processors mostly too.
@@ -117,6 +135,12 @@ class Trainer:
         if config.compile:
             model.compile()
             condition_encoder.compile()
+        self.processes = processes()
+        if config.batch_size % self.processes.num_processes:
+            raise UserError(f"batch_size {config.batch_size} does not divide among {self.processes.num_processes} processes: "
+                            f"give a multiple of {self.processes.num_processes}")
+        # With several processes, all begin with the main one's weights, and a backward leaves the mean of all gradients.
+        self.shared = self.processes.prepare_model(self.networks, device_placement=False)
         self.start_over()
 
     def fit(self, max_steps: int | None = None, max_minutes: float | None = None, resume: bool = True) -> list[dict]:
@@ -131,39 +155,48 @@ class Trainer:
         limits = [limit for limit in (max_steps, max_minutes) if limit is not None]
         if not limits or min(limits) <= 0:
             raise UserError(f"training needs an end above 0, not max_steps={max_steps}, max_minutes={max_minutes}")
-        with writing_to(self.out_dir):
-            self.out_dir.mkdir(parents=True, exist_ok=True)
-            if not resume:
-                remove_checkpoints(self.out_dir)
-        if not (resume and self.restore()):
-            self.start_over()
+        with self.processes.main_process_first():  # it may have a damaged checkpoint to put aside
+            with writing_to(self.out_dir):
+                self.out_dir.mkdir(parents=True, exist_ok=True)
+                if not resume:
+                    remove_checkpoints(self.out_dir)
+            if not (resume and self.restore()):
+                self.start_over()
+        if self.step != self.of_main(self.step):
+            raise UserError(f"{self.out_dir} is not the folder of the main process: let all machines share a disk")
 
-        config, started = self.config, time.perf_counter() - self.seconds
+        started = time.perf_counter() - self.seconds
         used = self.used_up(max_steps, max_minutes)
-        with Logbook(self.out_dir, self.history, self.step, used) as log:
+        main = self.processes.is_main_process
+        with Logbook(self.out_dir, self.history, self.step, used) if main else nullcontext() as log:
             while used < 1:
                 learning_rate = self.learning_rate(used)
                 self.learn(learning_rate)
                 self.step += 1
                 self.seconds = time.perf_counter() - started
                 used = self.used_up(max_steps, max_minutes)
-
-                def due(every: int) -> bool:
-                    return self.step % every == 0 or used >= 1
-
-                # Looking at the run may do anything but change what is learned.
-                if due(config.log_every):
-                    log.record(self.step, self.seconds, self.summary(learning_rate))
-                log.advance(used)
-                with self.speed.paused():
-                    if due(config.validate_every):
-                        log.record(self.step, self.seconds, self.validate())
-                    if self.preview and due(config.preview_every):
-                        with self.averaged_weights():
-                            log.show(self.step, self.preview(self.step))
-                    if due(config.checkpoint_every):
-                        self.save()
+                if main:
+                    self.look(log, used, learning_rate)
         return self.history
+
+    def look(self, log: Logbook, used: float, learning_rate: float) -> None:
+        """Looking at the run may do anything but change what is learned."""
+        config = self.config
+
+        def due(every: int) -> bool:
+            return self.step % every == 0 or used >= 1
+
+        if due(config.log_every):
+            log.record(self.step, self.seconds, self.summary(learning_rate))
+        log.advance(used)
+        with self.speed.paused():
+            if due(config.validate_every):
+                log.record(self.step, self.seconds, self.validate())
+            if self.preview and due(config.preview_every):
+                with self.averaged_weights():
+                    log.show(self.step, self.preview(self.step))
+            if due(config.checkpoint_every):
+                self.save()
 
     def learn(self, learning_rate: float) -> None:
         """One step: a batch (or a few), a gradient, a step of the optimizers, a step of the average."""
@@ -172,7 +205,7 @@ class Trainer:
         for part in range(config.accumulation):
             loss = self.training_loss(*self.draw(part)).mean()
             (loss / config.accumulation).backward()
-            self.loss_sum += loss.detach()
+            self.loss_sum += self.processes.reduce(loss.detach(), "mean")
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), config.clip_norm)
         self.norm_sum += norm
         self.summed += 1
@@ -190,7 +223,10 @@ class Trainer:
             torch._foreach_lerp_(list(self.average.values()), list(self.parameters.values()), 1 - decay)
 
     def draw(self, part: int) -> tuple:
-        """All that is random in a batch: the pairs, the noise, its amount (B,), what is kept (B,) of the condition."""
+        """All that is random in a batch: the pairs, the noise, its amount (B,), what is kept (B,) of the condition.
+
+        Of several processes, each draws the same and takes its share.
+        """
         config = self.config
         batch = self.data.batch(self.step * config.accumulation + part, config.batch_size)
         batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
@@ -204,7 +240,9 @@ class Trainer:
         # Drawn apart: guidance along one condition alone needs pictures learned with the other left out.
         keep_identity = torch.rand(size, generator=generator, device=self.device) >= config.drop_identity
         keep_expression = torch.rand(size, generator=generator, device=self.device) >= config.drop_expression
-        return batch, noise, sigma, keep_identity, keep_expression
+        mine = slice(self.processes.process_index, None, self.processes.num_processes)
+        batch = {name: tensor[mine] for name, tensor in batch.items()}
+        return batch, noise[mine], sigma[mine], keep_identity[mine], keep_expression[mine]
 
     def training_loss(self, batch, noise, sigma, keep_identity, keep_expression) -> torch.Tensor:
         """The loss on each picture's velocity, and the extra one where there is one (B,)."""
@@ -222,12 +260,11 @@ class Trainer:
 
     def predict(self, batch, noise, sigma, keep_identity=None, keep_expression=None) -> torch.Tensor:
         """The network's output for a batch with so much noise: (B, C, h, w), float32."""
+        # A call of the shared networks is one of all processes; to look, the main one is on its own.
+        networks = self.shared if torch.is_grad_enabled() else self.networks
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            tokens, pooled = self.networks["condition_encoder"](
-                batch["identity"], batch["expression"], keep_identity=keep_identity, keep_expression=keep_expression
-            )
             noisy = interpolate(batch["target"], noise, sigma)
-            return self.networks["model"](noisy, tokens, pooled, timestep(sigma)).float()
+            return networks(noisy, sigma, batch, keep_identity, keep_expression).float()
 
     def validate(self) -> dict[str, float]:
         """The loss on people never trained on, at fixed amounts of fixed noise: the one curve to compare runs by."""
@@ -248,8 +285,14 @@ class Trainer:
     def used_up(self, max_steps: int | None, max_minutes: float | None) -> float:
         """The share of the run that is over: 1 or more at its end."""
         by_steps = self.step / max_steps if max_steps else 0.0
-        by_time = self.seconds / (60 * max_minutes) if max_minutes else 0.0
+        by_time = self.of_main(self.seconds) / (60 * max_minutes) if max_minutes else 0.0
         return max(by_steps, by_time)
+
+    def of_main(self, value):
+        """What `value` is in the main process: clocks differ, and all processes must stop at one step."""
+        from accelerate.utils import broadcast_object_list
+
+        return broadcast_object_list([value])[0]
 
     def learning_rate(self, used: float) -> float:
         """Up in a line over the first steps, then down a half cosine over the run."""

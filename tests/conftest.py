@@ -3,9 +3,12 @@
 import atexit
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import pytest
 
 # Here, and not in a fixture: before any test module imports anything that could reach for the network.
 NO_NETWORK = Path(__file__).parent / "no_network"
@@ -24,3 +27,16 @@ atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
 os.environ["GEN_AFFECT_OUTPUTS"] = os.path.join(_scratch, "outputs")
 os.environ["GEN_AFFECT_CACHE"] = os.path.join(_scratch, "cache")
 os.environ["GEN_AFFECT_PROFILE"] = "smoke"
+
+
+@pytest.fixture(scope="session")
+def launch():
+    """Runs a program in two processes that train together, on processors."""
+
+    def run(*program):
+        options = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]  # 0: a port that is free
+        command = [sys.executable, "-m", "accelerate.commands.launch", *options, *map(str, program)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+
+    return run

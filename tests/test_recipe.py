@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from gen_affect_lib import recipe
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity, pairs
 from gen_affect_lib.avatars.folder import FaceFolder, write_folder
+from gen_affect_lib.checkpoint import read_last_checkpoint
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
@@ -50,6 +52,20 @@ def test_a_run_that_is_over_goes_on_from_its_end(run, tmp_path):
     trainer, _ = recipe.make_trainer(SMOKE, out)
     history = trainer.fit(max_steps=SMOKE.steps + 5, resume=True)
     assert trainer.step == SMOKE.steps + 5 and history[0]["step"] == 5
+
+
+def test_two_processes_leave_what_one_leaves(run, tmp_path, launch):
+    out, _ = run
+    done = launch("-m", "gen_affect_lib", "train", "--profile", "smoke", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(tmp_path / "pipeline")], "one of them speaks"
+    two, one = (read_last_checkpoint(folder)[1]["history"] for folder in (tmp_path, out))
+    assert two[-1]["step"] == SMOKE.steps
+    for mine, other in zip(two, one):
+        for name in mine.keys() - {"seconds", "training/images_per_second"}:
+            assert mine[name] == pytest.approx(other[name], rel=1e-4), name
+    one, two = (load_file(path / "pipeline" / "codec" / "diffusion_pytorch_model.safetensors") for path in (tmp_path, out))
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_a_batch_is_a_function_of_its_step(run):

@@ -24,7 +24,7 @@ TINY = Path(__file__).with_name("tiny_training.py")
 spec = importlib.util.spec_from_file_location("tiny_training", TINY)
 tiny = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tiny)
-tiny_trainer = tiny.tiny_trainer
+tiny_trainer, StopsAtStep7 = tiny.tiny_trainer, tiny.StopsAtStep7
 
 
 def weights(trainer):
@@ -119,13 +119,6 @@ def test_the_momentum_of_muon_and_the_moments_of_adamw_survive_a_stop(tmp_path):
 
 
 # What can be wrong with a folder
-
-
-class StopsAtStep7(tiny.TinyData):
-    def batch(self, step, batch_size):
-        if step == 7:
-            raise KeyboardInterrupt
-        return super().batch(step, batch_size)
 
 
 @pytest.fixture
@@ -234,6 +227,58 @@ def test_a_tensor_of_any_type_and_shape_comes_back_as_it_was(tmp_path):
     back, state = read_last_checkpoint(tmp_path)
     assert_equal(back, tensors)
     assert state["step"] == 1 and math.isnan(state["loss"])
+
+
+# Several processes
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory, launch):
+    """The folder of two processes that trained together, and what each of them left."""
+    folder = tmp_path_factory.mktemp("together")
+    done = launch(TINY.with_name("tiny_processes.py"), folder)
+    assert done.returncode == 0, done.stderr
+    return folder, [json.loads((folder / f"{n}.json").read_text()) for n in range(2)]
+
+
+def test_two_processes_take_the_steps_of_one(together, tmp_path):
+    folder, (main, other) = together
+    assert main["processes"] == other["processes"] == 2
+    one = tiny.steady_trainer(tmp_path)
+    one.fit(max_steps=tiny.STEPS)
+    tensors, state = read_checkpoint(folder / "whole" / "last.safetensors")
+    assert [row["step"] for row in state["history"]] == [row["step"] for row in one.history]
+    for mine, theirs in zip(one.history, state["history"]):
+        for name in mine.keys() - {"seconds", "training/images_per_second"}:
+            assert theirs[name] == pytest.approx(mine[name], rel=1e-4), name
+    for name, tensor in weights(one).items():
+        torch.testing.assert_close(tensors[name], tensor, rtol=1e-4, atol=1e-6)
+        if name in one.average:
+            torch.testing.assert_close(tensors[f"average.{name}"], one.average[name], rtol=1e-4, atol=1e-6)
+    assert main["sum"] == other["sum"], "they end with the same weights"
+
+
+def test_of_two_processes_the_main_one_alone_looks_and_writes(together):
+    folder, (main, other) = together
+    assert main["history"] and not other["history"]
+    assert len(list((folder / "whole" / "logs").iterdir())) == 1
+
+
+def test_two_processes_resume_where_they_were(together):
+    folder, left = together
+    assert [one["asked"] for one in left] == [list(range(6, tiny.STEPS))] * 2
+    whole, stopped = (read_checkpoint(folder / name / "last.safetensors")[0] for name in ("whole", "stopped"))
+    assert_equal(whole, stopped)
+
+
+def test_two_processes_stop_at_the_same_step_by_the_clock_of_the_main_one(together):
+    assert [one["steps in six seconds"] for one in together[1]] == [6, 6]
+
+
+def test_processes_that_cannot_train_together_say_why(together):
+    _, (main, other) = together
+    assert main["uneven"] == other["uneven"] == "batch_size 9 does not divide among 2 processes: give a multiple of 2"
+    assert main["apart"] is None and other["apart"].endswith("is not the folder of the main process: let all machines share a disk")
 
 
 # What must stay the same, and what may change

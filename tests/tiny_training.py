@@ -81,6 +81,13 @@ class TinyData:
         return self.pairs(1_000_000, size)
 
 
+class StopsAtStep7(TinyData):
+    def batch(self, step, batch_size):
+        if step == 7:
+            raise KeyboardInterrupt
+        return super().batch(step, batch_size)
+
+
 def tiny_trainer(folder, preview=None, data=None, flow=None, width=8, **config):
     """A trainer that is the same each time."""
     torch.manual_seed(0)
@@ -89,6 +96,13 @@ def tiny_trainer(folder, preview=None, data=None, flow=None, width=8, **config):
     config = TrainingConfig(**settings | config)
     flow, data = flow or RectifiedFlow("v"), data or TinyData()
     return Trainer(config, TinyModel(width), TinyEncoder(width), flow, data, folder, preview)
+
+
+def steady_trainer(folder, **config):
+    """One whose steps several processes can share: a dropout is no function of the step alone."""
+    trainer = tiny_trainer(folder, **config)
+    trainer.networks["model"].drop.p = 0.0
+    return trainer
 
 
 def die():
