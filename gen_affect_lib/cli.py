@@ -76,6 +76,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     sub.add_argument("--minutes", type=_positive, default=None, metavar="M",
                      help="how long the training lasts; None takes the profile's own time or number of steps")
+    sub.add_argument("--size", type=int, default=None, metavar="PX",
+                     help="side of the pictures that it learns to draw, such as 64 or 128; None takes the profile's own")
     sub.add_argument("--from-nothing", action="store_true",
                      help="do not start from the shipped checkpoint: train what it was trained with")
 
@@ -212,8 +214,11 @@ def _train(options) -> None:
 
     if (options.out / LAST).exists() and not options.resume:
         raise UserError(f"--out {options.out} holds a run already: go on with it by --resume, or give another folder")
-    train_profile(get_profile(options.profile), options.out, data=options.data, resume=options.resume,
-                  minutes=options.minutes, retrain=options.from_nothing)
+    profile = get_profile(options.profile)
+    if options.size is not None:
+        profile = profile.at(options.size)
+    train_profile(profile, options.out, data=options.data, resume=options.resume, minutes=options.minutes,
+                  retrain=options.from_nothing)
     processes().print(options.out / "pipeline")
 
 

@@ -32,7 +32,13 @@ class Profile:
 
     def retrained(self) -> Profile:
         """The sizes with which the shipped checkpoint was trained: this profile, but from nothing."""
-        return replace(self, **(self.from_nothing or {}), from_nothing=None)
+        return replace(self, **(self.from_nothing or {}), from_nothing=None).at(self.pairs.size)
+
+    def at(self, size: int) -> Profile:
+        """The same with pictures of `size` pixels a side. Raises UserError for a size that the networks cannot draw."""
+        if size < 32 or size % 16:  # the codec shrinks pictures eight times, and the MM-DiT's patches are 2 latents wide
+            raise UserError(f"pictures of {size} pixels cannot be drawn: give a multiple of 16 from 32 on, such as 64 or 128")
+        return replace(self, pairs=replace(self.pairs, size=size), validation=replace(self.validation, size=size))
 
 
 PROFILES = {

@@ -206,6 +206,11 @@ def make_trainer(profile: Profile, out_dir: str | Path, data: str | Path | None 
     if shipped and not (SHIPPED / "model_index.json").is_file():
         raise UserError(f"{SHIPPED} is missing: restore it from the repository, or train from nothing with --from-nothing")
     with processes().main_process_first():  # what it renders, trains and reads is there for the others
+        if shipped:
+            begin = GenAffectPipeline.from_pretrained(SHIPPED)
+            if size != begin.config.image_size:
+                raise UserError(f"the shipped checkpoint draws {begin.config.image_size} pixels a side, not {size}: "
+                                "train from nothing with --from-nothing")
         if data is None:
             train, validation = PairCache.open(profile.pairs), PairCache.open(profile.validation)
             images, held_out = train.flat_images, validation.flat_images
@@ -214,7 +219,6 @@ def make_trainer(profile: Profile, out_dir: str | Path, data: str | Path | None 
             images = held_out = folder.images
         faces = FacePack()
         if shipped:
-            begin = GenAffectPipeline.from_pretrained(SHIPPED)
             begin.require_recognizer(faces)
             codec, transformer, condition = start_from(begin)
         else:

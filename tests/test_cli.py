@@ -50,6 +50,9 @@ def test_train_hands_its_options_on(monkeypatch, tmp_path):
     assert cli.main(["train", "--profile", "laptop", "--data", str(tmp_path), "--out", str(folder), "--resume",
                      "--minutes", "2.5"]) == 0
     assert calls == [((get_profile("laptop"), folder), options)]
+    assert cli.main(["train", "--profile", "gpu", "--size", "128", "--from-nothing"]) == 0
+    options = {"data": None, "resume": False, "minutes": None, "retrain": True}
+    assert calls[1] == ((get_profile("gpu").at(128), cli.OUTPUTS / "train"), options)
 
 
 def test_bench_hands_its_file_on(monkeypatch, tmp_path):
@@ -91,6 +94,8 @@ MISTAKES = {
     "a file for a folder": (["render", "--size", "16", "--out", "{}/file.txt/a.png"], "file.txt"),
     "an unknown profile": (["train", "--profile", "huge"], "huge"),
     "no time at all": (["train", "--minutes", "0"], "'0' is no time"),
+    "pictures that do not fall into patches": (["train", "--size", "72"], "pictures of 72 pixels cannot be drawn"),
+    "pictures too small for a face": (["train", "--size", "16"], "give a multiple of 16 from 32 on, such as 64 or 128"),
     "data that are not there": (["train", "--data", "{}/none"], "is no folder"),
     "a file for the checkpoints": (["train", "--out", "{}/file.txt"], "give a folder"),
     "a checkpoint that is not there": (["sample", "--checkpoint", "{}/none"], "is no folder"),

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from gen_affect_lib import recipe
+from gen_affect_lib import cli, recipe
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity, pairs
 from gen_affect_lib.avatars.folder import FaceFolder, write_folder
 from gen_affect_lib.checkpoint import read_last_checkpoint
@@ -45,6 +45,26 @@ def test_a_run_leaves_a_pipeline_that_draws_the_same(run):
     images = again(reference, ["joy", "anger"], generator=torch.Generator().manual_seed(0)).images
     assert [image.size for image in images] == [(64, 64)] * 2
     assert (out / "codec" / "config.json").is_file()
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_at_another_size_is_the_same_but_for_its_pictures(name):
+    large = PROFILES[name].at(128)
+    assert large.pairs.size == large.validation.size == large.retrained().pairs.size == large.retrained().validation.size == 128
+    assert large.at(64) == PROFILES[name] and large.retrained().at(64) == PROFILES[name].retrained()
+
+
+def test_a_run_at_128_pixels_leaves_a_pipeline_that_draws_128_pixels(tmp_path):
+    assert cli.main(["train", "--profile", "smoke", "--size", "128", "--out", str(tmp_path)]) == 0
+    pipeline = GenAffectPipeline.from_pretrained(tmp_path / "pipeline")
+    reference = Avatar(Identity.sample(1_000_000), Expression(), Appearance.sample(0)).render(96)
+    assert pipeline(reference, ["joy"]).images[0].size == (128, 128)
+    assert pipeline.transformer.config.sample_size == 16
+
+
+def test_the_shipped_checkpoint_is_not_trained_on_at_another_size(tmp_path):
+    with pytest.raises(UserError, match="draws 64 pixels a side, not 128: train from nothing with --from-nothing"):
+        recipe.make_trainer(PROFILES["laptop"].at(128), tmp_path, data=DATA / "sample_folder")
 
 
 def test_a_run_that_is_over_goes_on_from_its_end(run, tmp_path):
