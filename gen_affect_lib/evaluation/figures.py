@@ -119,10 +119,19 @@ def expression_figures(judged: Judged, words: np.ndarray, asked: np.ndarray) -> 
 
 
 def leakage(judged: Judged, asked: np.ndarray, shown: np.ndarray) -> Figure:
-    """How far results are drawn from the expression asked for (M, 21) towards that on the reference (N, 21): 0 is not at
-    all, 1 is all the way. The slope of what was drawn too much on what the reference shows and was not asked for."""
-    towards = shown[:, None] - asked  # (N, M, 21)
-    return ratio((judged.vectors - asked) * towards, towards**2)
+    """How much of the reference's expression (N, 21) is on the results beside the one asked for (M, 21): 0 is nothing, 1
+    is all of it. By least squares, what was drawn is so many times what the reference shows plus so many times what was
+    asked for. The first is the leakage; a face that shows too faintly what it should lacks in the second."""
+    drawn = judged.vectors
+    asked, shown = np.broadcast_to(asked, drawn.shape), np.broadcast_to(shown[:, None], drawn.shape)  # (N, M, 21)
+    products = ((shown, shown), (asked, asked), (shown, asked), (drawn, shown), (drawn, asked))
+    of_people = np.array([(one * other).sum(axis=(1, 2), dtype=float) for one, other in products])  # (5, N)
+
+    def figure(people: np.ndarray) -> float:
+        ss, aa, sa, ds, da = of_people[:, people].sum(axis=1)
+        return float((ds * aa - da * sa) / max(ss * aa - sa**2, 1e-12))
+
+    return figure
 
 
 def identity_figures(judged: Judged, person: np.ndarray, gallery: np.ndarray, threshold: float) -> dict[str, Figure]:
@@ -155,7 +164,7 @@ def consistency_figures(judged: Judged, seeds: int) -> dict[str, Figure]:
 
 def appearance_agreement(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Whether two readings (…, K) of clothes, earrings, background and tilt say the same, to a sixteenth of each range:
-    (…, 9), nan where neither can be seen."""
+    (…, 9), nan for the colour of earrings where the other wears none."""
     rows = right_factors(Appearance, one.reshape(-1, one.shape[-1]), other.reshape(-1, other.shape[-1]))
     return np.stack(list(rows.values()), axis=-1).reshape(*one.shape[:-1], -1)  # (… , 9)
 
@@ -168,6 +177,8 @@ def distribution_figures(judged: Judged, others: Judged) -> dict[str, Figure]:
     distance of Binkowski et al. (2018) with the features of the judges, which know drawings, in place of Inception's,
     which do not; 0 where two distributions are alike.
     """
+    if len(judged.features) < 2:  # one person is no distribution
+        return {}
     mean, spread = others.features.mean(axis=(0, 1)), others.features.std(axis=(0, 1))
     spread = np.maximum(spread, 0.1 * spread.mean())  # a feature that drawings hardly use would outweigh all others
     ours, true = ((part.features - mean) / spread for part in (judged, others))
@@ -175,15 +186,13 @@ def distribution_figures(judged: Judged, others: Judged) -> dict[str, Figure]:
     blocks = [_kernel(a, b) for a, b in ((ours, ours), (true, true), (ours, true))]
 
     def diversity(people: np.ndarray) -> float:
-        others = people[:, None] != people  # the bootstrap draws some twice, and nobody is apart from themselves
-        return float(apart[np.ix_(people, people)][others].mean() / true_apart[np.ix_(people, people)][others].mean())
+        return _of_two(apart, people) / _of_two(true_apart, people)
 
     def kid(people: np.ndarray) -> float:
-        others = people[:, None] != people
-        own, real, cross = (block[np.ix_(people, people)][others].mean() for block in blocks)
-        return float(own + real - 2 * cross)
+        own, real, cross = (_of_two(block, people) for block in blocks)
+        return own + real - 2 * cross
 
-    return {"diversity": diversity, "kid": kid} if len(ours) > 1 else {}
+    return {"diversity": diversity, "kid": kid}
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
@@ -193,6 +202,12 @@ def _unit(x: np.ndarray) -> np.ndarray:
 def _between(x: np.ndarray) -> np.ndarray:
     """Mean product of pictures of the same word of each two people: (N, M, F) -> (N, N)."""
     return np.einsum("nmf,kmf->nk", x, x, optimize=True) / x.shape[1]
+
+
+def _of_two(table: np.ndarray, people: np.ndarray) -> float:
+    """Mean of a table (N, N) over all pairs of different people; nan where the bootstrap drew one person alone."""
+    others = people[:, None] != people  # it draws some twice, and nobody is apart from themselves
+    return float(table[np.ix_(people, people)][others].mean()) if others.any() else float("nan")
 
 
 def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -53,7 +53,8 @@ def spread_words(count: int) -> tuple[str, ...]:
 class Plan:
     """Which sets are drawn. `first_person` is the seed of the first of N people.
 
-    The reference shows each person with an expression of another family's word and in clothes of its own.
+    The reference shows each person in clothes of its own, and with a word of its own, whatever is asked for: all 135 take
+    turns from person to person, so that now and then it is one of those asked for.
     """
 
     people: int = 100
