@@ -15,13 +15,13 @@ from torch import nn
 from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.codec import LatentCodec, fit_codec, to_images, to_tensor
 from gen_affect_lib.device import pick_device, seed_everything
-from gen_affect_lib.evaluation.evaluate import both_judges, read_rows, write_rows
+from gen_affect_lib.evaluation.evaluate import both_judges, heading, read_rows, write_rows
 from gen_affect_lib.evaluation.figures import Judged, bootstrap, expression_figures, ratio
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.profiles import Profile
 
 
-def autoencoder_kl(widths: tuple[int, ...] = (32, 64, 96, 128), latent_channels: int = 16) -> LatentCodec:
+def autoencoder_kl(widths: tuple[int, ...] = (24, 40, 64, 88), latent_channels: int = 16) -> LatentCodec:
     """diffusers' `AutoencoderKL` behind the seam of `codec.py`: convolutions at the full side, a half, a quarter, an eighth."""
     from diffusers import AutoencoderKL
 
@@ -51,11 +51,12 @@ def compare_codecs(profile: Profile, plan: Plan, minutes: float, seeds: int, nam
     profile = profile.retrained()
     pictures, judges = PairCache.open(profile.pairs).flat_images, both_judges()
     true = plan.truth()
-    rows = read_rows(path)
+    about = heading(profile, plan, minutes)
+    rows = read_rows(path, about)
 
     def keep(row: dict, restored: np.ndarray) -> None:
         rows.append(row | scored(restored, true, plan, judges))
-        write_rows(path, rows, plan, minutes)
+        write_rows(path, rows, about)
 
     if not any(row["name"] == "drawings" for row in rows):
         keep({"name": "drawings", "about": "the true drawings themselves", "seed": 0}, true)
@@ -63,15 +64,15 @@ def compare_codecs(profile: Profile, plan: Plan, minutes: float, seeds: int, nam
         for name in names:
             if any((row["name"], row["seed"]) == (name, seed) for row in rows):
                 continue
-            about, make = CODECS[name]
+            phrase, make = CODECS[name]
             seed_everything(seed)
             codec, begin = make().to(pick_device()), time.monotonic()
             steps = len(fit_codec(codec, pictures, minutes=minutes, seed=seed))
-            row = {"name": name, "about": about, "seed": seed, "steps": steps,
+            row = {"name": name, "about": phrase, "seed": seed, "steps": steps,
                    "parameters": sum(p.numel() for p in codec.parameters()),
                    "images_per_second": round(32 * steps / (time.monotonic() - begin), 1)}
             keep(row, restore(codec, true))
-    return write_rows(path, rows, plan, minutes)
+    return write_rows(path, rows, about)
 
 
 @torch.no_grad()

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.figures import Figure, Judged, Truth, summary
 from gen_affect_lib.evaluation.judges import ExpressionJudge, IdentityJudge
 from gen_affect_lib.evaluation.sets import Plan, Sets, draw_sets, drawn_by, plan_mark
 from gen_affect_lib.evaluation.skin import THIRDS
 from gen_affect_lib.machine import describe_machine
 from gen_affect_lib.paths import OUTPUTS
+from gen_affect_lib.profiles import Profile
 
 DRAWN = OUTPUTS / "evaluation"
 # Claims (a) and (b) in one figure each, of the kind that a mean over people makes: what models are compared by.
@@ -139,14 +141,25 @@ def weights_mark(checkpoint: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def read_rows(path: Path) -> list[dict]:
-    """The rows of a comparison that are done already."""
-    return json.loads(path.read_text())["rows"] if path.is_file() else []
+def heading(profile: Profile, plan: Plan, minutes: float) -> dict:
+    """What the rows of one comparison have in common."""
+    return {"profile": profile.name, "plan": asdict(plan), "words": list(plan.asked), "minutes": minutes}
 
 
-def write_rows(path: Path, rows: list[dict], plan: Plan, minutes: float) -> dict:
-    """Keep the rows of a comparison, with what they are rows of."""
-    result = {"plan": asdict(plan), "words": list(plan.asked), "minutes": minutes, "machine": describe_machine(), "rows": rows}
+def read_rows(path: Path, about: dict) -> list[dict]:
+    """The rows of a comparison that are done already. Raises UserError where they have another heading than `about`."""
+    if not path.is_file():
+        return []
+    kept = json.loads(path.read_text())
+    for name, value in about.items():
+        if kept.get(name, value) != value:
+            raise UserError(f"{path} holds a comparison with another {name}: give --json another name, or remove it")
+    return kept["rows"]
+
+
+def write_rows(path: Path, rows: list[dict], about: dict) -> dict:
+    """Keep the rows of a comparison under their heading."""
+    result = about | {"machine": describe_machine(), "rows": rows}
     write_json(path, result)
     return result
 

@@ -1,0 +1,171 @@
+"""One command from a pipeline's folder to a report of every figure, which goes on where it stopped."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from gen_affect_lib.codec import LatentCodec
+from gen_affect_lib.encoders.pack import FacePack
+from gen_affect_lib.errors import UserError
+from gen_affect_lib.evaluation import evaluate as module
+from gen_affect_lib.evaluation import sets
+from gen_affect_lib.evaluation.evaluate import (
+    COMPARED, TITLES, evaluate, heading, of_people, read_rows, say, table, weights_mark, write_json, write_rows,
+)  # fmt: skip
+from gen_affect_lib.evaluation.sets import Plan
+from gen_affect_lib.pipeline import GenAffectPipeline
+from gen_affect_lib.profiles import PROFILES
+from gen_affect_lib.recipe import assemble, make_networks
+
+SMOKE = PROFILES["smoke"]
+PLAN = Plan(people=2, words=3, seeds=2)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A pipeline that has learned nothing, which is all that being scored takes."""
+    torch.manual_seed(0)
+    folder, codec = tmp_path_factory.mktemp("run") / "pipeline", LatentCodec(**SMOKE.codec)
+    assemble(SMOKE, codec, *make_networks(SMOKE, codec, 64), FacePack(), 64).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "DRAWN", tmp_path_factory.mktemp("drawn"))
+        patch.setattr(sets, "GALLERY", 12)
+        yield module.DRAWN
+
+
+@pytest.fixture(scope="module")
+def result(checkpoint, drawn, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "new" / "report.json"
+    return evaluate(checkpoint, PLAN, path), path
+
+
+def test_a_report_has_every_figure_with_interval_thirds_ceiling_and_floor(result):
+    report, _ = result
+    assert report["checkpoint"] == "pipeline" and len(report["weights"]) == 12
+    assert report["plan"] == dict(people=2, words=3, seeds=2, first_person=2_000_000)
+    assert report["words"] == list(PLAN.asked) and report["seconds_per_image"] > 0 and report["machine"]["cores"] > 0
+    assert report["figures"].keys() == report["ceilings"].keys() == report["floors"].keys() == TITLES.keys()
+    for name, row in report["figures"].items():
+        assert {"value", "low", "high", "gap", "ceiling", "floor"} <= row.keys(), name
+        assert row["ceiling"] == report["ceilings"][name]["value"] and row["floor"] == report["floors"][name]["value"]
+    for name in COMPARED:
+        row = report["figures"][name]
+        assert row["low"] <= row["value"] <= row["high"]
+        assert row["share"] == pytest.approx(row["value"] / row["ceiling"], abs=0.02)
+
+
+def test_noise_is_scored_as_noise_and_true_drawings_as_true(result):
+    figures = result[0]["figures"]
+    assert figures["expression_error"]["value"] > 3 * figures["expression_error"]["ceiling"]
+    assert figures["identity_top1"]["ceiling"] == 1 and figures["expression_top1_25"]["ceiling"] > 0.8
+
+
+def test_the_file_holds_the_report(result):
+    report, path = result
+    assert json.loads(path.read_text()) == report and [file.name for file in path.parent.iterdir()] == ["report.json"]
+
+
+def test_what_is_kept_of_each_person_makes_the_figure_again(result):
+    report, _ = result
+    assert report["people"].keys() == set(COMPARED)
+    for name, kept in report["people"].items():
+        assert len(kept) == 2
+        assert of_people(kept)(np.arange(2)) == pytest.approx(report["figures"][name]["value"], abs=2e-4)
+        assert of_people(kept)(np.array([1, 1])) == kept[1]
+
+
+def test_a_second_call_draws_nothing_and_says_the_same(result, checkpoint, monkeypatch):
+    report, path = result
+    monkeypatch.setattr(GenAffectPipeline, "__call__", lambda *_, **__: pytest.fail("drawn again"))
+    assert evaluate(checkpoint, PLAN) == report
+
+
+def test_other_weights_are_drawn_with_anew(result, checkpoint, tmp_path, monkeypatch):
+    shutil.copytree(checkpoint, tmp_path / "pipeline")
+    weights = tmp_path / "pipeline" / "codec" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    monkeypatch.setattr(GenAffectPipeline, "__call__", lambda *_, **__: pytest.fail("drawn"))
+    with pytest.raises(pytest.fail.Exception):
+        evaluate(tmp_path / "pipeline", PLAN)
+
+
+def test_a_mark_changes_with_any_weight_and_any_setting_and_not_with_the_place(checkpoint, tmp_path):
+    copy, mark = shutil.copytree(checkpoint, tmp_path / "copy"), weights_mark(checkpoint)
+    assert weights_mark(copy) == mark and len(mark) == 12
+    marks = {mark}
+    weights = copy / "transformer" / "diffusion_pytorch_model.safetensors"
+    for path, content in (
+        (weights, weights.read_bytes()[:-1] + b"\1"),
+        (copy / "model_index.json", (copy / "model_index.json").read_bytes().replace(b"1.5", b"1.6")),
+        (copy / "condition_encoder" / "config.json", b"{}"),
+    ):
+        assert path.read_bytes() != content
+        path.write_bytes(content)
+        marks.add(weights_mark(copy))
+    (copy / "README.md").write_text("a model card")
+    marks.add(weights_mark(copy))
+    assert len(marks) == 4
+
+
+def test_a_report_is_told_in_a_line_for_each_figure(result):
+    report, _ = result
+    rows, lines = table(report).splitlines(), say(report).splitlines()
+    assert len(rows) == 2 + len(TITLES) and all(row.count("|") == rows[0].count("|") for row in rows)
+    assert len(lines) == 2 + len(TITLES) and lines[-1].endswith("s an image")
+    for name, row, line in zip(report["figures"], rows[2:], lines[1:]):
+        for told in (row, line):
+            assert TITLES[name] in told and f"{report['figures'][name]['value']:.3f}" in told
+
+
+def test_one_picture_of_one_person_is_no_set_and_no_distribution_but_a_report(checkpoint, drawn):
+    report = evaluate(checkpoint, Plan(people=1, words=1, seeds=1))
+    left_out = {"set_cosine", "set_cosine_least", "appearance_agreement", "diversity", "kid"}
+    assert report["figures"].keys() == TITLES.keys() - left_out
+    assert len(say(report).splitlines()) == 2 + len(report["figures"])
+
+
+def test_a_folder_without_a_pipeline_is_refused_before_anything_is_drawn(tmp_path, drawn):
+    with pytest.raises(UserError, match="no model_index.json"):
+        evaluate(tmp_path, PLAN)
+
+
+# --- comparisons -----------------------------------------------------------------------------------------------------
+
+
+def test_rows_of_a_comparison_are_kept_and_found_again(tmp_path):
+    about, rows = heading(SMOKE, PLAN, 0.5), [{"name": "ours", "seed": 0}]
+    assert read_rows(tmp_path / "rows.json", about) == []
+    result = write_rows(tmp_path / "rows.json", rows, about)
+    assert json.loads((tmp_path / "rows.json").read_text()) == result and result["words"] == list(PLAN.asked)
+    assert read_rows(tmp_path / "rows.json", about) == rows
+
+
+@pytest.mark.parametrize(
+    "other, name",
+    [
+        (lambda: heading(SMOKE, PLAN, 1.0), "minutes"),
+        (lambda: heading(SMOKE, Plan(people=3, words=3, seeds=2), 0.5), "plan"),
+        (lambda: heading(PROFILES["laptop"], PLAN, 0.5), "profile"),
+    ],
+)
+def test_rows_of_another_comparison_are_not_taken_for_this_ones(tmp_path, other, name):
+    path = tmp_path / "rows.json"
+    write_rows(path, [{"name": "ours", "seed": 0}], heading(SMOKE, PLAN, 0.5))
+    with pytest.raises(UserError, match=f"rows.json holds a comparison with another {name}: give --json") as error:
+        read_rows(path, other())
+    assert "\n" not in str(error.value)
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path):
+    write_json(tmp_path / "a.json", {"value": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"value": object()})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"value": 1}
