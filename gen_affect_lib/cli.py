@@ -71,7 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--profile", default=None, metavar="NAME",
                      help="smoke, laptop or gpu; None takes what this machine can do")
     sub.add_argument("--data", type=Path, default=None, metavar="FOLDER",
-                     help="your own image folder with metadata.jsonl; None draws avatars")
+                     help="your own image folder with metadata.jsonl, which laptop fits the shipped checkpoint to; of five people "
+                          "or more, one in five is kept for validation; None draws avatars")
     sub.add_argument("--out", type=Path, default=OUTPUTS / "train", metavar="DIR", help="where the checkpoints go")
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     sub.add_argument("--minutes", type=_positive, default=None, metavar="M",

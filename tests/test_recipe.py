@@ -1,6 +1,7 @@
 """The whole recipe at its smallest: from nothing to a pipeline that draws."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,24 @@ def test_a_batch_is_a_function_of_its_step(run):
 def test_a_users_own_folder_can_be_trained_on(tmp_path):
     recipe.train_profile(SMOKE, tmp_path, data=DATA / "sample_folder")
     assert (tmp_path / "pipeline" / "model_index.json").is_file()
+
+
+def test_the_shipped_checkpoint_can_be_fitted_to_a_few_people(tmp_path):
+    few = PROFILES["laptop"].training | dict(batch_size=16, warmup_steps=3, validation_size=24)
+    trainer, _ = recipe.make_trainer(replace(PROFILES["laptop"], training=few), tmp_path, data=DATA / "sample_folder")
+    trainer.preview = None  # takes as long as the rest
+    before = trainer.validate()
+    trainer.fit(max_steps=20)
+    after = trainer.validate()
+    assert all(after[name] < 0.95 * before[name] for name in before) and sum(after.values()) < 0.9 * sum(before.values())
+
+
+def test_people_with_one_picture_each_cannot_be_learned_from(tmp_path, capsys):
+    faces = [(name, "joy", Avatar(Identity.sample(n), Expression(), Appearance.sample(n))) for n, name in enumerate("ab")]
+    arguments = ["train", "--profile", "laptop", "--data", str(write_folder(faces, tmp_path / "faces")), "--out", str(tmp_path)]
+    assert cli.main(arguments) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "error: identity 'a' has only one picture: give at least two with different expressions"
 
 
 def test_a_target_is_another_picture_of_the_person_on_its_reference(run):
