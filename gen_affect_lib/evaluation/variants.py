@@ -235,7 +235,7 @@ def _trained(bench: Bench, name: str, variant: Variant, seed: int, minutes: floa
         "name": name, "about": variant.about, "seed": seed, "steps": trainer.step,
         "parameters": sum(p.numel() for p in trainer.parameters.values()),
         "images_per_second": round(trainer.step * trainer.config.batch_size / trainer.seconds, 1),
-        "loss": {sigma: round(losses[f"validation/sigma_{sigma}"], 4) for sigma in (0.2, 0.5, 0.8)},
+        "loss": {sigma: round(losses[f"validation/sigma_{sigma}"], 4) for sigma in ("0.2", "0.5", "0.8")},
     }
     return row, drawn_by(pipeline)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,8 +165,15 @@ def test_rows_of_another_comparison_are_not_taken_for_this_ones(tmp_path, other,
     assert "\n" not in str(error.value)
 
 
-def test_a_report_is_written_whole_or_not_at_all(tmp_path):
+def test_a_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    write = Path.write_text
+
+    def full(path, text):
+        write(path, text[: len(text) // 2])
+        raise OSError("No space left on device")
+
     write_json(tmp_path / "a.json", {"value": 1})
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"value": object()})
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError):
+        write_json(tmp_path / "a.json", {"value": 2})
     assert json.loads((tmp_path / "a.json").read_text()) == {"value": 1}
