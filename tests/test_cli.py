@@ -35,7 +35,7 @@ def test_render_knows_the_neutral_face(tmp_path):
 
 def test_every_option_has_a_default():
     """Parsing each command bare succeeds: none asks for an option."""
-    for command in (["doctor"], ["render"], ["train"], ["sample"], ["bench"], ["course", "run"], ["course", "timings"]):
+    for command in (["doctor"], ["render"], ["train"], ["sample"], ["bench"], ["evaluate"], ["course", "run"], ["course", "timings"]):
         assert callable(cli.build_parser().parse_args(command).run)
 
 
@@ -62,6 +62,39 @@ def test_bench_hands_its_file_on(monkeypatch, tmp_path):
     monkeypatch.setattr(bench, "run", lambda path: calls.append(path))
     assert cli.main(["bench", "--json", str(tmp_path / "new" / "bench.json")]) == 0
     assert calls == [tmp_path / "new" / "bench.json"] and (tmp_path / "new").is_dir()
+
+
+def test_evaluate_hands_its_options_on(monkeypatch, tmp_path, capsys):
+    from gen_affect_lib.evaluation import evaluate
+    from gen_affect_lib.evaluation.sets import Plan
+
+    calls = []
+    monkeypatch.setattr(evaluate, "evaluate", lambda *args: calls.append(args) or "the report")
+    monkeypatch.setattr(evaluate, "say", lambda report: f"{report} in lines")
+    (tmp_path / "run" / "pipeline").mkdir(parents=True)
+    out = tmp_path / "new" / "figures.json"
+    sizes = ["--identities", "7", "--words", "5", "--seeds", "3"]
+    assert cli.main(["evaluate", "--checkpoint", str(tmp_path / "run"), *sizes, "--json", str(out)]) == 0
+    assert calls == [(tmp_path / "run" / "pipeline", Plan(7, 5, 3), out)]
+    assert capsys.readouterr().out == f"the report in lines\n{out}\n"
+
+
+@pytest.mark.parametrize("table, first", [("recipes", 1_000_000), ("codecs", 1_000_000), ("baselines", 2_000_000)])
+def test_compare_hands_its_options_on_and_chooses_on_no_one_who_is_reported(table, first, monkeypatch, tmp_path, capsys):
+    from gen_affect_lib.evaluation import variants
+    from gen_affect_lib.evaluation.sets import Plan
+    from gen_affect_lib.profiles import get_profile
+
+    calls = []
+    monkeypatch.setattr(variants, "compare", lambda *args: calls.append(args) or "rows")
+    monkeypatch.setattr(variants, "say", lambda report: f"{report} in lines")
+    out = tmp_path / "rows.json"
+    options = ["--minutes", "2.5", "--seeds", "3", "--identities", "7", "--words", "5", "--only", "ours"]
+    assert cli.main(["compare", table, "--profile", "laptop", *options, "--json", str(out)]) == 0
+    assert cli.main(["compare", table]) == 0
+    assert calls[0] == (table, get_profile("laptop"), Plan(7, 5, 1, first), 2.5, 3, "ours", out)
+    assert calls[1] == (table, get_profile(), Plan(40, 27, 1, first), 8.0, 1, None, cli.OUTPUTS / f"compare_{table}.json")
+    assert capsys.readouterr().out.startswith(f"rows in lines\n{out}\n")
 
 
 def test_train_does_not_throw_an_earlier_run_away(tmp_path, capsys):

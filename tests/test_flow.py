@@ -352,6 +352,25 @@ class TestTheLoss:
         data, noise = pair()
         assert flow.RectifiedFlow().loss(lambda x, sigma: x.bfloat16(), data, noise, self.sigma).dtype == torch.float32
 
+    @pytest.mark.parametrize("prediction", ["v", "x"])
+    def test_the_right_answer_means_the_data_and_a_wrong_one_what_its_velocity_leads_to(self, prediction):
+        data, noise = pair()
+        noisy, objective = flow.interpolate(data, noise, self.sigma), flow.RectifiedFlow(prediction)
+        right = {"v": flow.velocity(data, noise), "x": data}[prediction]
+        torch.testing.assert_close(objective.data_from(right, noisy, self.sigma), data, atol=1e-5, rtol=0)
+        wrong = pair(seed=1)[0]
+        led_to = noisy - self.sigma[:, None, None, None] * objective.velocity_from(wrong, noisy, self.sigma)
+        torch.testing.assert_close(objective.data_from(wrong, noisy, self.sigma), led_to, atol=1e-5, rtol=0)
+        torch.testing.assert_close(objective.data_from(right[:1], noisy[:1], 0.2), data[:1], atol=1e-5, rtol=0)
+
+    @pytest.mark.parametrize("prediction", ["v", "x"])
+    def test_the_loss_of_an_output_is_that_of_the_network_that_gave_it(self, prediction):
+        data, noise = pair()
+        network = lambda x, sigma: x * (1 + sigma[:, None, None, None])
+        output, objective = network(flow.interpolate(data, noise, self.sigma), self.sigma), flow.RectifiedFlow(prediction)
+        loss = objective.loss(network, data, noise, self.sigma)
+        assert torch.equal(objective.loss_of(output, data, noise, self.sigma), loss) and (loss > 0).all()
+
     def test_what_cannot_be_is_refused_in_words(self):
         data, noise = pair()
         with pytest.raises(UserError, match='"v"'):

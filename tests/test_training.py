@@ -690,3 +690,31 @@ def test_the_files_of_a_checkpoint_are_forced_to_the_disk_before_they_are_rename
     for step in (1, 2):
         write_checkpoint(tmp_path, {"x": torch.zeros(1)}, {"step": step})
     assert order == ["sync", "last.safetensors", "sync"] + ["sync", "previous.safetensors", "last.safetensors", "sync"]
+
+
+def test_an_extra_loss_is_learned_from_and_not_validated_by(tmp_path):
+    asked = []
+
+    def extra(believed, target, sigma):
+        asked.append((believed.detach(), target, sigma))
+        return 3 * believed.square().mean((1, 2, 3))
+
+    plain, other = tiny_trainer(tmp_path), tiny_trainer(tmp_path)
+    other.extra = extra
+    for trainer in (plain, other):
+        trainer.networks["model"].drop.p = 0.0
+    drawn = plain.draw(0)
+    batch, noise, sigma, *keep = drawn
+    more = other.training_loss(*drawn) - plain.training_loss(*drawn)
+    noisy = interpolate(batch["target"], noise, sigma)
+    believed = noisy - sigma[:, None, None, None] * plain.predict(batch, noise, sigma, *keep)  # the output is a velocity
+    torch.testing.assert_close(asked[0][0], believed)
+    assert torch.equal(asked[0][1], batch["target"]) and torch.equal(asked[0][2], sigma)
+    torch.testing.assert_close(more, 3 * believed.square().mean((1, 2, 3)), rtol=1e-4, atol=1e-5)
+    assert torch.equal(other.loss(*drawn), plain.loss(*drawn))
+
+    assert other.validate() == plain.validate() and len(asked) == 1, "no look at the run asks for it"
+    for trainer in (plain, other):
+        trainer.fit(max_steps=1, resume=False)
+    assert len(asked) == 2
+    assert any(not torch.equal(p, other.parameters[name]) for name, p in plain.parameters.items())
