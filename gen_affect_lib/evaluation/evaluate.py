@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gen_affect_lib.encoders.affect import GROUPS, branches
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.figures import Figure, Judged, Truth, summary
 from gen_affect_lib.evaluation.judges import ExpressionJudge, IdentityJudge
@@ -23,8 +24,14 @@ from gen_affect_lib.paths import OUTPUTS
 from gen_affect_lib.profiles import Profile
 
 DRAWN = OUTPUTS / "evaluation"
-# Claims (a) and (b) in one figure each, of the kind that a mean over people makes: what models are compared by.
-COMPARED = ("expression_top1_25", "action_unit_error", "identity_top1", "identity_cosine")
+# What models are compared by, claim by claim: figures that are means over people.
+CLAIMS = {
+    "a": ("expression_top1_25", "action_unit_error"),
+    "b": ("identity_top1", "identity_cosine"),
+    "c": ("set_cosine", "appearance_agreement"),
+}
+COMPARED = tuple(name for names in CLAIMS.values() for name in names)
+LOWER_IS_BETTER = ("action_unit_error",)  # of these
 
 
 def both_judges() -> tuple[IdentityJudge, ExpressionJudge]:
@@ -58,11 +65,12 @@ def report(sets: Sets, truth: Truth) -> dict:
     Returns:
         "plan", "words", "machine", "seconds_per_image"; "figures": name -> "value" with its 95 % interval over people
         "low" and "high", its value for each third of the skin tones and their "gap", "ceiling", "floor", and "share",
-        value / ceiling; "ceilings" and "floors": the same tables of true drawings and of shuffled pairs; and "people":
-        name -> one number for each person, for the figures that are means over people.
+        value / ceiling; "ceilings" and "floors": the same tables of true drawings and of shuffled pairs; "people": name ->
+        one number for each person, for the figures that models are compared by; "failures": see `failures`.
     """
     plan = truth.plan
-    figures = truth.figures(Judged(truth.judges, sets.images))
+    judged = Judged(truth.judges, sets.images)
+    figures = truth.figures(judged)
     tables = {
         name: summary(some, plan.tones)
         for name, some in (("figures", figures), ("ceilings", truth.ceiling()), ("floors", truth.floor()))
@@ -78,8 +86,32 @@ def report(sets: Sets, truth: Truth) -> dict:
         "machine": describe_machine(),
         "seconds_per_image": float(sets.seconds.mean() / (plan.seeds * plan.words)),
         **tables,
-        "people": {name: per_person(figures[name], plan.people) for name in COMPARED},
+        "people": {name: per_person(figures[name], plan.people) for name in COMPARED if name in figures},
+        "failures": failures(judged, plan),
     })
+
+
+def failures(judged: Judged, plan: Plan, count: int = 24) -> list[dict]:
+    """The pictures that the judge gives the group asked for the least probability, the worst first."""
+    of, (words, _) = branches()[25], plan.targets()
+    groups = np.stack([judged.words[..., of == g].sum(axis=-1) for g in range(25)], axis=-1)  # (N, M, 25)
+    sure = np.take_along_axis(groups, of[words][None, :, None], axis=2)[..., 0]  # (N, M)
+    rows = []
+    for place in np.argsort(sure, axis=None)[:count]:
+        n, m = np.unravel_index(place, sure.shape)
+        rows.append({
+            "person": plan.persons[n], "seed": int(m) // plan.words, "word": plan.asked[m % plan.words],
+            "taken_for": GROUPS[groups[n, m].argmax()], "probability": float(sure[n, m]),
+        })
+    return rows
+
+
+def verdict(name: str, ours_minus_theirs: dict) -> str:
+    """"ahead", "behind" or "level" (the interval holds 0), from a difference as `figures.difference` gives it."""
+    low, high = ours_minus_theirs["low"], ours_minus_theirs["high"]
+    if low <= 0 <= high:
+        return "level"
+    return "ahead" if (low > 0) != (name in LOWER_IS_BETTER) else "behind"
 
 
 def per_person(figure: Figure, people: int) -> list[float]:

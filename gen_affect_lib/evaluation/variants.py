@@ -248,7 +248,7 @@ def _scored(draw: Draw, truth: Truth, folder: Path) -> dict:
     for name, figure in figures.items():
         low, high = bootstrap(figure, plan.people, 200)
         table[name] = {key: round(v, 4) for key, v in (("value", figure(everybody)), ("low", low), ("high", high))}
-    people = {name: [round(v, 4) for v in per_person(figures[name], plan.people)] for name in COMPARED}
+    people = {name: [round(v, 4) for v in per_person(figures[name], plan.people)] for name in COMPARED if name in figures}
     return {"figures": table, "people": people}
 
 

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from gen_affect_lib.avatars.emotions import emotion
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation import evaluate as module
 from gen_affect_lib.evaluation import sets
 from gen_affect_lib.evaluation.evaluate import (
-    COMPARED, TITLES, evaluate, heading, of_people, read_rows, say, table, weights_mark, write_json, write_rows,
+    COMPARED, TITLES, evaluate, heading, of_people, read_rows, say, table, verdict, weights_mark, write_json,
+    write_rows,
 )  # fmt: skip
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.pipeline import GenAffectPipeline
@@ -177,3 +179,23 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         write_json(tmp_path / "a.json", {"value": 2})
     assert json.loads((tmp_path / "a.json").read_text()) == {"value": 1}
+
+
+def test_failures_are_the_pictures_least_taken_for_what_was_asked(result):
+    report, _ = result
+    rows = report["failures"]
+    assert len(rows) == 12  # all there are of 2 people, 3 words and 2 seeds
+    assert [row["probability"] for row in rows] == sorted(row["probability"] for row in rows)
+    assert {(row["person"], row["seed"], row["word"]) for row in rows} == {
+        (person, seed, word) for person in PLAN.persons for seed in (0, 1) for word in PLAN.asked
+    }
+    wrong = sum(row["taken_for"] != emotion(row["word"]).group for row in rows)
+    assert report["figures"]["expression_top1_25"]["value"] == pytest.approx(1 - wrong / len(rows), abs=1e-3)
+
+
+@pytest.mark.parametrize("low, high, more, less", [
+    (0.01, 0.03, "ahead", "behind"), (-0.03, -0.01, "behind", "ahead"), (-0.01, 0.02, "level", "level"),
+])
+def test_a_verdict_needs_an_interval_without_zero_and_knows_where_less_is_better(low, high, more, less):
+    assert verdict("expression_top1_25", {"low": low, "high": high}) == more
+    assert verdict("action_unit_error", {"low": low, "high": high}) == less
