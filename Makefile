@@ -9,7 +9,7 @@ JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ "$$n" -
 .PHONY: help demo test lab course timings doctor clean
 
 help:
-	@echo "make demo                             set up, train, and show one unseen person with many expressions"
+	@echo "make demo                             set up, and draw one unseen person with many expressions"
 	@echo "make test                             set up and run the whole test suite"
 	@echo "make lab                              open the notebooks in JupyterLab"
 	@echo "make course PROFILE=smoke|laptop|gpu  run every notebook in order and measure time and memory"
