@@ -10,8 +10,9 @@ the side of the codec's space, V views of the reference with E numbers each, L c
 import copy
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +30,17 @@ from gen_affect_lib.encoders.expression import ExpressionEncoder, is_picture, un
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import RectifiedFlow, sample, schedule, timestep
+from gen_affect_lib.model.consistent import AnchorBank, Consistency, as_consistency
 from gen_affect_lib.pictures import open_picture
 
 
 @dataclass
 class GenAffectOutput(BaseOutput):
-    """`images`: RGB PIL images, one per expression, in the order asked for."""
+    """`images`: RGB PIL images, one per expression, in the order asked for. `bank`: what the set's anchors lent, with which
+    a later call adds further expressions to it; None where nothing was shared."""
 
     images: list[Image.Image]
+    bank: AnchorBank | None = None
 
 
 class GenAffectPipeline(DiffusionPipeline):
@@ -97,6 +101,9 @@ class GenAffectPipeline(DiffusionPipeline):
         expression_scale: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         which: int | str = "largest",
+        consistency: float | Consistency = 0.0,
+        bank: AnchorBank | None = None,
+        attention: Callable | None = None,
     ) -> GenAffectOutput:
         """Draw the person of the reference, once with each expression.
 
@@ -109,8 +116,15 @@ class GenAffectPipeline(DiffusionPipeline):
                 ignores it. Other scales than 1 compare two or three conditions in each evaluation, and so cost more.
             generator: of the noise; the same seed gives the same pictures. A list has one for each expression.
             which: the face of the reference that counts, where it has several: "largest", or a number from the left.
+            consistency: how much the images of the set share of what the condition leaves open, see
+                `model.consistent.Consistency`: 0 draws each alone, 1 as the study of notebook 09 chose; between them, the
+                share of the tokens that lend.
+            bank: of an earlier call's output: the images join that set, as if they had been asked for with it.
+            attention: a mechanism of your own instead: (sigma, members) -> what stands in the place of joint attention in a
+                set of so many images, as `SharedAttention` does.
 
-        Raises UserError for a reference without a face, an unknown word or a vector that is no expression.
+        Raises UserError for a reference without a face, an unknown word, a vector that is no expression, or a bank made
+        with other steps or scales.
         """
         steps, shift = self._or_default("num_inference_steps", num_inference_steps), self.config.shift
         identity_scale = self._or_default("identity_scale", identity_scale)
@@ -122,19 +136,29 @@ class GenAffectPipeline(DiffusionPipeline):
 
         self.transformer.eval(), self.condition_encoder.eval(), self.codec.eval()
         device, dtype = self.transformer.device, self.transformer.dtype
-        velocity = self.guided_velocity(
-            torch.from_numpy(identity)[None].to(device, dtype),
-            torch.from_numpy(shown).to(device, dtype),
-            identity_scale,
-            expression_scale,
-        )
+        identity, shown = torch.from_numpy(identity)[None].to(device, dtype), torch.from_numpy(shown).to(device, dtype)
         side = self.codec.latent_size(self.config.image_size)
         shape = (len(shown), self.codec.latent_channels, side, side)
-        noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32).to(dtype)
-        with self.progress_bar(total=steps) as bar:
-            latents = sample(velocity, noise, schedule(steps, shift), callback=lambda *_: bar.update())
-        images = to_images(self.codec.decode(latents.to(self.codec.dtype)))  # (N, S, S, 3) uint8
-        return GenAffectOutput(images=[Image.fromarray(image) for image in images])
+        noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+
+        made_with, sharing = (steps, shift, identity_scale, expression_scale), as_consistency(consistency)
+        if bank is not None and bank.made_with != made_with:
+            raise UserError(f"the bank was made with steps, shift and scales {bank.made_with}, not {made_with}: give the same")
+        if bank is None and sharing is not None:
+            one = generator[0] if isinstance(generator, list) else generator
+            common = randn_tensor((1, *shape[1:]), generator=one, device=device) if sharing.shared_noise else None
+            bank = AnchorBank(sharing, made_with, common)
+        if bank is not None:
+            noise, parts = bank.noise(noise), bank.parts(len(shown))
+        else:
+            parts = [(slice(None), attention and partial(attention, members=len(shown)))]
+        noise, sigmas, latents = noise.to(dtype), schedule(steps, shift), []
+        with self.progress_bar(total=steps * len(parts)) as bar:
+            for who, lent in parts:
+                velocity = self.guided_velocity(identity, shown[who], identity_scale, expression_scale, lent)
+                latents.append(sample(velocity, noise[who], sigmas, callback=lambda *_: bar.update()))
+        images = to_images(self.codec.decode(torch.cat(latents).to(self.codec.dtype)))  # (N, S, S, 3) uint8
+        return GenAffectOutput(images=[Image.fromarray(image) for image in images], bank=bank)
 
     def read_identity(self, reference, which: int | str = "largest") -> np.ndarray:
         """Who is on a picture: float32 (V, E), see `FaceReading.tokens`.
@@ -179,9 +203,12 @@ class GenAffectPipeline(DiffusionPipeline):
                 f"{top:.0%} to {bottom:.0%} of its height: cut it so that the head reaches from 16 % to 84 %, as in a portrait"
             )
 
-    def guided_velocity(self, identity: Tensor, expressions: Tensor, identity_scale: float, expression_scale: float):
+    def guided_velocity(
+        self, identity: Tensor, expressions: Tensor, identity_scale: float, expression_scale: float,
+        attention: Callable | None = None,
+    ):
         """The velocity field of one person (1, V, E) with N expressions (N, 48): a function of x (N, C, s, s) and
-        sigma (N,) that returns (N, C, s, s).
+        sigma (N,) that returns (N, C, s, s). `attention`: sigma -> what stands in the place of joint attention there.
 
         `flow.guide` written as a weighted sum, u + i (v_i - u) + e (v - v_i) = (1 - i) u + (i - e) v_i + e v: what has
         no weight need not be computed, so that scales of 1 cost one plain evaluation. The conditions that are left
@@ -206,8 +233,9 @@ class GenAffectPipeline(DiffusionPipeline):
         )
 
         def velocity(x, sigma):
+            instead = {} if attention is None else {"attention": attention(sigma[0].item())}
             x, sigma = x.repeat(groups, 1, 1, 1), sigma.repeat(groups)  # (N, ...) -> (G * N, ...)
-            output = self.transformer(x, tokens, pooled, timestep(sigma))
+            output = self.transformer(x, tokens, pooled, timestep(sigma), **instead)
             velocities = self.flow.velocity_from(output, x, sigma)
             velocities = velocities.unflatten(0, (groups, count))  # (G * N, ...) -> (G, N, ...)
             return (weight.to(velocities)[:, None, None, None, None] * velocities).sum(0)

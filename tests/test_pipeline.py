@@ -22,6 +22,7 @@ from gen_affect_lib.encoders.expression import understand
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import guide
+from gen_affect_lib.model.consistent import Consistency
 from gen_affect_lib.model.fusion import IdentityExpressionFusion
 from gen_affect_lib.model.mmdit import MMDiT
 from gen_affect_lib.paths import ROOT
@@ -479,3 +480,60 @@ def test_an_unknown_word_suggests_the_nearest_ones(pipeline):
 def test_what_is_no_expression_says_what_it_is(pipeline, expressions, message):
     with pytest.raises(UserError, match=message):
         pipeline.read_expressions(expressions)
+
+
+# --- one set, one look -----------------------------------------------------------------------------------------------
+
+WORDS = ["joy", "anger", "fear", "sadness"]
+
+
+def drawn(pipeline, face, words=WORDS, generator=None, **more):
+    output = pipeline(face, words, generator=generator or [seed(number) for number in range(len(words))], **more)
+    return pixels(output.images).astype(int), output.bank
+
+
+def test_without_consistency_it_is_the_plain_sampler_to_the_bit(pipeline, face):
+    plain, bank = drawn(pipeline, face)
+    assert bank is None and np.array_equal(drawn(pipeline, face, consistency=0)[0], plain)
+    assert not np.array_equal(drawn(pipeline, face, consistency=1.0)[0], plain)
+    for number, word in enumerate(WORDS):  # each image is as if it had been drawn alone
+        alone, _ = drawn(pipeline, face, [word], [seed(number)])
+        assert abs(alone[0] - plain[number]).max() <= 1
+
+
+def test_one_anchor_is_drawn_as_without_and_a_set_of_one_is_the_plain_image(pipeline, face):
+    plain, _ = drawn(pipeline, face)
+    together, _ = drawn(pipeline, face, consistency=1.0)
+    assert np.array_equal(together[0], drawn(pipeline, face, WORDS[:1], consistency=0)[0][0])
+    assert all(abs(together[n] - plain[n]).max() > 3 for n in (1, 2, 3))
+    assert np.array_equal(drawn(pipeline, face, WORDS[:1], consistency=Consistency(anchors=None))[0][0], together[0])
+
+
+@pytest.mark.parametrize("sharing", [Consistency(), Consistency(anchors=2, share=0.5, above=0.2), Consistency(shared_noise=0.5)])
+def test_a_bank_adds_to_a_set_what_would_have_come_with_it(pipeline, face, sharing):
+    whole, bank = drawn(pipeline, face, consistency=sharing)
+    begun, kept = drawn(pipeline, face, WORDS[:2], consistency=sharing)
+    added, same = drawn(pipeline, face, WORDS[2:], [seed(2), seed(3)], bank=kept)
+    assert same is kept and bank.bytes == kept.bytes > 0
+    assert abs(np.concatenate([begun, added]) - whole).max() <= 1
+
+
+def test_the_order_of_a_set_does_not_matter_after_its_anchor(pipeline, face):
+    straight, _ = drawn(pipeline, face, consistency=1.0)
+    order = [0, 3, 1, 2]
+    mixed, _ = drawn(pipeline, face, [WORDS[n] for n in order], [seed(n) for n in order], consistency=1.0)
+    assert abs(mixed - straight[order]).max() <= 1
+
+
+def test_a_bank_is_not_read_with_other_steps_or_scales(pipeline, face):
+    _, bank = drawn(pipeline, face, consistency=1.0)
+    with pytest.raises(UserError, match="the bank was made with steps, shift and scales"):
+        drawn(pipeline, face, bank=bank, num_inference_steps=4)
+    with pytest.raises(UserError, match="give the same"):
+        drawn(pipeline, face, bank=bank, identity_scale=3.0)
+
+
+@pytest.mark.parametrize("much", [-1, 1.5, "much"])
+def test_consistency_outside_of_zero_to_one_is_refused(pipeline, face, much):
+    with pytest.raises(UserError, match="give a number from 0"):
+        drawn(pipeline, face, consistency=much)

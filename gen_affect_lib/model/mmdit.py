@@ -9,6 +9,9 @@ Letters: B images, K channels of a picture or latent, L tokens, H heads, D chann
 token. Taught in notebook 03.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -110,11 +113,11 @@ class MMDiTBlock(nn.Module):
         self.image = image_stream(dim, num_heads, qk_norm)
         self.condition = condition_stream(dim, num_heads, qk_norm)
 
-    def forward(self, image: Tensor, condition: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, condition: Tensor, c: Tensor, attention=joint_attention) -> tuple[Tensor, Tensor]:
         """Image tokens (B, L, C), condition tokens (B, M, C), conditioning vector (B, C) to both kinds of tokens."""
         image_qkv, image_mods = self.image.before(image, c)
         condition_qkv, condition_mods = self.condition.before(condition, c)
-        seen_by_image, seen_by_condition = joint_attention(image_qkv, condition_qkv)  # the only place where they meet
+        seen_by_image, seen_by_condition = attention(image_qkv, condition_qkv)  # the only place where they meet
         image = self.image.after(image, seen_by_image, image_mods)
         condition = self.condition.after(condition, seen_by_condition, condition_mods)
         return image, condition
@@ -201,7 +204,8 @@ class MMDiT(ModelMixin, ConfigMixin):
         nn.init.zeros_(self.proj_out.weight)  # the first prediction is zero: nothing is claimed yet
 
     def forward(
-        self, hidden_states: Tensor, encoder_hidden_states: Tensor, pooled_projections: Tensor, timestep: Tensor
+        self, hidden_states: Tensor, encoder_hidden_states: Tensor, pooled_projections: Tensor, timestep: Tensor,
+        attention: Callable | None = None,
     ) -> Tensor:
         """One prediction.
 
@@ -210,6 +214,8 @@ class MMDiT(ModelMixin, ConfigMixin):
             encoder_hidden_states: condition tokens (B, M, joint_attention_dim); M may be 0.
             pooled_projections: pooled condition (B, pooled_projection_dim).
             timestep: (B,) in [0, 1000], fractions allowed: 1000 is pure noise, 0 is data.
+            attention: what stands in the place of `joint_attention`, told the number of the block as well; see
+                `consistent.py`.
 
         Returns:
             (B, out_channels, height, width). Raises ValueError where shapes do not fit.
@@ -219,8 +225,9 @@ class MMDiT(ModelMixin, ConfigMixin):
         c = self.conditioning(timestep, pooled_projections)
         image = self.patch_embed(hidden_states)
         condition = self.condition_embed(encoder_hidden_states)
-        for block in self.blocks:
-            image, condition = block(image, condition, c)
+        for number, block in enumerate(self.blocks):
+            instead = () if attention is None else (partial(attention, block=number),)
+            image, condition = block(image, condition, c, *instead)
         patches = self.proj_out(self.norm_out(image, c))
         return unpatchify(patches, height, width, self.config.patch_size)
 
