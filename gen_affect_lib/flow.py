@@ -137,8 +137,9 @@ class RectifiedFlow:
         """Mean squared error of the velocity for each image. data, noise: (B, ...). sigma: (B,). Returns (B,)."""
         return self.loss_of(network(interpolate(data, noise, sigma), sigma), data, noise, sigma)
 
-    def loss_of(self, output, data, noise, sigma):
-        """The same, from a network's output (B, ...) for `interpolate(data, noise, sigma)`."""
+    def loss_of(self, output, data, noise, sigma, weight=1.0):
+        """The same, from a network's output (B, ...) for `interpolate(data, noise, sigma)`; `weight`, a number or a tensor
+        that multiplies (B, ...), says how much each place counts."""
         if output.shape != data.shape:  # or broadcasting would turn the loss into nonsense without a word
             raise UserError(f"the network gave {tuple(output.shape)} for data of {tuple(data.shape)}: they must agree")
         if self.prediction == "v":
@@ -146,7 +147,7 @@ class RectifiedFlow:
         else:
             # (noisy - output) / sigma - (noisy - data) / sigma, where the noisy image cancels out
             error = (data - output) / _beside(sigma, data).clamp(min=self.sigma_floor)
-        return error.float().pow(2).flatten(1).mean(1)  # (B, ...) -> (B, N) -> (B,)
+        return (weight * error.float().pow(2)).flatten(1).mean(1)  # (B, ...) -> (B, N) -> (B,)
 
     def velocity_of(self, network):
         """The network as a sampler wants it: a function of (x (B, ...), sigma (B,)) -> velocity (B, ...)."""

@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 from gen_affect_lib.checkpoint import LAST, read_last_checkpoint, remove_checkpoints, require_same, write_checkpoint
+from gen_affect_lib.codec import face_weight
 from gen_affect_lib.device import processes
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import RectifiedFlow, interpolate, sample_sigma, timestep
@@ -54,6 +55,7 @@ class TrainingConfig:
     sigma_mean: float = 0.0  # of the logit; above 0 means more noise
     sigma_std: float = 1.0
     shift: float = 1.0
+    face_weight: float = 0.0  # how many times more the places of brows, eyes and mouth count: see codec.face_weight
     seed: int = 0
     compile: bool = False  # torch.compile: pays on a GPU, after a minute or so of compiling
     # What follows only says how often to look; it does not change what is learned.
@@ -72,7 +74,7 @@ class TrainingConfig:
         for name in ("drop_identity", "drop_expression", "ema_decay", "final_learning_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must be from 0 to 1, and is {getattr(self, name)}")
-        for name in ("warmup_steps", "weight_decay", "sigma_std", "seed"):
+        for name in ("warmup_steps", "weight_decay", "sigma_std", "face_weight", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must not be negative, and is {getattr(self, name)}")
         if self.optimizer not in ("adamw", "muon"):
@@ -246,11 +248,12 @@ class Trainer:
 
     def training_loss(self, batch, noise, sigma, keep_identity, keep_expression) -> torch.Tensor:
         """The loss on each picture's velocity, and the extra one where there is one (B,)."""
-        output = self.predict(batch, noise, sigma, keep_identity, keep_expression)
-        loss = self.flow.loss_of(output, batch["target"], noise, sigma)
+        output, target = self.predict(batch, noise, sigma, keep_identity, keep_expression), batch["target"]
+        weight = face_weight(target.shape[-1], self.config.face_weight).to(target)
+        loss = self.flow.loss_of(output, target, noise, sigma, weight)
         if self.extra is not None:
-            believed = self.flow.data_from(output, interpolate(batch["target"], noise, sigma), sigma)
-            loss = loss + self.extra(believed, batch["target"], sigma)
+            believed = self.flow.data_from(output, interpolate(target, noise, sigma), sigma)
+            loss = loss + self.extra(believed, target, sigma)
         return loss
 
     def loss(self, batch, noise, sigma, keep_identity=None, keep_expression=None) -> torch.Tensor:

@@ -371,6 +371,20 @@ class TestTheLoss:
         loss = objective.loss(network, data, noise, self.sigma)
         assert torch.equal(objective.loss_of(output, data, noise, self.sigma), loss) and (loss > 0).all()
 
+    @pytest.mark.parametrize("prediction", ["v", "x"])
+    def test_a_weight_says_how_much_each_place_counts(self, prediction):
+        data, noise = pair()
+        output, objective = torch.zeros_like(data), flow.RectifiedFlow(prediction)
+        plain = objective.loss_of(output, data, noise, self.sigma)
+        torch.testing.assert_close(objective.loss_of(output, data, noise, self.sigma, 2.0), 2 * plain)
+        left = torch.zeros(data.shape[-1])
+        left[: len(left) // 2] = 1
+        halves = [objective.loss_of(output, data, noise, self.sigma, w) for w in (left, 1 - left)]
+        torch.testing.assert_close(sum(halves), plain)
+        changed = data.clone()
+        changed[..., -1] += 1  # at the right: who only counts the left does not see it
+        assert torch.equal(objective.loss_of(output, changed, noise, self.sigma, left), halves[0])
+
     def test_what_cannot_be_is_refused_in_words(self):
         data, noise = pair()
         with pytest.raises(UserError, match='"v"'):

@@ -16,6 +16,7 @@ import torch
 
 from gen_affect_lib import checkpoint, logbook, training
 from gen_affect_lib.checkpoint import read_checkpoint, read_last_checkpoint, write_checkpoint
+from gen_affect_lib.codec import face_weight
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import RectifiedFlow, interpolate
 from gen_affect_lib.training import TrainingConfig
@@ -718,3 +719,17 @@ def test_an_extra_loss_is_learned_from_and_not_validated_by(tmp_path):
         trainer.fit(max_steps=1, resume=False)
     assert len(asked) == 2
     assert any(not torch.equal(p, other.parameters[name]) for name, p in plain.parameters.items())
+
+
+def test_the_face_counts_more_where_the_config_says_so_and_validation_stays_plain(tmp_path):
+    plain, weighted = tiny_trainer(tmp_path), tiny_trainer(tmp_path, face_weight=3.0)
+    for trainer in (plain, weighted):
+        trainer.networks["model"].drop.p = 0.0
+    drawn = plain.draw(0)
+    batch, noise, sigma, *keep = drawn
+    error = (plain.predict(*drawn) - (noise - batch["target"])).square()
+    weight = face_weight(error.shape[-1])
+    torch.testing.assert_close(weighted.training_loss(*drawn), (weight * error).mean((1, 2, 3)))
+    torch.testing.assert_close(plain.training_loss(*drawn), error.mean((1, 2, 3)))
+    assert weight.mean().item() == pytest.approx(1) and weight.max() > 3 * weight.min()
+    assert weighted.validate() == plain.validate()
