@@ -108,10 +108,12 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--identities", type=_count, default=100, metavar="N", help="people, from seed 2,000,000 on")
     sub.add_argument("--words", type=_count, default=27, metavar="N", help="how many of the 135, spread over the tree")
     sub.add_argument("--seeds", type=_count, default=2, metavar="N", help="sets of each person, with other noise")
+    sub.add_argument("--consistency", type=float, default=0.0, metavar="C",
+                     help="how much the images of a set share, from 0 (each alone) to 1")
     sub.add_argument("--json", type=Path, default=OUTPUTS / "evaluation.json", metavar="FILE", help="where the figures go")
 
-    sub = command("compare", _compare, "train other recipes, baselines or autoencoders beside ours, and score all")
-    sub.add_argument("table", metavar="WHAT", help="recipes, baselines or codecs")
+    sub = command("compare", _compare, "train other recipes, baselines or autoencoders beside ours, or share otherwise, and score all")
+    sub.add_argument("table", metavar="WHAT", help="recipes, baselines, codecs or sharing")
     sub.add_argument("--profile", default=None, metavar="NAME",
                      help="smoke, laptop or gpu; None takes what this machine can do")
     sub.add_argument("--minutes", type=_positive, default=8.0, metavar="M", help="how long each is trained, from nothing")
@@ -274,7 +276,8 @@ def _evaluate(options) -> None:
     from gen_affect_lib.evaluation.evaluate import evaluate, say
     from gen_affect_lib.evaluation.sets import Plan
 
-    print(say(evaluate(checkpoint, Plan(options.identities, options.words, options.seeds), options.json)))
+    print(say(evaluate(checkpoint, Plan(options.identities, options.words, options.seeds), options.json,
+                       options.consistency)))
     print(options.json)
 
 

@@ -29,10 +29,15 @@ class Profile:
     identity_scale: float = 1.5  # guidance: chosen on validation people, see the model card
     expression_scale: float = 2.0
     from_nothing: dict | None = None  # None: always from nothing. Else from the shipped checkpoint, or with these sizes
+    comparing: dict = field(default_factory=dict)  # sizes that learn within minutes, to compare ways to do it
 
     def retrained(self) -> Profile:
         """The sizes with which the shipped checkpoint was trained: this profile, but from nothing."""
         return replace(self, **(self.from_nothing or {}), from_nothing=None).at(self.pairs.size)
+
+    def compared(self) -> Profile:
+        """The sizes with which ways to do it are compared, each from nothing."""
+        return replace(self.retrained(), **self.comparing)
 
     def at(self, size: int) -> Profile:
         """The same with pictures of `size` pixels a side. Raises UserError for a size that the networks cannot draw."""
@@ -67,9 +72,14 @@ PROFILES = {
         from_nothing=dict(
             pairs=PairsConfig("train", identities=8192, images=16),
             references=4,
-            codec_steps=8000,
-            training=dict(batch_size=64, learning_rate=1e-3, warmup_steps=200),
-            minutes=90.0,
+            codec_steps=1600,
+            training=dict(batch_size=32, learning_rate=2e-3, warmup_steps=200, face_weight=3.0),
+            minutes=30.0,
+        ),
+        comparing=dict(
+            transformer=dict(num_layers=4, attention_head_dim=32, num_attention_heads=4),
+            fusion=dict(dim=128, num_heads=4, condition_tokens=8),
+            training=dict(batch_size=32, learning_rate=3e-3, face_weight=3.0),
         ),
     ),
     "gpu": Profile(

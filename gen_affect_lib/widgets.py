@@ -5,6 +5,7 @@ draws for a few chosen values stands there as a still picture too, so that a pag
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from PIL import Image
 
@@ -53,6 +54,14 @@ def sample_row(pipeline, reference, expressions: Sequence, *, steps: int, identi
                       identity_scale=identity_scale, expression_scale=expression_scale,
                       generator=torch.Generator().manual_seed(seed)).images
     return [to_image(reference), *images]
+
+
+def sample_set(pipeline, reference, expressions: Sequence, consistency, seed: int = 0) -> list[Image.Image]:
+    """One picture for each expression, as a set that shares what `consistency` says, from the noise of the seed."""
+    import torch
+
+    return pipeline(reference=reference, expressions=list(expressions), consistency=consistency,
+                    generator=torch.Generator().manual_seed(seed)).images
 
 
 # --- the sliders ---
@@ -188,6 +197,45 @@ def guidance_panel(pipeline, reference, expressions: Sequence, *, seed: int = 0,
         **{name: ipywidgets.FloatSlider(value=start[name], min=0.0, max=top_scale, step=0.25, continuous_update=False,
                                         description=name.replace("_", " "), **wide)
            for name in ("identity_scale", "expression_scale")},
+    })
+    panel.show()
+    return panel
+
+
+def sharing_panel(pipeline, reference, expressions: Sequence, *, seed: int = 0) -> Panel:
+    """Sliders over consistent attention: a set drawn one by one, and below it as the sliders say, from the same noise.
+
+    The sliders start where `Consistency` does. reference, expressions: as for `guidance_panel`.
+    """
+    import ipywidgets
+
+    from gen_affect_lib.model.consistent import Consistency
+
+    pipeline.set_progress_bar_config(disable=True)
+    start = Consistency()
+    alone = sample_set(pipeline, reference, expressions, 0, seed)
+    titles = ["reference", *(word if isinstance(word, str) else "" for word in expressions)]
+
+    def sheet(**values) -> Image.Image:
+        shared = sample_set(pipeline, reference, expressions, replace(start, **values), seed)
+        rows = [to_image(reference), *alone, None, *shared]
+        return grid(rows, titles, columns=len(titles), tile=112, row_titles=["one by one", "shared"])
+
+    show(sheet(), f"Two rows of one person with {', '.join(filter(None, titles[1:]))}. Above, drawn one by one, in other clothes "
+         "each time; below, with consistent attention as it is by default, in the same clothes before the same background.")
+    wide = {"style": {"description_width": "150px"}, "layout": {"width": "330px"}}
+
+    def slider(name: str, description: str):
+        return ipywidgets.FloatSlider(value=getattr(start, name), min=0.0, max=1.0, step=0.05, continuous_update=False,
+                                      description=description, **wide)
+
+    panel = Panel(sheet, {
+        "share": slider("share", "share of tokens lent"),
+        "above": slider("above", "lend above sigma"),
+        "anchors": ipywidgets.IntSlider(value=start.anchors or len(titles) - 1, min=1, max=len(titles) - 1,
+                                        continuous_update=False, description="anchors", **wide),
+        "shared_noise": slider("shared_noise", "noise in common"),
+        "mask_face": ipywidgets.Checkbox(value=start.mask_face, description="the face lends nothing", indent=False),
     })
     panel.show()
     return panel

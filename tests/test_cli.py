@@ -73,13 +73,14 @@ def test_evaluate_hands_its_options_on(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(evaluate, "say", lambda report: f"{report} in lines")
     (tmp_path / "run" / "pipeline").mkdir(parents=True)
     out = tmp_path / "new" / "figures.json"
-    sizes = ["--identities", "7", "--words", "5", "--seeds", "3"]
+    sizes = ["--identities", "7", "--words", "5", "--seeds", "3", "--consistency", "0.5"]
     assert cli.main(["evaluate", "--checkpoint", str(tmp_path / "run"), *sizes, "--json", str(out)]) == 0
-    assert calls == [(tmp_path / "run" / "pipeline", Plan(7, 5, 3), out)]
+    assert calls == [(tmp_path / "run" / "pipeline", Plan(7, 5, 3), out, 0.5)]
     assert capsys.readouterr().out == f"the report in lines\n{out}\n"
 
 
-@pytest.mark.parametrize("table, first", [("recipes", 1_000_000), ("codecs", 1_000_000), ("baselines", 2_000_000)])
+@pytest.mark.parametrize("table, first", [("recipes", 1_000_000), ("codecs", 1_000_000), ("sharing", 1_000_000),
+                                          ("baselines", 2_000_000)])
 def test_compare_hands_its_options_on_and_chooses_on_no_one_who_is_reported(table, first, monkeypatch, tmp_path, capsys):
     from gen_affect_lib.evaluation import variants
     from gen_affect_lib.evaluation.sets import Plan

@@ -1,5 +1,6 @@
 """The sliders do, when moved, what the pure functions behind them do."""
 
+import dataclasses
 import io
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from PIL import Image
 from gen_affect_lib import widgets
 from gen_affect_lib.avatars import Expression
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.model.consistent import Consistency
 
 
 @pytest.fixture
@@ -120,3 +122,34 @@ def test_the_still_picture_of_the_guidance_shows_and_names_its_settings(shown):
     (picture, alt), = shown
     assert [call[:3] for call in pipeline.calls[:2]] == [(1, 1.5, 1.5), (9, 3.0, 1.5)]
     assert "1 step, identity scale 1.5" in alt and "identity scale 3" in alt and "joy" in alt
+
+
+class Sharing:
+    """Answers like a GenAffectPipeline: flat pictures, black where each is drawn alone, else grey by the share lent."""
+
+    def __init__(self):
+        self.calls = []
+
+    def set_progress_bar_config(self, disable):
+        assert disable
+
+    def __call__(self, *, reference, expressions, consistency, generator):
+        self.calls.append((consistency, generator.initial_seed()))
+        grey = 0 if consistency == 0 else round(200 * consistency.share)
+        return SimpleNamespace(images=[Image.new("RGB", (64, 64), (grey,) * 3) for _ in expressions])
+
+
+def test_sharing_is_shown_beside_the_same_set_drawn_one_by_one(shown):
+    pipeline = Sharing()
+    panel = widgets.sharing_panel(pipeline, REFERENCE, ["joy", "fear"], seed=4)
+    (picture, alt), = shown
+    assert "joy, fear" in alt and "one by one" in alt
+    assert pipeline.calls[0] == (0, 4) and pipeline.calls[1] == (Consistency(), 4)
+    pipeline.calls.clear()
+    panel.sliders["share"].value = 0.5
+    panel.sliders["mask_face"].value = not Consistency().mask_face
+    half = dataclasses.replace(Consistency(), share=0.5)
+    assert pipeline.calls == [(half, 4), (dataclasses.replace(half, mask_face=not half.mask_face), 4)]
+    assert (drawn(panel) == 100).all(axis=2).any() and (drawn(panel) == 0).all(axis=2).any()
+    panel.reset.click()
+    assert panel.values == {name: getattr(Consistency(), name) for name in panel.values}

@@ -15,8 +15,8 @@ from torch import nn
 from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.codec import LatentCodec, fit_codec, to_images, to_tensor
 from gen_affect_lib.device import pick_device, seed_everything
-from gen_affect_lib.evaluation.evaluate import both_judges, heading, read_rows, write_rows
-from gen_affect_lib.evaluation.figures import Judged, bootstrap, expression_figures, ratio
+from gen_affect_lib.evaluation.evaluate import both_judges, heading, intervals, read_rows, write_rows
+from gen_affect_lib.evaluation.figures import Judged, expression_figures, ratio
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.profiles import Profile
 
@@ -88,8 +88,5 @@ def scored(restored: np.ndarray, true: np.ndarray, plan: Plan, judges) -> dict:
     words, asked = plan.targets()
     figures = expression_figures(Judged(judges, restored), words, asked)
     figures["mse"] = ratio(((restored / 127.5 - true / 127.5) ** 2).mean(axis=(2, 3, 4, 5)))
-    everybody, table = np.arange(plan.people), {}
-    for name in ("mse", "expression_error", "expression_top1_25"):
-        low, high = bootstrap(figures[name], plan.people, 200)
-        table[name] = {"value": round(figures[name](everybody), 5), "low": round(low, 5), "high": round(high, 5)}
-    return {"figures": table}
+    names = ("mse", "expression_error", "expression_top1_25")
+    return {"figures": intervals({name: figures[name] for name in names}, plan.people, digits=5)}

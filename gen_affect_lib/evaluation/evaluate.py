@@ -15,11 +15,12 @@ import numpy as np
 
 from gen_affect_lib.encoders.affect import GROUPS, branches
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.evaluation.figures import Figure, Judged, Truth, summary
+from gen_affect_lib.evaluation.figures import Figure, Judged, Truth, bootstrap, summary
 from gen_affect_lib.evaluation.judges import ExpressionJudge, IdentityJudge
 from gen_affect_lib.evaluation.sets import Plan, Sets, draw_sets, drawn_by, plan_mark
 from gen_affect_lib.evaluation.skin import THIRDS
 from gen_affect_lib.machine import describe_machine
+from gen_affect_lib.model.consistent import as_consistency
 from gen_affect_lib.paths import OUTPUTS
 from gen_affect_lib.profiles import Profile
 
@@ -39,9 +40,11 @@ def both_judges() -> tuple[IdentityJudge, ExpressionJudge]:
     return IdentityJudge.load(), ExpressionJudge.load()
 
 
-def evaluate(checkpoint: str | Path, plan: Plan = Plan(), json_path: str | Path | None = None) -> dict:
+def evaluate(
+    checkpoint: str | Path, plan: Plan = Plan(), json_path: str | Path | None = None, consistency: float = 0.0
+) -> dict:
     """Draw a plan's sets with a pipeline's folder and score them; the pictures are kept, so that it goes on when called
-    again. Returns the report (see `report`) and writes it to `json_path`.
+    again. `consistency` is the pipeline's. Returns the report (see `report`) and writes it to `json_path`.
 
     Raises UserError where the folder holds no whole pipeline.
     """
@@ -52,8 +55,11 @@ def evaluate(checkpoint: str | Path, plan: Plan = Plan(), json_path: str | Path 
     pipeline = GenAffectPipeline.from_pretrained(checkpoint).to(pick_device())
     pipeline.set_progress_bar_config(disable=True)
     weights = weights_mark(checkpoint)
-    sets = draw_sets(drawn_by(pipeline), plan, DRAWN / plan_mark(plan, weights))
-    result = {"checkpoint": checkpoint.name, "weights": weights} | report(sets, Truth(plan, both_judges()))
+    sharing = as_consistency(consistency)
+    mark = plan_mark(plan, weights, *([sharing] if sharing else []))
+    sets = draw_sets(drawn_by(pipeline, consistency=consistency), plan, DRAWN / mark)
+    result = {"checkpoint": checkpoint.name, "weights": weights, "consistency": consistency}
+    result |= report(sets, Truth(plan, both_judges()))
     if json_path is not None:
         write_json(json_path, result)
     return result
@@ -93,9 +99,9 @@ def report(sets: Sets, truth: Truth) -> dict:
 
 def failures(judged: Judged, plan: Plan, count: int = 24) -> list[dict]:
     """The pictures that the judge gives the group asked for the least probability, the worst first."""
-    of, (words, _) = branches()[25], plan.targets()
-    groups = np.stack([judged.words[..., of == g].sum(axis=-1) for g in range(25)], axis=-1)  # (N, M, 25)
-    sure = np.take_along_axis(groups, of[words][None, :, None], axis=2)[..., 0]  # (N, M)
+    words, _ = plan.targets()
+    groups = judged.classes(25)  # (N, M, 25)
+    sure = np.take_along_axis(groups, branches()[25][words][None, :, None], axis=2)[..., 0]  # (N, M)
     rows = []
     for place in np.argsort(sure, axis=None)[:count]:
         n, m = np.unravel_index(place, sure.shape)
@@ -117,6 +123,15 @@ def verdict(name: str, ours_minus_theirs: dict) -> str:
 def per_person(figure: Figure, people: int) -> list[float]:
     """A figure of each person alone."""
     return [figure(np.array([n])) for n in range(people)]
+
+
+def intervals(figures: dict[str, Figure], people: int, digits: int = 4) -> dict[str, dict[str, float]]:
+    """Each figure of all people as "value", with the interval "low" to "high": a row of a comparison."""
+    def row(figure):
+        low, high = bootstrap(figure, people, 200)
+        return {"value": round(figure(np.arange(people)), digits), "low": round(low, digits), "high": round(high, digits)}
+
+    return {name: row(figure) for name, figure in figures.items()}
 
 
 def of_people(values: list[float]) -> Figure:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+
 from gen_affect_lib.avatars import ACTION_UNITS, EMOTIONS, Appearance
 from gen_affect_lib.avatars.emotions import tree_distance
 from gen_affect_lib.encoders.affect import LEVELS, affect_of, branches, word_affect
@@ -52,6 +53,10 @@ class Judged:
         self.vectors, self.words, self.looks = (by_person(p) for p in (face.factors, face.words, face.appearance))
         self.who = by_person(identity.read(pixels).embedding)
         self.features = np.concatenate([by_person(judge.features(pixels)) for judge in judges], axis=2)
+
+    def classes(self, count: int) -> np.ndarray:
+        """Probabilities of the 6 families, the 25 groups or the 135 words: (N, M, count)."""
+        return self.words @ np.eye(count)[branches()[count]]  # (N, M, 135) @ (135, count)
 
 
 class Truth:
@@ -103,9 +108,8 @@ def expression_figures(judged: Judged, words: np.ndarray, asked: np.ndarray) -> 
     true_affect = np.broadcast_to(word_affect()[words], affect.shape)
     figures: dict[str, Figure] = {}
     for classes in LEVELS:
-        of = branches()[classes]
-        scores = np.stack([judged.words[..., of == c].sum(axis=-1) for c in range(classes)], axis=-1)  # (N, M, classes)
-        figures[f"expression_top1_{classes}"] = ratio(scores.argmax(axis=-1) == of[words])
+        right = judged.classes(classes).argmax(axis=-1) == branches()[classes][words]
+        figures[f"expression_top1_{classes}"] = ratio(right)
     said = judged.words.argmax(axis=2)
     wrong = said != words
     distances = np.array([[tree_distance(EMOTIONS[a], EMOTIONS[b]) for a, b in zip(row, words)] for row in said])

@@ -158,10 +158,10 @@ def draw_sets(draw: Draw, plan: Plan, folder: Path) -> Sets:
     return Sets(np.stack(images), np.array(seconds))
 
 
-def drawn_by(pipeline) -> Draw:
-    """A pipeline as `draw_sets` asks for it. The noise of a set depends on its seed alone."""
+def drawn_by(pipeline, **settings) -> Draw:
+    """A pipeline as `draw_sets` asks for it, called with these settings. The noise of a set depends on its seed alone."""
     def draw(reference, words, seed):
-        return pipeline(reference, list(words), generator=torch.Generator().manual_seed(seed)).images
+        return pipeline(reference, list(words), generator=torch.Generator().manual_seed(seed), **settings).images
 
     return draw
 

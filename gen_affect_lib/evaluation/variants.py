@@ -1,13 +1,13 @@
 """Other ways to do it, each trained and scored beside ours: at the same data, from nothing, for the same time.
 
-`RECIPES` change one thing each about how the shipped model is trained; notebook 08 shows what came of it. `BASELINES` leave
-out one of the paper's ideas each, at as many parameters within 5 % (with the laptop's sizes, for which their numbers are
-chosen); notebook 10 tests the claims against them.
+All at sizes that learn within minutes (the profile's `comparing`). `RECIPES` change one thing each about how ours is
+trained; notebook 08 shows what came of it. `BASELINES` leave out one of the paper's ideas each, at as many parameters
+within 5 % (at the laptop's sizes, for which their numbers are chosen); notebook 10 tests the claims against them.
 
-    python -m gen_affect_lib compare recipes --minutes 3 --seeds 2
+    python -m gen_affect_lib compare recipes --minutes 2 --seeds 2
     python -m gen_affect_lib compare baselines --minutes 8
 
-`compare` stands for both, and for the autoencoders of `codecs.py`.
+`compare` stands for both, for the autoencoders of `codecs.py` and for the ways to draw a set of `sharing.py`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.codecs import CODECS, compare_codecs
 from gen_affect_lib.evaluation.decoupled import DecoupledDiT
 from gen_affect_lib.evaluation.evaluate import (
-    COMPARED, both_judges, heading, per_person, read_rows, weights_mark, write_rows,
+    COMPARED, both_judges, heading, intervals, per_person, read_rows, weights_mark, write_rows,
 )  # fmt: skip
-from gen_affect_lib.evaluation.figures import Judged, Truth, bootstrap
+from gen_affect_lib.evaluation.figures import Judged, Truth
 from gen_affect_lib.evaluation.sets import Draw, Plan, draw_sets, drawn_by, plan_mark
+from gen_affect_lib.evaluation.sharing import WAYS, compare_sharing
 from gen_affect_lib.face_loss import FaceLoss
 from gen_affect_lib.flow import RectifiedFlow
 from gen_affect_lib.model.fusion import IdentityExpressionFusion
@@ -90,32 +91,38 @@ RECIPES = {
     "less_noise": Variant("logit-normal sigma with mean -0.5", training=dict(sigma_mean=-0.5)),
     "more_noise": Variant("logit-normal sigma with mean 0.5", training=dict(sigma_mean=0.5)),
     "muon": Variant("Muon for the matrices", training=dict(optimizer="muon")),
-    "rate": Variant("twice the learning rate", training=dict(learning_rate=2e-3)),
-    "small_batch": Variant("32 pairs a step", training=dict(batch_size=32)),
+    "slow": Variant("half the learning rate", training=dict(learning_rate=1.5e-3)),
+    "fast": Variant("1.5 times the learning rate", training=dict(learning_rate=4.5e-3)),
+    "large_batch": Variant("64 pairs a step", training=dict(batch_size=64)),
     "patch_1": Variant("patches of 1 x 1 latents: 64 image tokens", transformer=dict(patch_size=1)),
-    "deep": Variant("8 blocks, 128 wide", transformer=dict(num_layers=8, num_attention_heads=4),
-                    fusion=dict(dim=128, num_heads=4)),
-    "wide": Variant("3 blocks, 224 wide", transformer=dict(num_layers=3, num_attention_heads=7),
-                    fusion=dict(dim=224, num_heads=7)),
+    "deep": Variant("7 blocks, 96 wide", transformer=dict(num_layers=7, num_attention_heads=3),
+                    fusion=dict(dim=96, num_heads=3)),
+    "wide": Variant("2 blocks, 192 wide", transformer=dict(num_layers=2, num_attention_heads=6),
+                    fusion=dict(dim=192, num_heads=6)),
+    "small": Variant("3 blocks, 96 wide", transformer=dict(num_layers=3, num_attention_heads=3),
+                     fusion=dict(dim=96, num_heads=3)),
+    "shipped_size": Variant("5 blocks, 160 wide, 16 condition tokens, as shipped", fusion=dict(dim=160, condition_tokens=16),
+                            transformer=dict(num_layers=5, num_attention_heads=5)),
     "slim": Variant("modulations through 32 numbers", network=slim_modulation),
-    "few_tokens": Variant("8 condition tokens", fusion=dict(condition_tokens=8)),
+    "more_tokens": Variant("16 condition tokens", fusion=dict(condition_tokens=16)),
     "face_loss": Variant("action-unit and identity loss below sigma 0.3", face_loss={}),
+    "no_weight": Variant("all places of the latents count alike", training=dict(face_weight=0.0)),
 }
 
 BASELINES = {
     "ours": Variant("joint attention, resampler, pairs"),
     "decoupled": Variant("decoupled cross-attention in place of joint attention", network=DecoupledDiT,
-                         transformer=dict(num_layers=8, identity_tokens=6),
-                         fusion=dict(fusion="concatenation", identity_tokens=6, expression_tokens=4)),
+                         transformer=dict(num_layers=7, identity_tokens=4),
+                         fusion=dict(fusion="concatenation", identity_tokens=4, expression_tokens=4)),
     "concatenation": Variant("fusion: tokens side by side",
                              fusion=dict(fusion="concatenation", identity_tokens=8, expression_tokens=8)),
-    "sum": Variant("fusion: sum", fusion=dict(fusion="sum", identity_tokens=10, expression_tokens=4)),
-    "residual_mlp": Variant("fusion: residual MLP", fusion=dict(fusion="residual_mlp", identity_tokens=8)),
+    "sum": Variant("fusion: sum", fusion=dict(fusion="sum", identity_tokens=12, expression_tokens=4)),
+    "residual_mlp": Variant("fusion: residual MLP", fusion=dict(fusion="residual_mlp", identity_tokens=8, expression_tokens=4)),
     "reconstruction": Variant("trained to reconstruct the reference", same_picture=True),
     "identity_only": Variant("told who, not what", blind_to="expression"),
     "expression_only": Variant("told what, not who", blind_to="identity"),
 }
-TABLES = {"recipes": RECIPES, "baselines": BASELINES, "codecs": CODECS}
+TABLES = {"recipes": RECIPES, "baselines": BASELINES, "codecs": CODECS, "sharing": WAYS}
 
 
 class BlindFusion(IdentityExpressionFusion):
@@ -135,7 +142,7 @@ class Bench:
     """What all variants share: the shipped codec, the drawn pairs in its latents, the recognizer."""
 
     def __init__(self, profile: Profile):
-        self.profile = profile = profile.retrained()
+        self.profile = profile = profile.compared()
         self.faces, self.codec = FacePack(), GenAffectPipeline.from_pretrained(SHIPPED).codec.to(pick_device())
         self.splits = [
             cache_split(PairCache.open(config), self.codec, self.faces, profile.references)
@@ -192,7 +199,7 @@ def compare(
     Each run is kept in `folder` and each row in `json_path` as soon as it is done, so that it goes on when called again.
 
     Args:
-        table: "recipes", "baselines" or "codecs". only: names of variants, separated by commas.
+        table: "recipes", "baselines", "codecs", or "sharing", where nothing is trained and seeds are the noise's. only: names of variants, separated by commas.
         plan: whom and what to score on; validation people for what is chosen, others for what is reported.
     Returns:
         "plan", "minutes", "machine", and "rows": one dict for each run, with "figures" and "people" as in
@@ -203,6 +210,8 @@ def compare(
     path = Path(json_path or folder / "rows.json")
     if table == "codecs":
         return compare_codecs(profile, plan, minutes, seeds, names, path)
+    if table == "sharing":
+        return compare_sharing(dataclasses.replace(plan, seeds=seeds), names, path)
     about = heading(profile, plan, minutes)
     rows = read_rows(path, about)
     bench, truth = Bench(profile), Truth(plan, both_judges())
@@ -244,12 +253,8 @@ def _scored(draw: Draw, truth: Truth, folder: Path) -> dict:
     plan = truth.plan
     sets = draw_sets(draw, plan, folder)
     figures = truth.figures(Judged(truth.judges, sets.images))
-    everybody, table = np.arange(plan.people), {}
-    for name, figure in figures.items():
-        low, high = bootstrap(figure, plan.people, 200)
-        table[name] = {key: round(v, 4) for key, v in (("value", figure(everybody)), ("low", low), ("high", high))}
     people = {name: [round(v, 4) for v in per_person(figures[name], plan.people)] for name in COMPARED if name in figures}
-    return {"figures": table, "people": people}
+    return {"figures": intervals(figures, plan.people), "people": people}
 
 
 def _chosen(table: str, only: str | None) -> list[str]:

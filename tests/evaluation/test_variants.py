@@ -23,7 +23,7 @@ from gen_affect_lib.profiles import PROFILES
 from gen_affect_lib.recipe import SHIPPED, Split
 from gen_affect_lib.training import Trainer
 
-SMOKE, LAPTOP = PROFILES["smoke"], PROFILES["laptop"].retrained()
+SMOKE, LAPTOP = PROFILES["smoke"], PROFILES["laptop"].compared()
 PLAN = Plan(people=6, words=5, seeds=1)
 
 
@@ -72,7 +72,8 @@ def facts(trainer):
         | {("fusion", name): value for name, value in fusion.config.items() if name[0] != "_"}
         | {("transformer", "identity_tokens"): getattr(model.blocks[0], "identity_tokens", None)}
         | {"network": (type(model), type(modulator.linear)), "prediction": trainer.flow.prediction}
-        | {"face_loss": type(trainer.extra), "blind_to": getattr(fusion, "blind_to", None)}
+        | {"face_loss": type(trainer.extra)}
+        | {"blind_to": getattr(fusion, "blind_to", None)}
         | {"same_picture": same_picture(trainer.data.train)}
     )
 
@@ -92,7 +93,7 @@ def test_a_variant_differs_from_ours_in_what_it_states_and_in_nothing_else(name,
     variant = (RECIPES | BASELINES)[name]
     parts = ("transformer", "fusion", "training")
     stated = {(part, key): value for part in parts for key, value in getattr(variant, part).items()}
-    plain, other = facts(trainer_of(RECIPES["ours"])), facts(trainer_of(variant))
+    plain, other = facts(trainer_of(RECIPES["ours"], LAPTOP)), facts(trainer_of(variant, LAPTOP))
     assert all(other[key] == value for key, value in stated.items())
     differing = {key for key in plain | other if plain.get(key) != other.get(key)}
     fields = {key for key in ("network", "prediction", "face_loss", "blind_to", "same_picture")
@@ -108,10 +109,13 @@ def test_the_numbers_in_the_phrases_are_those_of_the_networks(trainer_of):
         shape = dict(wide=image.shape[2], image_tokens=image.shape[1], condition_tokens=told.shape[1])
         return dict(blocks=len(model.blocks)) | shape
 
-    ours = dict(blocks=5, wide=160, image_tokens=16, condition_tokens=16)
+    ours = dict(blocks=4, wide=128, image_tokens=16, condition_tokens=8)
     assert sizes("ours") == ours and sizes("patch_1") == ours | dict(image_tokens=64)
-    assert sizes("deep") == ours | dict(blocks=8, wide=128) and sizes("wide") == ours | dict(blocks=3, wide=224)
-    assert sizes("few_tokens") == ours | dict(condition_tokens=8)
+    assert sizes("deep") == ours | dict(blocks=7, wide=96) and sizes("wide") == ours | dict(blocks=2, wide=192)
+    assert sizes("small") == ours | dict(blocks=3, wide=96) and sizes("more_tokens") == ours | dict(condition_tokens=16)
+    assert sizes("shipped_size") == dict(blocks=5, wide=160, image_tokens=16, condition_tokens=16)
+    shipped = PROFILES["laptop"].retrained()
+    assert shipped.transformer["num_layers"] == 5 and shipped.fusion["dim"] == 160
 
 
 @pytest.mark.parametrize("name", BASELINES)

@@ -1,0 +1,162 @@
+"""Consistent attention and its relatives on one checkpoint: what a set gains in agreement, and what that costs its faces.
+
+    python -m gen_affect_lib compare sharing --identities 20 --words 12 --seeds 3
+
+Nothing is trained: each way draws the same sets of a plan from the same noise. Notebook 09 shows the table.
+
+Letters as in `model.consistent`: G conditions, N images of a set, B = G·N, L image tokens, M condition tokens, H heads, D
+channels per head.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gen_affect_lib.avatars import EMOTIONS
+from gen_affect_lib.course.run import PeakMemory
+from gen_affect_lib.device import pick_device
+from gen_affect_lib.evaluation.evaluate import COMPARED, both_judges, intervals, per_person, read_rows, weights_mark, write_rows
+from gen_affect_lib.evaluation.figures import Judged, Truth
+from gen_affect_lib.evaluation.sets import VALIDATION_SEED, Draw, Plan, draw_sets, drawn_by, plan_mark
+from gen_affect_lib.model.attention import QKV, attend
+from gen_affect_lib.model.consistent import Consistency, SharedAttention, loop, packed
+from gen_affect_lib.paths import OUTPUTS
+from gen_affect_lib.pipeline import GenAffectPipeline
+from gen_affect_lib.recipe import SHIPPED
+
+
+def style_aligned(image: QKV, condition: QKV, members: int, lenders: int, lent: Tensor) -> Tensor:
+    """StyleAligned (Hertz et al. 2024, arXiv 2312.02133): before the others look at the first one's tokens, their queries and
+    keys take on the mean and the spread over tokens that its have (adaptive instance normalisation)."""
+    query, key = (_as_the_first(x, members) for x in image[:2])
+    return loop(QKV(query, key, image.value), condition, members, 1, lent)
+
+
+def _as_the_first(x: Tensor, members: int) -> Tensor:
+    mean, spread = x.mean(dim=1, keepdim=True), x.std(dim=1, keepdim=True) + 1e-5  # (B, 1, H, D)
+    first = torch.arange(len(x), device=x.device) // members * members
+    return (x - mean) / spread * spread[first] + mean[first]
+
+
+def mutual(image: QKV, condition: QKV, members: int, lenders: int, lent: Tensor) -> Tensor:
+    """MasaCtrl (Cao et al. 2023, arXiv 2304.08465): the others look at the first one's tokens in place of their own."""
+    first = torch.arange(len(image.key), device=image.key.device) // members * members
+    key, value = (torch.cat([x[first], told], dim=1) for x, told in zip(image[1:], condition[1:]))  # (B, L + M, H, D)
+    return attend(image.query, key, value)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to draw a set: `attend_set` as of `SharedAttention`, None where the anchor bank does it."""
+
+    about: str
+    consistency: Consistency | None = None
+    attend_set: Callable | None = None
+
+
+WAYS = {
+    "alone": Way("each image alone"),
+    "ours": Way("consistent attention as it is", Consistency()),
+    "everything": Way("all images lend all tokens at all steps", Consistency(anchors=None, above=0.0)),
+    "all_early": Way("all images lend", Consistency(anchors=None)),
+    "two": Way("two anchors", Consistency(anchors=2)),
+    "four": Way("four anchors", Consistency(anchors=4)),
+    "share_25": Way("a quarter of the tokens lend", Consistency(share=0.25)),
+    "share_50": Way("half of the tokens lend", Consistency(share=0.5)),
+    "above_0": Way("at all steps", Consistency(above=0.0)),
+    "above_25": Way("while sigma is above 0.25", Consistency(above=0.25)),
+    "above_75": Way("while sigma is above 0.75", Consistency(above=0.75)),
+    "below_50": Way("while sigma is below 0.5", Consistency(above=0.0, below=0.5)),
+    "first_blocks": Way("in the first two blocks", Consistency(blocks=(0, 1))),
+    "last_blocks": Way("in the last two blocks", Consistency(blocks=(3, 4))),
+    "mask": Way("brows, eyes and mouth lend nothing", Consistency(mask_face=True)),
+    "mask_always": Way("at all steps, brows, eyes and mouth lend nothing", Consistency(mask_face=True, above=0.0)),
+    "noise": Way("shared noise, no shared attention", Consistency(share=0.0, shared_noise=1.0)),
+    "half_noise": Way("half of the noise shared as well", Consistency(shared_noise=0.5)),
+    "and_noise": Way("all of the noise shared as well", Consistency(shared_noise=1.0)),
+    "story_diffusion": Way("StoryDiffusion: all images lend half of their tokens at all steps",
+                           Consistency(anchors=None, share=0.5, above=0.0)),
+    "style_aligned": Way("StyleAligned: one anchor at all steps, statistics aligned", Consistency(above=0.0), style_aligned),
+    "masactrl": Way("MasaCtrl: the anchor's tokens in place of one's own, after the first steps", Consistency(above=0.0, below=0.8),
+                    mutual),
+    "consistory": Way("ConsiStory's dropout: all images lend half of the tokens outside the face, early",
+                      Consistency(anchors=None, share=0.5, mask_face=True)),
+}  # fmt: skip
+
+
+def drawn_in(way: Way, pipeline: GenAffectPipeline) -> Draw:
+    if way.attend_set is None:
+        return drawn_by(pipeline, consistency=way.consistency or 0)
+
+    def attention(sigma, members):
+        return SharedAttention(way.consistency, members, sigma, way.attend_set)
+
+    return drawn_by(pipeline, attention=attention)
+
+
+COSTED = {
+    "alone": Way("each image alone"),
+    "loop": Way("all images lend: the plain loop", Consistency(anchors=None), loop),
+    "packed": Way("all images lend: packed", Consistency(anchors=None), packed),
+    "bank": Way("one anchor: the bank", Consistency()),
+}
+
+
+def costs(counts: Sequence[int] = (1, 5, 15, 45, 135)) -> list[dict]:
+    """Seconds of sets of so many images, drawn in each of the `COSTED` ways, and the peak memory in MB of a process that
+    does nothing else; all that a set needs whatever its size is in that of a set of one."""
+    rows = []
+    for name, way in COSTED.items():
+        for count in counts:
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool, PeakMemory(os.getpid(), every=0.02) as memory:
+                seconds = pool.submit(_seconds, name, count).result()
+            rows.append({"way": name, "about": way.about, "images": count, "seconds": round(seconds, 3),
+                         "megabytes": round(memory.peak / 2**20, 1)})
+    return rows
+
+
+def _seconds(name: str, count: int) -> float:
+    draw = drawn_in(COSTED[name], _shipped())
+    reference = Plan(people=1, words=1, seeds=1, first_person=VALIDATION_SEED).references[0]
+    draw(reference, EMOTIONS[:1], 0)  # whatever takes time once
+    begin = time.perf_counter()
+    draw(reference, EMOTIONS[:count], 0)
+    return time.perf_counter() - begin
+
+
+def _shipped() -> GenAffectPipeline:
+    pipeline = GenAffectPipeline.from_pretrained(SHIPPED).to(pick_device())
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def compare_sharing(plan: Plan, names: list[str], path: Path, folder: Path = OUTPUTS / "sharing") -> dict:
+    """Draw a plan's sets in each way and score them, resumably; rows as of `variants.compare`."""
+    pipeline, weights = _shipped(), weights_mark(SHIPPED)
+    about = {"weights": weights, "plan": asdict(plan), "words": list(plan.asked)}
+    rows, truth = read_rows(path, about), Truth(plan, both_judges())
+    if not rows:
+        for name, figures in (("ceiling", truth.ceiling()), ("floor", truth.floor())):
+            rows.append({"name": name, "figures": intervals(figures, plan.people)})
+    for name in names:
+        if any(row["name"] == name for row in rows):
+            continue
+        way = WAYS[name]
+        sets = draw_sets(drawn_in(way, pipeline), plan, folder / name / plan_mark(plan, weights, repr(way.consistency)))
+        figures = truth.figures(Judged(truth.judges, sets.images))
+        rows.append({
+            "name": name, "about": way.about, "seconds_per_image": round(float(sets.seconds.sum() / sets.images[..., 0, 0, 0].size), 4),
+            "figures": intervals(figures, plan.people),
+            "people": {figure: [round(v, 4) for v in per_person(figures[figure], plan.people)] for figure in COMPARED},
+        })
+        write_rows(path, rows, about)
+    return write_rows(path, rows, about)
