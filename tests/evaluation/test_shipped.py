@@ -26,6 +26,14 @@ def test_the_report_is_of_the_weights_that_are_shipped_and_of_people_kept_for_it
     assert REPORT["plan"] == dict(people=100, words=27, seeds=2, first_person=2_000_000)
 
 
+def test_the_card_says_how_all_135_words_fare():
+    report = json.loads((REFERENCE / "evaluation_135.json").read_text())
+    assert report["weights"] == weights_mark(SHIPPED) and report["plan"]["people"] == 10 and len(report["words"]) == 135
+    for name in ("expression_top1_135", "identity_top1"):
+        row = report["figures"][name]
+        assert f"{row['value']:.3f}\n[{row['low']:.3f}, {row['high']:.3f}]" in CARD.replace(" [", "\n["), name
+
+
 def test_a_small_part_drawn_again_gives_the_same_figures():
     report, place = REPORT, 17
     plan = Plan(people=1, words=27, seeds=2, first_person=2_000_000 + place)
