@@ -78,7 +78,7 @@ PROFILES = {
         ),
         comparing=dict(
             transformer=dict(num_layers=4, attention_head_dim=32, num_attention_heads=4),
-            fusion=dict(dim=128, num_heads=4, condition_tokens=8),
+            fusion=dict(dim=128, num_heads=4, condition_tokens=10),  # one for each source
             training=dict(batch_size=32, learning_rate=1e-3, face_weight=3.0),
         ),
     ),

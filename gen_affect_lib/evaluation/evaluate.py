@@ -15,7 +15,7 @@ import numpy as np
 
 from gen_affect_lib.encoders.affect import GROUPS, branches
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.evaluation.figures import Figure, Judged, Truth, bootstrap, summary
+from gen_affect_lib.evaluation.figures import Figure, Judged, Truth, bootstrap, class_probabilities, summary
 from gen_affect_lib.evaluation.judges import ExpressionJudge, IdentityJudge
 from gen_affect_lib.evaluation.sets import Plan, Sets, draw_sets, drawn_by, plan_mark
 from gen_affect_lib.evaluation.skin import THIRDS
@@ -100,7 +100,7 @@ def report(sets: Sets, truth: Truth) -> dict:
 def failures(judged: Judged, plan: Plan, count: int = 24) -> list[dict]:
     """The pictures that the judge gives the group asked for the least probability, the worst first."""
     words, _ = plan.targets()
-    groups = judged.classes(25)  # (N, M, 25)
+    groups = class_probabilities(judged.words, 25)  # (N, M, 25)
     sure = np.take_along_axis(groups, branches()[25][words][None, :, None], axis=2)[..., 0]  # (N, M)
     rows = []
     for place in np.argsort(sure, axis=None)[:count]:

@@ -54,10 +54,6 @@ class Judged:
         self.who = by_person(identity.read(pixels).embedding)
         self.features = np.concatenate([by_person(judge.features(pixels)) for judge in judges], axis=2)
 
-    def classes(self, count: int) -> np.ndarray:
-        """Probabilities of the 6 families, the 25 groups or the 135 words: (N, M, count)."""
-        return self.words @ np.eye(count)[branches()[count]]  # (N, M, 135) @ (135, count)
-
 
 class Truth:
     """What pictures are held against: the plan, and what the judges say of true drawings.
@@ -100,6 +96,11 @@ class Truth:
         return self.figures(self.drawn, shuffle=True)
 
 
+def class_probabilities(words: np.ndarray, classes: int) -> np.ndarray:
+    """From those of the 135 words (…, 135) to those of 6 families, 25 groups or the words themselves: (…, classes)."""
+    return words @ np.eye(classes)[branches()[classes]]
+
+
 def expression_figures(judged: Judged, words: np.ndarray, asked: np.ndarray) -> dict[str, Figure]:
     """Claim (a): is it the expression asked for? words (M,), asked (M, 21)."""
     errors = unit_errors(judged.vectors, asked)  # (N, M, 21)
@@ -108,7 +109,7 @@ def expression_figures(judged: Judged, words: np.ndarray, asked: np.ndarray) -> 
     true_affect = np.broadcast_to(word_affect()[words], affect.shape)
     figures: dict[str, Figure] = {}
     for classes in LEVELS:
-        right = judged.classes(classes).argmax(axis=-1) == branches()[classes][words]
+        right = class_probabilities(judged.words, classes).argmax(axis=-1) == branches()[classes][words]
         figures[f"expression_top1_{classes}"] = ratio(right)
     said = judged.words.argmax(axis=2)
     wrong = said != words

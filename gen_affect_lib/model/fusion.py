@@ -56,6 +56,24 @@ class Resampler(nn.Module):
         self.queries = nn.Parameter(torch.randn(1, num_tokens, dim) * 0.5)
         self.layers = nn.ModuleList(Reading(dim, num_heads) for _ in range(num_layers))
 
+    @torch.no_grad()
+    def start_as_concatenation(self, places: Tensor) -> None:
+        """Begin with what works at once: query n looks at source n, by its place (1, I + E, D), and carries it away; all
+        later branches begin all but closed. From queries that look everywhere at once, who and what take long to come apart."""
+        first, dim = self.layers[0], places.shape[2]
+        # Turned, or each query would find its own key, which is among those looked at, before that of its source.
+        turn = nn.init.orthogonal_(torch.empty(dim, dim))
+        mine = torch.arange(self.queries.shape[1]) % places.shape[1]
+        self.queries.copy_(places[:, mine] @ turn)
+        first.to_q.weight.copy_(turn)
+        for matrix in (*first.source.to_kv.weight.chunk(2), first.to_out.weight):
+            nn.init.eye_(matrix)
+        closed = [layer.mlp[-1] for layer in self.layers] + [layer.to_out for layer in self.layers[1:]]
+        for linear in closed:
+            nn.init.normal_(linear.weight, std=0.02)
+        for linear in (first.to_q, first.source.to_kv, first.to_out, *closed):
+            nn.init.zeros_(linear.bias)
+
     def forward(self, identity: Tensor, expression: Tensor) -> Tensor:
         sources = torch.cat([identity, expression], dim=1)  # (B, I + E, D)
         queries = self.queries.expand(len(sources), -1, -1)
@@ -138,6 +156,8 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
         self.expression = nn.Sequential(
             nn.Linear(expression_dim, dim), nn.SiLU(), nn.Linear(dim, expression_tokens * dim)
         )
+        with torch.no_grad():  # 48 numbers that are mostly near 0 become tokens about as loud as the identity's
+            self.expression[2].weight.mul_(8)
         # Which token is which: without it attention could not tell the views from each other, nor from the expression.
         self.identity_place = nn.Parameter(torch.randn(1, identity_tokens, dim) * 0.02)
         self.expression_place = nn.Parameter(torch.randn(1, expression_tokens, dim) * 0.02)
@@ -151,6 +171,10 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
         }[fusion]()
         self.norm = nn.LayerNorm(dim)
         self.pool = nn.Linear(dim, dim)
+        if fusion == "resampler":
+            nn.init.normal_(self.identity_place, std=0.5)
+            nn.init.normal_(self.expression_place, std=0.5)
+            self.fuse.start_as_concatenation(torch.cat([self.identity_place, self.expression_place], dim=1))
 
     def forward(
         self,

@@ -109,7 +109,7 @@ def test_the_numbers_in_the_phrases_are_those_of_the_networks(trainer_of):
         shape = dict(wide=image.shape[2], image_tokens=image.shape[1], condition_tokens=told.shape[1])
         return dict(blocks=len(model.blocks)) | shape
 
-    ours = dict(blocks=4, wide=128, image_tokens=16, condition_tokens=8)
+    ours = dict(blocks=4, wide=128, image_tokens=16, condition_tokens=10)
     assert sizes("ours") == ours and sizes("patch_1") == ours | dict(image_tokens=64)
     assert sizes("deep") == ours | dict(blocks=7, wide=96) and sizes("wide") == ours | dict(blocks=2, wide=192)
     assert sizes("small") == ours | dict(blocks=3, wide=96) and sizes("more_tokens") == ours | dict(condition_tokens=16)

@@ -131,3 +131,28 @@ def test_sizes_that_do_not_fit_are_refused(mistake):
 def test_shapes_that_do_not_fit_are_refused(shapes):
     with pytest.raises(ValueError, match="has shape"):
         IdentityExpressionFusion(**SIZES)(*(torch.zeros(shape) for shape in shapes))
+
+
+@pytest.mark.parametrize("condition_tokens", [4, 10, 16])
+def test_a_resampler_begins_as_a_look_at_one_source_each(condition_tokens):
+    """With 6 tokens of the identity and 4 of the expression: query n looks at source n, or starts over after the last."""
+    torch.manual_seed(0)
+    net = IdentityExpressionFusion(dim=128, num_heads=4, condition_tokens=condition_tokens)
+    identity, expression = torch.randn(50, 2, 512), 0.5 * torch.rand(50, 48)
+    first = net.fuse.weights(*net.tokens(identity, expression))[0].mean(dim=(0, 1))  # (N, I + E + N)
+    assert first.argmax(dim=1).tolist() == [n % 10 for n in range(condition_tokens)]
+    assert (first.max(dim=1).values > 0.3).all()  # of 1 shared among 14 to 26
+    with torch.no_grad():  # and carries it away: another expression changes the tokens that look at it, and hardly others
+        tokens, other = (net(identity, told)[0] for told in (expression, expression.flip(0)))
+    changed = (tokens - other).norm(dim=2).mean(dim=0)
+    looks_at_expression = torch.tensor([n % 10 >= 6 for n in range(condition_tokens)])
+    if looks_at_expression.any():
+        assert changed[looks_at_expression].min() > 2 * changed[~looks_at_expression].max()
+
+
+def test_identity_and_expression_begin_about_as_loud(told):
+    torch.manual_seed(0)
+    net = IdentityExpressionFusion()
+    person, shown = net.tokens(torch.randn(200, 2, 512), 0.5 * torch.rand(200, 48).pow(3))
+    louder = person.std(dim=0).mean() / shown.std(dim=0).mean()
+    assert 0.2 < louder < 5
