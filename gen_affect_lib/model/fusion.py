@@ -62,7 +62,7 @@ class Resampler(nn.Module):
         later branches begin all but closed. From queries that look everywhere at once, who and what take long to come apart."""
         first, dim = self.layers[0], places.shape[2]
         # Turned, or each query would find its own key, which is among those looked at, before that of its source.
-        turn = nn.init.orthogonal_(torch.empty(dim, dim))
+        turn = nn.init.orthogonal_(torch.empty(dim, dim, dtype=torch.float32)).to(places)  # there is none in half precision
         mine = torch.arange(self.queries.shape[1]) % places.shape[1]
         self.queries.copy_(places[:, mine] @ turn)
         first.to_q.weight.copy_(turn)

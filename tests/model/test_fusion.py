@@ -156,3 +156,14 @@ def test_identity_and_expression_begin_about_as_loud(told):
     person, shown = net.tokens(torch.randn(200, 2, 512), 0.5 * torch.rand(200, 48).pow(3))
     louder = person.std(dim=0).mean() / shown.std(dim=0).mean()
     assert 0.2 < louder < 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_it_begins_in_any_precision(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        net = IdentityExpressionFusion(**SIZES)
+    finally:
+        torch.set_default_dtype(before)
+    assert {p.dtype for p in net.parameters()} == {dtype} and all(p.isfinite().all() for p in net.parameters())
