@@ -249,7 +249,8 @@ class Trainer:
     def training_loss(self, batch, noise, sigma, keep_identity, keep_expression) -> torch.Tensor:
         """The loss on each picture's velocity, and the extra one where there is one (B,)."""
         output, target = self.predict(batch, noise, sigma, keep_identity, keep_expression), batch["target"]
-        weight = face_weight(target.shape[-1], self.config.face_weight).to(target)
+        strength = self.config.face_weight
+        weight = face_weight(target.shape[-1], strength).to(target) if strength else 1.0
         loss = self.flow.loss_of(output, target, noise, sigma, weight)
         if self.extra is not None:
             believed = self.flow.data_from(output, interpolate(target, noise, sigma), sigma)

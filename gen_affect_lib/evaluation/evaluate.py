@@ -134,6 +134,14 @@ def intervals(figures: dict[str, Figure], people: int, digits: int = 4) -> dict[
     return {name: row(figure) for name, figure in figures.items()}
 
 
+def score_row(sets: Sets, truth: Truth) -> dict:
+    """What a comparison keeps of some sets: "figures" with their intervals, and "people" as in `report`."""
+    people = truth.plan.people
+    figures = truth.figures(Judged(truth.judges, sets.images))
+    compared = {name: [round(v, 4) for v in per_person(figures[name], people)] for name in COMPARED if name in figures}
+    return {"figures": intervals(figures, people), "people": compared}
+
+
 def of_people(values: list[float]) -> Figure:
     """The figure again, from what a report keeps of each person: for the paired comparison of two reports."""
     values = np.asarray(values)

@@ -10,25 +10,19 @@ channels per head.
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from gen_affect_lib.avatars import EMOTIONS
-from gen_affect_lib.course.run import PeakMemory
 from gen_affect_lib.device import pick_device
-from gen_affect_lib.evaluation.evaluate import COMPARED, both_judges, intervals, per_person, read_rows, weights_mark, write_rows
-from gen_affect_lib.evaluation.figures import Judged, Truth
-from gen_affect_lib.evaluation.sets import VALIDATION_SEED, Draw, Plan, draw_sets, drawn_by, plan_mark
+from gen_affect_lib.evaluation.evaluate import both_judges, intervals, read_rows, score_row, weights_mark, write_rows
+from gen_affect_lib.evaluation.figures import Truth
+from gen_affect_lib.evaluation.sets import Draw, Plan, draw_sets, drawn_by, plan_mark
 from gen_affect_lib.model.attention import QKV, attend
-from gen_affect_lib.model.consistent import Consistency, SharedAttention, loop, packed
+from gen_affect_lib.model.consistent import Consistency, SharedAttention, loop
 from gen_affect_lib.paths import OUTPUTS
 from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.recipe import SHIPPED
@@ -103,36 +97,6 @@ def drawn_in(way: Way, pipeline: GenAffectPipeline) -> Draw:
     return drawn_by(pipeline, attention=attention)
 
 
-COSTED = {
-    "alone": Way("each image alone"),
-    "loop": Way("all images lend: the plain loop", Consistency(anchors=None), loop),
-    "packed": Way("all images lend: packed", Consistency(anchors=None), packed),
-    "bank": Way("one anchor: the bank", Consistency()),
-}
-
-
-def costs(counts: Sequence[int] = (1, 5, 15, 45, 135)) -> list[dict]:
-    """Seconds of sets of so many images, drawn in each of the `COSTED` ways, and the peak memory in MB of a process that
-    does nothing else; all that a set needs whatever its size is in that of a set of one."""
-    rows = []
-    for name, way in COSTED.items():
-        for count in counts:
-            with ProcessPoolExecutor(1, get_context("spawn")) as pool, PeakMemory(os.getpid(), every=0.02) as memory:
-                seconds = pool.submit(_seconds, name, count).result()
-            rows.append({"way": name, "about": way.about, "images": count, "seconds": round(seconds, 3),
-                         "megabytes": round(memory.peak / 2**20, 1)})
-    return rows
-
-
-def _seconds(name: str, count: int) -> float:
-    draw = drawn_in(COSTED[name], _shipped())
-    reference = Plan(people=1, words=1, seeds=1, first_person=VALIDATION_SEED).references[0]
-    draw(reference, EMOTIONS[:1], 0)  # whatever takes time once
-    begin = time.perf_counter()
-    draw(reference, EMOTIONS[:count], 0)
-    return time.perf_counter() - begin
-
-
 def _shipped() -> GenAffectPipeline:
     pipeline = GenAffectPipeline.from_pretrained(SHIPPED).to(pick_device())
     pipeline.set_progress_bar_config(disable=True)
@@ -152,11 +116,8 @@ def compare_sharing(plan: Plan, names: list[str], path: Path, folder: Path = OUT
             continue
         way = WAYS[name]
         sets = draw_sets(drawn_in(way, pipeline), plan, folder / name / plan_mark(plan, weights, repr(way.consistency)))
-        figures = truth.figures(Judged(truth.judges, sets.images))
-        rows.append({
-            "name": name, "about": way.about, "seconds_per_image": round(float(sets.seconds.sum() / sets.images[..., 0, 0, 0].size), 4),
-            "figures": intervals(figures, plan.people),
-            "people": {figure: [round(v, 4) for v in per_person(figures[figure], plan.people)] for figure in COMPARED},
-        })
+        seconds = float(sets.seconds.mean() / (plan.seeds * plan.words))
+        row = {"name": name, "about": way.about, "seconds_per_image": round(seconds, 4)}
+        rows.append(row | score_row(sets, truth))
         write_rows(path, rows, about)
     return write_rows(path, rows, about)

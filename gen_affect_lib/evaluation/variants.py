@@ -29,9 +29,9 @@ from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.codecs import CODECS, compare_codecs
 from gen_affect_lib.evaluation.decoupled import DecoupledDiT
 from gen_affect_lib.evaluation.evaluate import (
-    COMPARED, both_judges, heading, intervals, per_person, read_rows, weights_mark, write_rows,
+    COMPARED, both_judges, heading, read_rows, score_row, weights_mark, write_rows,
 )  # fmt: skip
-from gen_affect_lib.evaluation.figures import Judged, Truth
+from gen_affect_lib.evaluation.figures import Truth
 from gen_affect_lib.evaluation.sets import Draw, Plan, draw_sets, drawn_by, plan_mark
 from gen_affect_lib.evaluation.sharing import WAYS, compare_sharing
 from gen_affect_lib.face_loss import FaceLoss
@@ -199,7 +199,8 @@ def compare(
     Each run is kept in `folder` and each row in `json_path` as soon as it is done, so that it goes on when called again.
 
     Args:
-        table: "recipes", "baselines", "codecs", or "sharing", where nothing is trained and seeds are the noise's. only: names of variants, separated by commas.
+        table: "recipes", "baselines", "codecs", or "sharing", where nothing is trained and seeds are the noise's.
+        only: names of variants, separated by commas.
         plan: whom and what to score on; validation people for what is chosen, others for what is reported.
     Returns:
         "plan", "minutes", "machine", and "rows": one dict for each run, with "figures" and "people" as in
@@ -218,7 +219,8 @@ def compare(
     mark = weights_mark(SHIPPED / "codec")
 
     def keep(row: dict, draw: Draw, where: str) -> None:
-        rows.append(row | _scored(draw, truth, folder / where / f"sets-{plan_mark(plan, mark)}"))
+        sets = draw_sets(draw, plan, folder / where / f"sets-{plan_mark(plan, mark)}")
+        rows.append(row | score_row(sets, truth))
         write_rows(path, rows, about)
 
     for seed in range(seeds):
@@ -247,14 +249,6 @@ def _trained(bench: Bench, name: str, variant: Variant, seed: int, minutes: floa
         "loss": {sigma: round(losses[f"validation/sigma_{sigma}"], 4) for sigma in ("0.2", "0.5", "0.8")},
     }
     return row, drawn_by(pipeline)
-
-
-def _scored(draw: Draw, truth: Truth, folder: Path) -> dict:
-    plan = truth.plan
-    sets = draw_sets(draw, plan, folder)
-    figures = truth.figures(Judged(truth.judges, sets.images))
-    people = {name: [round(v, 4) for v in per_person(figures[name], plan.people)] for name in COMPARED if name in figures}
-    return {"figures": intervals(figures, plan.people), "people": people}
 
 
 def _chosen(table: str, only: str | None) -> list[str]:

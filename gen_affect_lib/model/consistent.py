@@ -77,6 +77,10 @@ class Consistency:
             numbers = numbers[torch.randperm(len(numbers), generator=draw)[:count]].sort().values
         return numbers
 
+    def lent(self, image: QKV, sigma: float) -> Tensor:
+        """`tokens` of square pictures with these streams (B, L, H, D), where they are."""
+        return self.tokens(round(image.key.shape[1] ** 0.5), sigma).to(image.key.device)
+
 
 def as_consistency(given: float | Consistency) -> Consistency | None:
     """A number as the share of the tokens that lend, the rest as by default; None for 0. Raises UserError outside [0, 1]."""
@@ -172,7 +176,7 @@ class SharedAttention:
     def __call__(self, image: QKV, condition: QKV, block: int) -> tuple[Tensor, Tensor | None]:
         if not self.consistency.lends(self.sigma, block) or self.members == 1:
             return joint_attention(image, condition)
-        lent = self.consistency.tokens(round(image.key.shape[1] ** 0.5), self.sigma).to(image.key.device)
+        lent = self.consistency.lent(image, self.sigma)
         seen = self.attend_set(image, condition, self.members, self.consistency.lenders(self.members), lent)
         return seen, seen_by_condition(image, condition)
 
@@ -223,7 +227,7 @@ class AnchorBank:
 
         def attention(image: QKV, condition: QKV, block: int):
             if self.consistency.lends(sigma, block):
-                lent = self.consistency.tokens(round(image.key.shape[1] ** 0.5), sigma).to(image.key.device)
+                lent = self.consistency.lent(image, sigma)
                 self.kept[sigma, block] = tuple(
                     x.unflatten(0, (-1, members))[:, :, lent].flatten(1, 2).clone()  # (B, L, ·) -> (G, A, P, ·) -> (G, A·P, ·)
                     for x in (image.key, image.value)
