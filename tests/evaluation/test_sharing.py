@@ -71,7 +71,9 @@ def test_a_way_draws_as_it_says(name, pipeline):
     drawn = np.array([np.asarray(image) for image in drawn_in(WAYS[name], pipeline)(reference, words, 0)])
     alone = np.array([np.asarray(image) for image in pipeline(reference, words, generator=torch.Generator().manual_seed(0)).images])
     assert np.array_equal(drawn, alone) == (name == "alone")
-    assert name != "ours" or np.array_equal(drawn[0], alone[0]), "the anchor is drawn alone"
+    if name == "ours":  # to the bit only beside a batch of one: several threads add up a larger one in another order
+        anchor = pipeline(reference, words[:1], generator=torch.Generator().manual_seed(0)).images[0]
+        assert np.array_equal(drawn[0], np.asarray(anchor)), "the anchor is drawn alone"
 
 
 def test_what_is_done_is_kept(monkeypatch, tmp_path, pipeline):
