@@ -101,6 +101,8 @@ def build_parser() -> argparse.ArgumentParser:
                      help="what to show, separated by commas: emotion words, or files with faces to copy it from")
     sub.add_argument("--steps", type=_count, default=None, metavar="N", help="sampling steps; None is the model's own")
     sub.add_argument("--seed", type=_seed, default=0, help="of the noise")
+    sub.add_argument("--consistency", type=float, default=1.0, metavar="C",
+                     help="how much the images share of what nothing tells them, from 0 (each alone) to 1")
     sub.add_argument("--out", type=Path, default=OUTPUTS / "sample.png", metavar="FILE", help="where the picture goes")
 
     sub = command("evaluate", _evaluate, "let the judges score what a checkpoint draws of people it never saw")
@@ -116,7 +118,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("table", metavar="WHAT", help="recipes, baselines, codecs or sharing")
     sub.add_argument("--profile", default=None, metavar="NAME",
                      help="smoke, laptop or gpu; None takes what this machine can do")
-    sub.add_argument("--minutes", type=_positive, default=8.0, metavar="M", help="how long each is trained, from nothing")
+    length = sub.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=_positive, default=None, metavar="M",
+                        help="how long each is trained, from nothing; None, and no --steps: 8")
+    length.add_argument("--steps", type=_count, default=None, metavar="N",
+                        help="for how many steps each is trained: the same on any machine, however busy")
     sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="how often each is trained")
     sub.add_argument("--identities", type=_count, default=40, metavar="N",
                      help="people to score on: reported ones for baselines, validation's for what is chosen by it")
@@ -256,7 +262,7 @@ def _sample(options) -> None:
     reference = options.reference or to_image(
         Avatar(Identity.sample(UNSEEN), Expression.neutral(), Appearance.sample(UNSEEN)).render(256))
     images = pipeline(reference, expressions, options.steps, generator=torch.Generator().manual_seed(options.seed),
-                      which="largest" if options.which is None else options.which).images
+                      which="largest" if options.which is None else options.which, consistency=options.consistency).images
     titles = ["reference", *(Path(word).stem if Path(word).suffix else word for word in words)]
     _save(grid([square(open_picture(reference), 256), *images], titles, tile=160), options.out)
 
@@ -291,7 +297,8 @@ def _compare(options) -> None:
     # What is chosen by its figures must not be chosen on the people that are reported.
     first = REPORT_SEED if options.table == "baselines" else VALIDATION_SEED
     plan = Plan(options.identities, options.words, 1, first)
-    report = variants.compare(options.table, get_profile(options.profile), plan, options.minutes, options.seeds,
+    minutes = options.minutes or (None if options.steps else 8.0)
+    report = variants.compare(options.table, get_profile(options.profile), plan, minutes, options.steps, options.seeds,
                               options.only, out)
     print(variants.say(report))
     print(out)

@@ -101,7 +101,7 @@ class GenAffectPipeline(DiffusionPipeline):
         expression_scale: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         which: int | str = "largest",
-        consistency: float | Consistency = 0.0,
+        consistency: float | Consistency = 1.0,
         bank: AnchorBank | None = None,
         attention: Callable | None = None,
     ) -> GenAffectOutput:
@@ -144,14 +144,12 @@ class GenAffectPipeline(DiffusionPipeline):
         made_with, sharing = (steps, shift, identity_scale, expression_scale), as_consistency(consistency)
         if bank is not None and bank.made_with != made_with:
             raise UserError(f"the bank was made with steps, shift and scales {bank.made_with}, not {made_with}: give the same")
-        if bank is None and sharing is not None:
-            one = generator[0] if isinstance(generator, list) else generator
-            common = randn_tensor((1, *shape[1:]), generator=one, device=device) if sharing.shared_noise else None
-            bank = AnchorBank(sharing, made_with, common)
-        if bank is not None:
-            noise, parts = bank.noise(noise), bank.parts(len(shown))
-        else:
+        if bank is None and sharing is not None and attention is None:
+            bank = AnchorBank(sharing, made_with)
+        if attention is not None or bank is None:
             parts = [(slice(None), attention and partial(attention, members=len(shown)))]
+        else:
+            noise, parts = bank.noise(noise), bank.parts(len(shown))
         noise, sigmas, latents = noise.to(dtype), schedule(steps, shift), []
         with self.progress_bar(total=steps * len(parts)) as bar:
             for who, lent in parts:

@@ -240,11 +240,11 @@ def make_trainer(profile: Profile, out_dir: str | Path, data: str | Path | None 
 
 
 def preview_grid(pipeline: GenAffectPipeline, references: np.ndarray) -> np.ndarray:
-    """People from references uint8 (P, S, S, 3), one a row, then eight words, the same noise in every row."""
+    """People from references uint8 (P, S, S, 3), one a row, then eight words, each drawn alone, the same noise in every row."""
     rows = []
     for reference in references:
         generator = torch.Generator().manual_seed(0)
-        rows += [reference, *pipeline(reference, PREVIEW_WORDS, generator=generator).images]
+        rows += [reference, *pipeline(reference, PREVIEW_WORDS, generator=generator, consistency=0).images]
     return np.array(grid(rows, ["reference", *PREVIEW_WORDS], columns=1 + len(PREVIEW_WORDS), tile=96))
 
 

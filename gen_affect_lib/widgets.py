@@ -235,7 +235,8 @@ def sharing_panel(pipeline, reference, expressions: Sequence, *, seed: int = 0) 
         "anchors": ipywidgets.IntSlider(value=start.anchors or len(titles) - 1, min=1, max=len(titles) - 1,
                                         continuous_update=False, description="anchors", **wide),
         "shared_noise": slider("shared_noise", "noise in common"),
-        "mask_face": ipywidgets.Checkbox(value=start.mask_face, description="the face lends nothing", indent=False),
+        "face_above": slider("face_above", "the face, above sigma"),
+        "instead": ipywidgets.Checkbox(value=start.instead, description="in place of one's own tokens", indent=False),
     })
     panel.show()
     return panel

@@ -93,8 +93,10 @@ def test_compare_hands_its_options_on_and_chooses_on_no_one_who_is_reported(tabl
     options = ["--minutes", "2.5", "--seeds", "3", "--identities", "7", "--words", "5", "--only", "ours"]
     assert cli.main(["compare", table, "--profile", "laptop", *options, "--json", str(out)]) == 0
     assert cli.main(["compare", table]) == 0
-    assert calls[0] == (table, get_profile("laptop"), Plan(7, 5, 1, first), 2.5, 3, "ours", out)
-    assert calls[1] == (table, get_profile(), Plan(40, 27, 1, first), 8.0, 1, None, cli.OUTPUTS / f"compare_{table}.json")
+    assert calls[0] == (table, get_profile("laptop"), Plan(7, 5, 1, first), 2.5, None, 3, "ours", out)
+    assert calls[1] == (table, get_profile(), Plan(40, 27, 1, first), 8.0, None, 1, None, cli.OUTPUTS / f"compare_{table}.json")
+    assert cli.main(["compare", table, "--steps", "30"]) == 0
+    assert calls[2][3:5] == (None, 30)
     assert capsys.readouterr().out.startswith(f"rows in lines\n{out}\n")
 
 
@@ -121,6 +123,7 @@ MISTAKES = {
     "a seed that is no number": (["render", "--identity", "Ada"], "'Ada' is no seed"),
     "a negative seed": (["render", "--appearance", "-1"], "'-1' is no seed"),
     "a misspelt emotion": (["render", "--emotion", "gle"], "did you mean glee"),
+    "a time and a number of steps": (["compare", "recipes", "--minutes", "1", "--steps", "9"], "not allowed with argument --minutes"),
     "a size that is no number": (["render", "--size", "big"], "invalid int value: 'big'"),
     "a size of nothing": (["render", "--size", "0"], "size 0"),
     "a file name without an ending": (["render", "--size", "16", "--out", "{}/face"], "ends in .png"),

@@ -132,7 +132,7 @@ def test_the_pictures_are_of_the_reference_with_the_expressions_in_the_order_ask
     pipeline = GenAffectPipeline(Painter(), Colour(), PixelCodec(), prediction="x", image_size=8)
     pipeline.face_pack = Palette()
     reference = np.full((8, 8, 3), (51, 102, 0), np.uint8)  # -0.6, -0.2, -1 in [-1, 1]
-    images = pipeline(reference, [Expression(), Expression(au1=0.4), Expression(au1=0.8)], generator=seed()).images
+    images = pipeline(reference, [Expression(), Expression(au1=0.4), Expression(au1=0.8)], generator=seed(), consistency=0).images
     assert [image.mode for image in images] == ["RGB"] * 3 and {image.size for image in images} == {(8, 8)}
     for image, lighter in zip(images, (0, 51, 102)):
         expected = np.broadcast_to(np.array([51 + lighter, 102 + lighter, lighter]), (8, 8, 3))
@@ -144,7 +144,7 @@ def test_guidance_exaggerates_what_its_scale_belongs_to():
     pipeline.face_pack = Palette()
     reference = np.full((8, 8, 3), 153, np.uint8)  # 0.2
     for scales, expected in [((1, 1), 0.5), ((2, 1), 0.7), ((1, 2), 0.8), ((2, 2), 1.0), ((0, 1), 0.3), ((1, 0), 0.2)]:
-        options = dict(identity_scale=scales[0], expression_scale=scales[1], generator=seed())
+        options = dict(identity_scale=scales[0], expression_scale=scales[1], generator=seed(), consistency=0)
         value = np.asarray(pipeline(reference, [Expression(au1=0.3)], **options).images[0])
         assert np.abs(value - 127.5 * (expected + 1)).max() <= 1, scales
 
@@ -166,8 +166,8 @@ def test_reference_and_expression_both_count(pipeline, face):
     assert (draw(other, "neutral") != plain).any()
 
 
-def test_with_a_generator_each_a_picture_does_not_depend_on_its_company(pipeline, face):
-    both = pixels(pipeline(face, ["glee", "rage"], generator=[seed(1), seed(2)]).images)
+def test_with_a_generator_each_and_nothing_shared_a_picture_does_not_depend_on_its_company(pipeline, face):
+    both = pixels(pipeline(face, ["glee", "rage"], generator=[seed(1), seed(2)], consistency=0).images)
     alone = pixels(pipeline(face, ["rage"], generator=seed(2)).images)
     assert np.abs(both[1] - alone[0]).max() <= 1  # a batch of another size may round another way
     with pytest.raises(UserError, match="1 generators for 2 expressions"):
@@ -195,8 +195,11 @@ def test_dropout_is_off_even_if_the_networks_were_just_training(pipeline, face):
 def test_a_step_is_one_evaluation_of_no_more_conditions_than_the_scales_need(pipeline, face, scales, conditions):
     sizes = count_evaluations(pipeline)
     words = ["glee", "rage"]
-    pipeline(face, words, 5, identity_scale=scales[0], expression_scale=scales[1], generator=seed())
+    pipeline(face, words, 5, identity_scale=scales[0], expression_scale=scales[1], generator=seed(), consistency=0)
     assert sizes == [conditions * len(words)] * 5
+    sizes.clear()  # the anchor comes first where images share, and then the others
+    pipeline(face, [*words, "fear"], 5, identity_scale=scales[0], expression_scale=scales[1], generator=seed())
+    assert sizes == [conditions] * 5 + [conditions * 2] * 5
 
 
 def test_the_condition_is_embedded_once_a_run_each_kind_of_it_for_all_expressions_side_by_side(pipeline, face):
@@ -205,7 +208,7 @@ def test_the_condition_is_embedded_once_a_run_each_kind_of_it_for_all_expression
         lambda module, _, kept: asked.append((kept["keep_identity"].tolist(), kept["keep_expression"].tolist())),
         with_kwargs=True,
     )
-    pipeline(face, ["glee", "rage"], identity_scale=2.0, expression_scale=3.0, generator=seed())
+    pipeline(face, ["glee", "rage"], identity_scale=2.0, expression_scale=3.0, generator=seed(), consistency=0)
     assert asked == [
         ([False, False, True, True, True, True], [False, False, False, False, True, True])
     ]
@@ -492,17 +495,26 @@ def drawn(pipeline, face, words=WORDS, generator=None, **more):
     return pixels(output.images).astype(int), output.bank
 
 
-def test_without_consistency_it_is_the_plain_sampler_to_the_bit(pipeline, face):
-    plain, bank = drawn(pipeline, face)
-    assert bank is None and np.array_equal(drawn(pipeline, face, consistency=0)[0], plain)
-    assert not np.array_equal(drawn(pipeline, face, consistency=1.0)[0], plain)
+def test_without_consistency_it_is_the_plain_sampler_to_the_bit(pipeline, face, monkeypatch):
+    plain, bank = drawn(pipeline, face, consistency=0)
+    together, by_default = drawn(pipeline, face, consistency=1.0), drawn(pipeline, face)
+    assert np.array_equal(together[0], by_default[0]) and not np.array_equal(together[0], plain)
     for number, word in enumerate(WORDS):  # each image is as if it had been drawn alone
-        alone, _ = drawn(pipeline, face, [word], [seed(number)])
+        alone, _ = drawn(pipeline, face, [word], [seed(number)], consistency=0)
         assert abs(alone[0] - plain[number]).max() <= 1
+    assert bank is None
+    calls, forward = [], pipeline.transformer.forward  # to the bit: nothing of the mechanism is even called
+
+    def plainly(*args, **kwargs):
+        calls.append(kwargs)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(pipeline.transformer, "forward", plainly)
+    assert np.array_equal(drawn(pipeline, face, consistency=0)[0], plain) and calls and not any(calls)
 
 
 def test_one_anchor_is_drawn_as_without_and_a_set_of_one_is_the_plain_image(pipeline, face):
-    plain, _ = drawn(pipeline, face)
+    plain, _ = drawn(pipeline, face, consistency=0)
     together, _ = drawn(pipeline, face, consistency=1.0)
     assert np.array_equal(together[0], drawn(pipeline, face, WORDS[:1], consistency=0)[0][0])
     assert not any(np.array_equal(together[n], plain[n]) for n in (1, 2, 3))

@@ -147,9 +147,9 @@ def test_sharing_is_shown_beside_the_same_set_drawn_one_by_one(shown):
     assert pipeline.calls[0] == (0, 4) and pipeline.calls[1] == (Consistency(), 4)
     pipeline.calls.clear()
     panel.sliders["share"].value = 0.5
-    panel.sliders["mask_face"].value = not Consistency().mask_face
+    panel.sliders["instead"].value = not Consistency().instead
     half = dataclasses.replace(Consistency(), share=0.5)
-    assert pipeline.calls == [(half, 4), (dataclasses.replace(half, mask_face=not half.mask_face), 4)]
+    assert pipeline.calls == [(half, 4), (dataclasses.replace(half, instead=not half.instead), 4)]
     assert (drawn(panel) == 100).all(axis=2).any() and (drawn(panel) == 0).all(axis=2).any()
     panel.reset.click()
     assert panel.values == {name: getattr(Consistency(), name) for name in panel.values}

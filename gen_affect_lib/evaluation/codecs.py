@@ -43,15 +43,17 @@ CODECS = {
 }
 
 
-def compare_codecs(profile: Profile, plan: Plan, minutes: float, seeds: int, names: list[str], path: Path) -> dict:
-    """Train each for so many minutes with each seed, and score what is left of the true drawings of a plan.
+def compare_codecs(
+    profile: Profile, plan: Plan, minutes: float | None, steps: int | None, seeds: int, names: list[str], path: Path
+) -> dict:
+    """Train each for so many minutes or steps with each seed, and score what is left of the true drawings of a plan.
 
     Returns the rows so far of `path`, with "mse" on [-1, 1] and the judge's "expression_error" of the restored pictures.
     """
     profile = profile.retrained()
     pictures, judges = PairCache.open(profile.pairs).flat_images, both_judges()
     true = plan.truth()
-    about = heading(profile, plan, minutes)
+    about = heading(profile, plan, minutes, steps)
     rows = read_rows(path, about)
 
     def keep(row: dict, restored: np.ndarray) -> None:
@@ -67,10 +69,10 @@ def compare_codecs(profile: Profile, plan: Plan, minutes: float, seeds: int, nam
             phrase, make = CODECS[name]
             seed_everything(seed)
             codec, begin = make().to(pick_device()), time.monotonic()
-            steps = len(fit_codec(codec, pictures, minutes=minutes, seed=seed))
-            row = {"name": name, "about": phrase, "seed": seed, "steps": steps,
+            taken = len(fit_codec(codec, pictures, minutes=minutes, steps=steps, seed=seed))
+            row = {"name": name, "about": phrase, "seed": seed, "steps": taken,
                    "parameters": sum(p.numel() for p in codec.parameters()),
-                   "images_per_second": round(32 * steps / (time.monotonic() - begin), 1)}
+                   "images_per_second": round(32 * taken / (time.monotonic() - begin), 1)}
             keep(row, restore(codec, true))
     return write_rows(path, rows, about)
 

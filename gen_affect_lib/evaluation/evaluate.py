@@ -196,9 +196,9 @@ def weights_mark(checkpoint: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def heading(profile: Profile, plan: Plan, minutes: float) -> dict:
+def heading(profile: Profile, plan: Plan, minutes: float | None, steps: int | None) -> dict:
     """What the rows of one comparison have in common."""
-    return {"profile": profile.name, "plan": asdict(plan), "words": list(plan.asked), "minutes": minutes}
+    return {"profile": profile.name, "plan": asdict(plan), "words": list(plan.asked), "minutes": minutes, "steps": steps}
 
 
 def read_rows(path: Path, about: dict) -> list[dict]:

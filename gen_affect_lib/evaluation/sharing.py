@@ -21,31 +21,24 @@ from gen_affect_lib.device import pick_device
 from gen_affect_lib.evaluation.evaluate import both_judges, intervals, read_rows, score_row, weights_mark, write_rows
 from gen_affect_lib.evaluation.figures import Truth
 from gen_affect_lib.evaluation.sets import Draw, Plan, draw_sets, drawn_by, plan_mark
-from gen_affect_lib.model.attention import QKV, attend
+from gen_affect_lib.model.attention import QKV
 from gen_affect_lib.model.consistent import Consistency, SharedAttention, loop
 from gen_affect_lib.paths import OUTPUTS
 from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.recipe import SHIPPED
 
 
-def style_aligned(image: QKV, condition: QKV, members: int, lenders: int, lent: Tensor) -> Tensor:
+def style_aligned(image: QKV, condition: QKV, members: int, lenders: int, lent: Tensor, instead: bool) -> Tensor:
     """StyleAligned (Hertz et al. 2024, arXiv 2312.02133): before the others look at the first one's tokens, their queries and
     keys take on the mean and the spread over tokens that its have (adaptive instance normalisation)."""
     query, key = (_as_the_first(x, members) for x in image[:2])
-    return loop(QKV(query, key, image.value), condition, members, 1, lent)
+    return loop(QKV(query, key, image.value), condition, members, 1, lent, instead)
 
 
 def _as_the_first(x: Tensor, members: int) -> Tensor:
     mean, spread = x.mean(dim=1, keepdim=True), x.std(dim=1, keepdim=True) + 1e-5  # (B, 1, H, D)
     first = torch.arange(len(x), device=x.device) // members * members
     return (x - mean) / spread * spread[first] + mean[first]
-
-
-def mutual(image: QKV, condition: QKV, members: int, lenders: int, lent: Tensor) -> Tensor:
-    """MasaCtrl (Cao et al. 2023, arXiv 2304.08465): the others look at the first one's tokens in place of their own."""
-    first = torch.arange(len(image.key), device=image.key.device) // members * members
-    key, value = (torch.cat([x[first], told], dim=1) for x, told in zip(image[1:], condition[1:]))  # (B, L + M, H, D)
-    return attend(image.query, key, value)
 
 
 @dataclass(frozen=True)
@@ -57,33 +50,39 @@ class Way:
     attend_set: Callable | None = None
 
 
+BESIDE = dict(instead=False, queries=False, face_above=0.0, shared_noise=0.0)  # what most relatives have in common
+
 WAYS = {
     "alone": Way("each image alone"),
     "ours": Way("consistent attention as it is", Consistency()),
-    "everything": Way("all images lend all tokens at all steps", Consistency(anchors=None, above=0.0)),
-    "all_early": Way("all images lend", Consistency(anchors=None)),
-    "two": Way("two anchors", Consistency(anchors=2)),
-    "four": Way("four anchors", Consistency(anchors=4)),
+    "no_mask": Way("the face lends at all steps too", Consistency(face_above=0.0)),
+    "mask_50": Way("brows, eyes and mouth lend while sigma is above 0.5", Consistency(face_above=0.5)),
+    "mask": Way("brows, eyes and mouth lend nothing", Consistency(face_above=1.0)),
     "share_25": Way("a quarter of the tokens lend", Consistency(share=0.25)),
     "share_50": Way("half of the tokens lend", Consistency(share=0.5)),
-    "above_0": Way("at all steps", Consistency(above=0.0)),
+    "share_75": Way("three quarters of the tokens lend", Consistency(share=0.75)),
     "above_25": Way("while sigma is above 0.25", Consistency(above=0.25)),
+    "above_50": Way("while sigma is above 0.5", Consistency(above=0.5)),
     "above_75": Way("while sigma is above 0.75", Consistency(above=0.75)),
-    "below_50": Way("while sigma is below 0.5", Consistency(above=0.0, below=0.5)),
+    "below_50": Way("while sigma is below 0.5", Consistency(below=0.5)),
     "first_blocks": Way("in the first two blocks", Consistency(blocks=(0, 1))),
     "last_blocks": Way("in the last two blocks", Consistency(blocks=(3, 4))),
-    "mask": Way("brows, eyes and mouth lend nothing", Consistency(mask_face=True)),
-    "mask_always": Way("at all steps, brows, eyes and mouth lend nothing", Consistency(mask_face=True, above=0.0)),
-    "noise": Way("shared noise, no shared attention", Consistency(share=0.0, shared_noise=1.0)),
-    "half_noise": Way("half of the noise shared as well", Consistency(shared_noise=0.5)),
-    "and_noise": Way("all of the noise shared as well", Consistency(shared_noise=1.0)),
+    "two": Way("two anchors", Consistency(anchors=2)),
+    "four": Way("four anchors", Consistency(anchors=4)),
+    "own_queries": Way("each asks with its own queries", Consistency(queries=False)),
+    "beside": Way("lent tokens beside one's own, own queries", Consistency(instead=False, queries=False)),
+    "half_noise": Way("half of the noise in common", Consistency(shared_noise=0.5)),
+    "no_noise": Way("noise of one's own", Consistency(shared_noise=0.0)),
+    "noise": Way("shared noise, no shared attention", Consistency(share=0.0)),
+    "everything": Way("all images lend all tokens at all steps", Consistency(anchors=None, **BESIDE)),
+    "everything_noise": Way("the same from one noise", Consistency(anchors=None, **BESIDE | dict(shared_noise=1.0))),
     "story_diffusion": Way("StoryDiffusion: all images lend half of their tokens at all steps",
-                           Consistency(anchors=None, share=0.5, above=0.0)),
-    "style_aligned": Way("StyleAligned: one anchor at all steps, statistics aligned", Consistency(above=0.0), style_aligned),
-    "masactrl": Way("MasaCtrl: the anchor's tokens in place of one's own, after the first steps", Consistency(above=0.0, below=0.8),
-                    mutual),
+                           Consistency(anchors=None, share=0.5, **BESIDE)),
+    "style_aligned": Way("StyleAligned: one anchor at all steps, statistics aligned", Consistency(**BESIDE), style_aligned),
+    "masactrl": Way("MasaCtrl: the anchor's keys and values in place of one's own, after the first steps",
+                    Consistency(below=0.8, **BESIDE | dict(instead=True))),
     "consistory": Way("ConsiStory's dropout: all images lend half of the tokens outside the face, early",
-                      Consistency(anchors=None, share=0.5, mask_face=True)),
+                      Consistency(anchors=None, share=0.5, above=0.5, **BESIDE | dict(face_above=1.0))),
 }  # fmt: skip
 
 

@@ -1,11 +1,11 @@
-"""Other ways to do it, each trained and scored beside ours: at the same data, from nothing, for the same time.
+"""Other ways to do it, each trained and scored beside ours: at the same data, from nothing, for the same time or steps.
 
 All at sizes that learn within minutes (the profile's `comparing`). `RECIPES` change one thing each about how ours is
 trained; notebook 08 shows what came of it. `BASELINES` leave out one of the paper's ideas each, at as many parameters
 within 5 % (at the laptop's sizes, for which their numbers are chosen); notebook 10 tests the claims against them.
 
     python -m gen_affect_lib compare recipes --minutes 2 --seeds 2
-    python -m gen_affect_lib compare baselines --minutes 8
+    python -m gen_affect_lib compare baselines --steps 4000
 
 `compare` stands for both, for the autoencoders of `codecs.py` and for the ways to draw a set of `sharing.py`.
 """
@@ -191,10 +191,10 @@ def untrained(bench: Bench, plan: Plan) -> dict[str, tuple[str, Draw]]:
 
 
 def compare(
-    table: str, profile: Profile, plan: Plan, minutes: float, seeds: int = 1, only: str | None = None,
-    json_path: str | Path | None = None, folder: Path | None = None,
+    table: str, profile: Profile, plan: Plan, minutes: float | None = None, steps: int | None = None, seeds: int = 1,
+    only: str | None = None, json_path: str | Path | None = None, folder: Path | None = None,
 ) -> dict:
-    """Train every variant of a table from nothing for so many minutes, once with each seed, and score all.
+    """Train every variant of a table from nothing for so many minutes or steps, once with each seed, and score all.
 
     Each run is kept in `folder` and each row in `json_path` as soon as it is done, so that it goes on when called again.
 
@@ -202,18 +202,21 @@ def compare(
         table: "recipes", "baselines", "codecs", or "sharing", where nothing is trained and seeds are the noise's.
         only: names of variants, separated by commas.
         plan: whom and what to score on; validation people for what is chosen, others for what is reported.
+        minutes, steps: how long each is trained. Equal minutes say what learns fastest, on a machine that does nothing else;
+            equal steps, and thus as many pairs, say the same wherever they are repeated.
     Returns:
-        "plan", "minutes", "machine", and "rows": one dict for each run, with "figures" and "people" as in
+        "plan", "minutes", "steps", "machine", and "rows": one dict for each run, with "figures" and "people" as in
         `evaluate.report`. Raises UserError for a name that does not exist.
     """
     names = _chosen(table, only)
-    folder = folder or OUTPUTS / "compare" / f"{table}-{profile.name}-{minutes:g}"
+    length = f"{steps}-steps" if steps else f"{minutes:g}-minutes"
+    folder = folder or OUTPUTS / "compare" / f"{table}-{profile.name}-{length}"
     path = Path(json_path or folder / "rows.json")
     if table == "codecs":
-        return compare_codecs(profile, plan, minutes, seeds, names, path)
+        return compare_codecs(profile, plan, minutes, steps, seeds, names, path)
     if table == "sharing":
         return compare_sharing(dataclasses.replace(plan, seeds=seeds), names, path)
-    about = heading(profile, plan, minutes)
+    about = heading(profile, plan, minutes, steps)
     rows = read_rows(path, about)
     bench, truth = Bench(profile), Truth(plan, both_judges())
     mark = weights_mark(SHIPPED / "codec")
@@ -227,7 +230,7 @@ def compare(
         for name in names:
             if any((row["name"], row["seed"]) == (name, seed) for row in rows):
                 continue
-            keep(*_trained(bench, name, TABLES[table][name], seed, minutes, folder), f"{name}-{seed}")
+            keep(*_trained(bench, name, TABLES[table][name], seed, minutes, steps, folder), f"{name}-{seed}")
     if table == "baselines" and only is None:
         for name, (phrase, draw) in untrained(bench, plan).items():
             if not any(row["name"] == name for row in rows):
@@ -235,9 +238,11 @@ def compare(
     return write_rows(path, rows, about)
 
 
-def _trained(bench: Bench, name: str, variant: Variant, seed: int, minutes: float, folder: Path) -> tuple[dict, Draw]:
+def _trained(
+    bench: Bench, name: str, variant: Variant, seed: int, minutes: float | None, steps: int | None, folder: Path
+) -> tuple[dict, Draw]:
     trainer, pipeline = bench.trainer(variant, seed, folder / f"{name}-{seed}")
-    history = trainer.fit(max_minutes=minutes)
+    history = trainer.fit(steps, minutes)
     losses = next(row for row in reversed(history) if "validation/sigma_0.5" in row)
     with torch.no_grad():  # for good: these networks only draw from here on
         for parameter, average in zip(trainer.parameters.values(), trainer.average.values()):
@@ -248,7 +253,7 @@ def _trained(bench: Bench, name: str, variant: Variant, seed: int, minutes: floa
         "images_per_second": round(trainer.step * trainer.config.batch_size / trainer.seconds, 1),
         "loss": {sigma: round(losses[f"validation/sigma_{sigma}"], 4) for sigma in ("0.2", "0.5", "0.8")},
     }
-    return row, drawn_by(pipeline)
+    return row, drawn_by(pipeline, consistency=0)
 
 
 def _chosen(table: str, only: str | None) -> list[str]:

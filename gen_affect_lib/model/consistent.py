@@ -37,24 +37,28 @@ class Consistency:
         share: of the tokens that may lend, so many do, in [0, 1]: drawn anew at each step, the same ones of all lenders.
         above, below: they lend while sigma lies between the two, both included.
         blocks: numbers of the blocks in which they lend; None: in all.
-        mask_face: tokens on brows, eyes and mouth lend nothing.
-        shared_noise: how much of the noise's variance a set has in common, in [0, 1].
+        face_above: tokens on brows, eyes and mouth lend only while sigma is above this: at 0 like all others, at 1 never.
+        instead: lent tokens stand in the place of the borrower's own of the same numbers; else beside them.
+        queries: the borrower's tokens of these numbers ask with the lenders' queries, the mean of them.
+        shared_noise: how much of the variance of the others' noise is the first image's noise, in [0, 1].
         seed: of the draw of tokens.
     """
 
     anchors: int | None = 1
     share: float = 1.0
-    above: float = 0.5
+    above: float = 0.0
     below: float = 1.0
     blocks: Sequence[int] | None = None
-    mask_face: bool = False
-    shared_noise: float = 0.0
+    face_above: float = 0.15
+    instead: bool = True
+    queries: bool = True
+    shared_noise: float = 1.0
     seed: int = 0
 
     def __post_init__(self):
         if self.anchors is not None and self.anchors < 1:
             raise UserError(f"{self.anchors} anchors: give at least 1, or None for all images of the set")
-        for name in ("share", "above", "below", "shared_noise"):
+        for name in ("share", "above", "below", "face_above", "shared_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} {getattr(self, name)} is not in [0, 1]")
 
@@ -68,7 +72,7 @@ class Consistency:
     def tokens(self, side: int, sigma: float) -> Tensor:
         """The numbers of the tokens that lend at this step, ascending (P,), in a picture of `side` x `side` tokens."""
         may = torch.ones(side, side, dtype=torch.bool)
-        if self.mask_face:
+        if self.face_above and sigma <= self.face_above:
             may &= ~face_tokens(side)
         numbers = may.flatten().nonzero()[:, 0]  # (side, side) -> (L,) -> (P,)
         count = round(self.share * len(numbers))
@@ -113,20 +117,21 @@ def face_tokens(side: int) -> Tensor:
 # --- what stands in the place of joint attention ---------------------------------------------------------------------
 
 
-def loop(image: QKV, condition: QKV, members: int, lenders: int, lent: Tensor) -> Tensor:
+def loop(image: QKV, condition: QKV, members: int, lenders: int, lent: Tensor, instead: bool = False) -> Tensor:
     """What each image saw (B, L, C), one image after the other: its own tokens, its condition, and what the *other*
-    lenders lend, their tokens of the numbers `lent` (P,)."""
-    seen = []
+    lenders lend, their tokens of the numbers `lent` (P,). With `instead`, whoever lends none sees none of its own of them."""
+    seen, kept = [], but(lent, image)
     for one in range(len(image.query)):
         first = one - one % members  # where the images under the same condition begin: no other ones are looked at
         others = [first + n for n in range(lenders) if first + n != one]
-        key = torch.cat([image.key[one], condition.key[one], *image.key[others][:, lent]])  # (L + M + P (A - 1 or A), H, D)
-        value = torch.cat([image.value[one], condition.value[one], *image.value[others][:, lent]])
+        own = kept if instead and one - first >= lenders else slice(None)
+        key = torch.cat([image.key[one, own], condition.key[one], *image.key[others][:, lent]])  # (L + M + P (A - 1 or A), H, D)
+        value = torch.cat([image.value[one, own], condition.value[one], *image.value[others][:, lent]])
         seen.append(attend(image.query[one, None], key[None], value[None]))
     return torch.cat(seen)
 
 
-def packed(image: QKV, condition: QKV, members: int, lenders: int, lent: Tensor) -> Tensor:
+def packed(image: QKV, condition: QKV, members: int, lenders: int, lent: Tensor, instead: bool = False) -> Tensor:
     """The same without a loop, and without a copy of what is lent for each who looks at it.
 
     All tokens of the set ask the pool of lent ones in one attention, and each image asks in another what is its own; the
@@ -136,11 +141,11 @@ def packed(image: QKV, condition: QKV, members: int, lenders: int, lent: Tensor)
     own_key, own_value = (x.unflatten(0, (-1, members)) for x in condition[1:])  # (B, M, H, D) -> (G, N, M, H, D)
     pool = [x[:, :lenders, lent].flatten(1, 2) for x in (key, value)]  # (G, A, P, H, D) -> (G, A·P, H, D)
     pooled = weighted(query.flatten(1, 2), *pool)  # of (G, N·L, H, D)
-    kept = torch.ones(key.shape[2], dtype=torch.bool, device=key.device)
-    kept[lent] = False
+    kept = but(lent, image)
 
     own = []
-    for who, tokens in ((slice(0, lenders), kept), (slice(lenders, None), slice(None)))[: 1 + (lenders < members)]:
+    borrowers = slice(lenders, None), kept if instead else slice(None)
+    for who, tokens in ((slice(0, lenders), kept), borrowers)[: 1 + (lenders < members)]:
         keys = torch.cat([key[:, who, tokens], own_key[:, who]], dim=2).flatten(0, 1)  # (G, A, ·, H, D) -> (G·A, ·, H, D)
         values = torch.cat([value[:, who, tokens], own_value[:, who]], dim=2).flatten(0, 1)
         seen, total = weighted(query[:, who].flatten(0, 1), keys, values)  # (G·A, L, H, D), (G·A, L, H, 1)
@@ -149,6 +154,13 @@ def packed(image: QKV, condition: QKV, members: int, lenders: int, lent: Tensor)
     pool_seen, pool_total = (x.unflatten(1, (members, -1)) for x in pooled)  # (G, N·L, H, ·) -> (G, N, L, H, ·)
     share = torch.sigmoid(pool_total - own_total)  # of the softmax over both that falls on the pool
     return torch.lerp(own_seen, pool_seen, share).flatten(0, 1).flatten(2)  # (G, N, L, H, D) -> (B, L, C)
+
+
+def but(lent: Tensor, image: QKV) -> Tensor:
+    """Which tokens of an image are not among the lent ones, bool (L,)."""
+    kept = torch.ones(image.key.shape[1], dtype=torch.bool, device=image.key.device)
+    kept[lent] = False
+    return kept
 
 
 def weighted(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,8 +189,18 @@ class SharedAttention:
         if not self.consistency.lends(self.sigma, block) or self.members == 1:
             return joint_attention(image, condition)
         lent = self.consistency.lent(image, self.sigma)
-        seen = self.attend_set(image, condition, self.members, self.consistency.lenders(self.members), lent)
+        lenders = self.consistency.lenders(self.members)
+        asking = self.as_the_lenders(image.query, lenders, lent) if self.consistency.queries else image.query
+        seen = self.attend_set(
+            image._replace(query=asking), condition, self.members, lenders, lent, self.consistency.instead
+        )
         return seen, seen_by_condition(image, condition)
+
+    def as_the_lenders(self, query: Tensor, lenders: int, lent: Tensor) -> Tensor:
+        """Queries (B, L, H, D) with the mean of the lenders' in the place of the borrowers' of the numbers `lent`."""
+        query = query.unflatten(0, (-1, self.members)).clone()  # (B, L, H, D) -> (G, N, L, H, D)
+        query[:, lenders:, lent] = query[:, :lenders, lent].mean(dim=1, keepdim=True)
+        return query.flatten(0, 1)
 
 
 def seen_by_condition(image: QKV, condition: QKV) -> Tensor | None:
@@ -199,19 +221,20 @@ class AnchorBank:
     Attributes:
         consistency: who lends what.
         made_with: steps and scales of the sampling, which have to be the same for whoever reads.
-        common: the noise that the set has in common (1, C, s, s), or None.
-        kept: (sigma, block) -> keys and values (G, A·P, H, D).
+        common: the noise of the set's first image (1, C, s, s), once there is one.
+        kept: (sigma, block) -> keys and values (G, A·P, H, D), and the mean of the queries (G, P, H, D).
     """
 
     consistency: Consistency
     made_with: tuple = ()
     common: Tensor | None = None
-    kept: dict[tuple[float, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    kept: dict[tuple[float, int], tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
     def noise(self, own: Tensor) -> Tensor:
-        """The initial noise of images (N, C, s, s), still of variance 1, with the set's share in it."""
+        """The initial noise of images (N, C, s, s), still of variance 1, with the first one's share in it."""
         if self.common is None:
-            return own
+            self.common = own[:1]
+            return torch.cat([own[:1], self.noise(own[1:])])
         share = self.consistency.shared_noise
         return share**0.5 * self.common + (1 - share) ** 0.5 * own
 
@@ -228,10 +251,8 @@ class AnchorBank:
         def attention(image: QKV, condition: QKV, block: int):
             if self.consistency.lends(sigma, block):
                 lent = self.consistency.lent(image, sigma)
-                self.kept[sigma, block] = tuple(
-                    x.unflatten(0, (-1, members))[:, :, lent].flatten(1, 2).clone()  # (B, L, ·) -> (G, A, P, ·) -> (G, A·P, ·)
-                    for x in (image.key, image.value)
-                )
+                query, key, value = (x.unflatten(0, (-1, members))[:, :, lent] for x in image)  # (B, L, ·) -> (G, A, P, ·)
+                self.kept[sigma, block] = key.flatten(1, 2), value.flatten(1, 2), query.mean(dim=1)  # (G, A·P, ·), (G, P, ·)
             return shared(image, condition, block)
 
         return attention
@@ -240,9 +261,13 @@ class AnchorBank:
         def attention(image: QKV, condition: QKV, block: int):
             if (sigma, block) not in self.kept:
                 return joint_attention(image, condition)
-            lent = (x.repeat_interleave(len(image.key) // len(x), 0) for x in self.kept[sigma, block])  # (B, A·P, H, D)
-            key, value = (torch.cat(parts, dim=1) for parts in zip(image[1:], condition[1:], lent))  # (B, L + M + A·P, H, D)
-            return attend(image.query, key, value), seen_by_condition(image, condition)
+            *lent, asking = (x.repeat_interleave(len(image.key) // len(x), 0) for x in self.kept[sigma, block])  # (B, ·, H, D)
+            which, own = self.consistency.lent(image, sigma), image[1:]
+            if self.consistency.instead:
+                own = (x[:, but(which, image)] for x in own)
+            key, value = (torch.cat(parts, dim=1) for parts in zip(own, condition[1:], lent))  # (B, L + M + A·P, H, D)
+            query = image.query.index_copy(1, which, asking) if self.consistency.queries else image.query
+            return attend(query, key, value), seen_by_condition(image, condition)
 
         return attention
 

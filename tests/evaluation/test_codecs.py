@@ -67,9 +67,9 @@ def compared(tmp_path_factory):
         with pytest.MonkeyPatch.context() as broken:
             broken.setitem(CODECS, "autoencoder_kl", ("breaks", lambda: 1 / 0))
             with pytest.raises(ZeroDivisionError):
-                compare_codecs(PROFILES["smoke"], PLAN, 0.005, 1, NAMES, path)
+                compare_codecs(PROFILES["smoke"], PLAN, 0.005, None, 1, NAMES, path)
         kept = json.loads(path.read_text())["rows"]
-        yield kept, compare_codecs(PROFILES["smoke"], PLAN, 0.005, 1, NAMES, path), path
+        yield kept, compare_codecs(PROFILES["smoke"], PLAN, 0.005, None, 1, NAMES, path), path
 
 
 def test_each_is_trained_and_scored_beside_the_drawings_themselves(compared):
@@ -88,4 +88,4 @@ def test_rows_that_are_done_are_kept_and_trained_once(compared, monkeypatch):
     kept, result, path = compared
     assert [row["name"] for row in kept] == ["drawings", "ours"] and kept == result["rows"][:2]
     monkeypatch.setattr(codecs, "fit_codec", lambda *_, **__: pytest.fail("trained again"))
-    assert compare_codecs(PROFILES["smoke"], PLAN, 0.005, 1, NAMES, path)["rows"] == result["rows"]
+    assert compare_codecs(PROFILES["smoke"], PLAN, 0.005, None, 1, NAMES, path)["rows"] == result["rows"]

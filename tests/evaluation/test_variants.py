@@ -227,8 +227,8 @@ def compared(tmp_path_factory):
         patch.setattr(variants, "Truth", lambda plan, judges: truth)
         folder = tmp_path_factory.mktemp("compared")
 
-        def run(only=None, minutes=0.02):
-            return compare("baselines", SMOKE, PLAN, minutes, only=only, json_path=folder / "rows.json", folder=folder)
+        def run(only=None, steps=3):
+            return compare("baselines", SMOKE, PLAN, steps=steps, only=only, json_path=folder / "rows.json", folder=folder)
 
         first = run(only="ours")
         with pytest.MonkeyPatch.context() as broken:
@@ -299,6 +299,10 @@ def test_a_comparison_is_told_in_a_line_for_each_row(compared):
         assert all(f"{name} {one['figures'][name]['value']:.4f}" in line for name in COMPARED)
 
 
-def test_rows_of_other_minutes_are_not_gone_on_with(compared):
-    with pytest.raises(UserError, match="another minutes"):
-        compared.run(minutes=0.03)
+def test_each_takes_the_steps_it_was_given(compared):
+    assert [row["steps"] for row in compared.result["rows"][:2]] == [3, 3] and compared.result["minutes"] is None
+
+
+def test_rows_of_other_steps_are_not_gone_on_with(compared):
+    with pytest.raises(UserError, match="another steps"):
+        compared.run(steps=4)

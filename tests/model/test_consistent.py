@@ -41,14 +41,20 @@ def shared(consistency, sigma=0.7, attend_set=packed):
     return lambda image, condition: SharedAttention(consistency, N, sigma, attend_set)(image, condition, block=1)
 
 
+BESIDE = dict(instead=False, queries=False)  # lent tokens beside one's own
 CHOICES = {
-    "one anchor": Consistency(anchors=1),
+    "as by default": Consistency(),
     "two anchors": Consistency(anchors=2),
-    "everybody": Consistency(anchors=None),
+    "some tokens of two": Consistency(anchors=2, share=0.5),
+    "not the face": Consistency(anchors=2, face_above=1.0),
+    "own queries": Consistency(queries=False),
     "more anchors than images": Consistency(anchors=9),
-    "some tokens of one": Consistency(anchors=1, share=0.3),
-    "some tokens of all": Consistency(anchors=None, share=0.5),
-    "not the face": Consistency(anchors=2, mask_face=True),
+    "one beside": Consistency(anchors=1, **BESIDE),
+    "two beside": Consistency(anchors=2, **BESIDE),
+    "everybody beside": Consistency(anchors=None, **BESIDE),
+    "some tokens of one beside": Consistency(anchors=1, share=0.3, **BESIDE),
+    "some tokens of all beside": Consistency(anchors=None, share=0.5, **BESIDE),
+    "beside, the anchor's queries": Consistency(anchors=2, instead=False),
 }
 every_choice = pytest.mark.parametrize("consistency", CHOICES.values(), ids=CHOICES)
 
@@ -82,13 +88,35 @@ def test_loop_packed_and_bank_agree(consistency, last, dtype, apart):
 def test_it_is_softmax_over_own_tokens_condition_and_what_others_lend():
     """The definition, written out for one image and one head."""
     image, condition = streams(dtype=torch.float64)
-    seen, _ = shared(Consistency(anchors=2))(image, condition)
+    seen, _ = shared(Consistency(anchors=2, **BESIDE))(image, condition)
     one, head = N + 3, 1  # the fourth image under the second condition; its anchors are N and N + 1
     keys = torch.cat([image.key[one], condition.key[one], image.key[N], image.key[N + 1]])[:, head]
     values = torch.cat([image.value[one], condition.value[one], image.value[N], image.value[N + 1]])[:, head]
     scores = image.query[one][:, head] @ keys.T / D**0.5
     expected = (scores - scores.amax(dim=1, keepdim=True)).exp()
     expected = expected / expected.sum(dim=1, keepdim=True) @ values
+    torch.testing.assert_close(seen[one].unflatten(1, (H, D))[:, head], expected)
+
+
+@pytest.mark.parametrize("queries", [False, True])
+def test_what_is_lent_stands_in_the_place_of_ones_own(queries):
+    """By hand again: two anchors lend half of their tokens, and the queries are the mean of theirs there, or one's own."""
+    image, condition = streams(dtype=torch.float64)
+    consistency = Consistency(anchors=2, share=0.5, queries=queries)
+    seen, _ = shared(consistency)(image, condition)
+    lent = consistency.lent(image, 0.7)
+    own = [token for token in range(L) if token not in lent]
+    one, head = N + 3, 1  # the fourth image under the second condition; its anchors are N and N + 1
+    assert len(lent) == len(own) == L // 2
+
+    def told(x, of_condition):
+        return torch.cat([x[one][own], of_condition[one], x[N][lent], x[N + 1][lent]])[:, head]
+
+    query = image.query[one][:, head].clone()
+    if queries:
+        query[lent] = image.query[N : N + 2][:, lent, head].mean(dim=0)
+    scores = query @ told(image.key, condition.key).T / D**0.5
+    expected = scores.softmax(dim=1) @ told(image.value, condition.value)
     torch.testing.assert_close(seen[one].unflatten(1, (H, D))[:, head], expected)
 
 
@@ -107,7 +135,7 @@ def test_attention_over_two_halves_joins_to_attention_over_both():
 @pytest.mark.parametrize("consistency, sigma", [
     (Consistency(share=0.0), 0.7),
     (Consistency(above=0.8), 0.7),
-    (Consistency(above=0.0, below=0.6), 0.7),
+    (Consistency(below=0.6), 0.7),
     (Consistency(blocks=(0, 2)), 0.7),
 ])  # fmt: skip
 def test_outside_its_window_and_its_blocks_it_is_plain_attention_to_the_bit(consistency, sigma):
@@ -153,7 +181,8 @@ def test_conditional_and_unconditional_never_mix(attend_set):
         for x in (*image, *condition):
             x[:N] += 1  # all images under the first condition
 
-    for what in touched(Consistency(anchors=None), change, attend_set):
+    for consistency in (Consistency(anchors=None, **BESIDE), Consistency()):
+        what, _ = touched(consistency, change, attend_set)
         assert what[0].all() and not what[1:].any()
 
 
@@ -166,9 +195,10 @@ def test_only_anchors_lend_and_the_conditions_see_nothing_of_it(attend_set):
 
         return change
 
-    images, conditions = touched(Consistency(anchors=2), change_image(1), attend_set)
+    two = Consistency(anchors=2, instead=False)
+    images, conditions = touched(two, change_image(1), attend_set)
     assert images[0].all() and conditions[0].tolist() == [False, True, False, False, False]
-    images, conditions = touched(Consistency(anchors=2), change_image(3), attend_set)
+    images, conditions = touched(two, change_image(3), attend_set)
     assert images[0].tolist() == conditions[0].tolist() == [False, False, False, True, False]
 
 
@@ -182,16 +212,28 @@ def test_the_condition_is_private(attend_set):
     assert images.flatten().tolist() == conditions.flatten().tolist() == [True] + [False] * (G * N - 1)
 
 
-def test_the_face_lends_nothing_where_it_is_masked():
+@pytest.mark.parametrize("face_above, lends", [(0.0, True), (0.69, True), (0.7, False), (1.0, False)])
+@pytest.mark.parametrize("instead", [False, True])
+def test_the_face_lends_only_above_its_sigma(face_above, lends, instead):
     face = face_tokens(4).flatten()
 
     def change(image, condition):
-        image.value[0, face] += 1
+        for x in image:
+            x[0, face] += torch.randn(int(face.sum()), H, D, generator=torch.Generator().manual_seed(0))
 
-    images, _ = touched(Consistency(anchors=1, mask_face=True), change)
-    assert images[0].tolist() == [True, False, False, False, False]
-    images, _ = touched(Consistency(anchors=1), change)
-    assert images[0].all()
+    images, _ = touched(Consistency(face_above=face_above, instead=instead), change)  # at sigma 0.7
+    assert images[0].tolist() == [True, *[lends] * (N - 1)]
+
+
+@pytest.mark.parametrize("attend_set", [loop, packed])
+def test_borrowers_do_not_see_of_their_own_what_stands_in_for_it(attend_set):
+    def change(image, condition):
+        for x in image:
+            x[3] += torch.randn(L, H, D, generator=torch.Generator().manual_seed(0))
+
+    for consistency, sees in ((Consistency(), False), (Consistency(queries=False), True), (Consistency(instead=False), True)):
+        images, conditions = touched(consistency, change, attend_set)
+        assert images[0].tolist() == [False, False, False, sees, False] and conditions[0, 3], "the condition sees it still"
 
 
 @every_choice
@@ -208,13 +250,14 @@ def test_the_order_does_not_matter_but_for_the_anchors(consistency):
 
 
 def test_tokens_are_drawn_anew_at_each_step_and_are_the_same_whoever_asks():
-    consistency = Consistency(share=0.5)
+    consistency = Consistency(share=0.5, face_above=0.0)
     drawn = [consistency.tokens(4, sigma).tolist() for sigma in np.linspace(0, 1, 21)]
     assert all(len(set(row)) == 8 and row == sorted(row) and row[-1] < 16 for row in drawn)
     assert len({tuple(row) for row in drawn}) > 15
     assert drawn == [consistency.tokens(4, sigma).tolist() for sigma in np.linspace(0, 1, 21)]
-    assert drawn != [Consistency(share=0.5, seed=1).tokens(4, sigma).tolist() for sigma in np.linspace(0, 1, 21)]
-    assert Consistency().tokens(4, 0.5).tolist() == list(range(16)) and len(Consistency(share=0).tokens(4, 0.5)) == 0
+    assert drawn != [Consistency(share=0.5, face_above=0.0, seed=1).tokens(4, sigma).tolist() for sigma in np.linspace(0, 1, 21)]
+    assert Consistency().tokens(4, 0.5).tolist() == Consistency(face_above=0.5).tokens(4, 0.51).tolist() == list(range(16))
+    assert len(Consistency(share=0).tokens(4, 0.5)) == 0
 
 
 @pytest.mark.parametrize("side", [4, 8, 16])
@@ -223,7 +266,7 @@ def test_the_face_is_in_the_middle_and_the_corners_are_not_of_it(side):
     assert face.shape == (side, side) and torch.equal(face, face.flip(1))
     assert not face[0].any() and not face[:, 0].any() and not face[-side // 4 :, : side // 4].any()
     assert face[side // 2 - 1 : side // 2 + 1, side // 2 - 1 : side // 2 + 1].all()  # between the eyes and the mouth, or on them
-    assert set(Consistency(mask_face=True).tokens(side, 0.5).tolist()) == set((~face).flatten().nonzero()[:, 0].tolist())
+    assert set(Consistency(face_above=0.5).tokens(side, 0.5).tolist()) == set((~face).flatten().nonzero()[:, 0].tolist())
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
@@ -234,6 +277,16 @@ def test_shared_noise_keeps_its_variance_and_correlates_by_the_share(share):
     assert noise.var().item() == pytest.approx(1, abs=0.03)
     correlations = torch.corrcoef(noise)[~torch.eye(50, dtype=torch.bool)]
     assert correlations.mean().item() == pytest.approx(share, abs=0.03)
+
+
+def test_the_first_image_of_a_set_keeps_its_noise_and_the_others_have_it_in_theirs():
+    own, later = torch.randn(2, 5, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    bank = AnchorBank(Consistency(shared_noise=1.0))
+    assert torch.equal(bank.noise(own), own[:1].expand_as(own)) and torch.equal(bank.noise(later), own[:1].expand_as(own))
+    bank = AnchorBank(Consistency(shared_noise=0.5))
+    noise = bank.noise(own)
+    assert torch.equal(noise[0], own[0]) and torch.equal(noise[1], 0.5**0.5 * own[0] + 0.5**0.5 * own[1])
+    assert torch.equal(AnchorBank(Consistency(shared_noise=0.0)).noise(own), own)
 
 
 # --- what is asked for -----------------------------------------------------------------------------------------------
@@ -252,7 +305,8 @@ def test_another_number_is_refused(given):
         as_consistency(given)
 
 
-@pytest.mark.parametrize("wrong", [dict(anchors=0), dict(share=1.1), dict(above=-1), dict(below=2), dict(shared_noise=3)])
+@pytest.mark.parametrize("wrong", [dict(anchors=0), dict(share=1.1), dict(above=-1), dict(below=2), dict(face_above=2),
+                                   dict(shared_noise=3)])
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(UserError, match=next(iter(wrong)) if "anchors" not in wrong else "0 anchors: give at least 1"):
         Consistency(**wrong)
