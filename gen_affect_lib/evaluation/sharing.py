@@ -10,19 +10,25 @@ channels per head.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from gen_affect_lib.avatars import EMOTIONS
+from gen_affect_lib.course.run import PeakMemory
 from gen_affect_lib.device import pick_device
 from gen_affect_lib.evaluation.evaluate import both_judges, intervals, read_rows, score_row, weights_mark, write_rows
 from gen_affect_lib.evaluation.figures import Truth
-from gen_affect_lib.evaluation.sets import Draw, Plan, draw_sets, drawn_by, plan_mark
+from gen_affect_lib.evaluation.sets import VALIDATION_SEED, Draw, Plan, draw_sets, drawn_by, plan_mark
 from gen_affect_lib.model.attention import QKV
-from gen_affect_lib.model.consistent import Consistency, SharedAttention, loop
+from gen_affect_lib.model.consistent import Consistency, SharedAttention, loop, packed
 from gen_affect_lib.paths import OUTPUTS
 from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.recipe import SHIPPED
@@ -94,6 +100,37 @@ def drawn_in(way: Way, pipeline: GenAffectPipeline) -> Draw:
         return SharedAttention(way.consistency, members, sigma, way.attend_set)
 
     return drawn_by(pipeline, attention=attention)
+
+
+ALL_LEND = Consistency(anchors=None, **BESIDE)
+COSTED = {
+    "alone": Way("each image alone"),
+    "loop": Way("all images lend: the plain loop", ALL_LEND, loop),
+    "packed": Way("all images lend: packed", ALL_LEND, packed),
+    "bank": Way("one anchor: the bank", Consistency()),
+}
+
+
+def costs(counts: Sequence[int] = (1, 5, 15, 45, 135)) -> list[dict]:
+    """Seconds of sets of so many images, drawn in each of the `COSTED` ways, and the peak memory in MB of a process that
+    does nothing else; all that a set needs whatever its size is in that of a set of one."""
+    rows = []
+    for name, way in COSTED.items():
+        for count in counts:
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool, PeakMemory(os.getpid(), every=0.02) as memory:
+                seconds = pool.submit(_seconds, name, count).result()
+            rows.append({"way": name, "about": way.about, "images": count, "seconds": round(seconds, 3),
+                         "megabytes": round(memory.peak / 2**20, 1)})
+    return rows
+
+
+def _seconds(name: str, count: int) -> float:
+    draw = drawn_in(COSTED[name], _shipped())
+    reference = Plan(people=1, words=1, seeds=1, first_person=VALIDATION_SEED).references[0]
+    draw(reference, EMOTIONS[:1], 0)  # whatever takes time once
+    begin = time.perf_counter()
+    draw(reference, EMOTIONS[:count], 0)
+    return time.perf_counter() - begin
 
 
 def _shipped() -> GenAffectPipeline:

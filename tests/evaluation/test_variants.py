@@ -18,6 +18,7 @@ from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.evaluation.variants import BASELINES, RECIPES, Bench, compare, say, slim_modulation
 from gen_affect_lib.face_loss import FaceLoss
 from gen_affect_lib.model.mmdit import MMDiT
+from gen_affect_lib.paths import REFERENCE
 from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.profiles import PROFILES
 from gen_affect_lib.recipe import SHIPPED, Split
@@ -122,6 +123,17 @@ def test_the_numbers_in_the_phrases_are_those_of_the_networks(trainer_of):
 def test_every_baseline_has_as_many_parameters_as_ours_at_the_laptops_sizes(name, trainer_of):
     ours, theirs = (trainer_of(BASELINES[which], LAPTOP).parameters.values() for which in ("ours", name))
     assert sum(p.numel() for p in theirs) == pytest.approx(sum(p.numel() for p in ours), rel=0.05)
+
+
+def test_the_reference_table_is_of_these_baselines_at_these_sizes(trainer_of):
+    kept = json.loads((REFERENCE / "baselines.json").read_text())
+    rows = {row["name"]: row for row in kept["rows"]}
+    assert list(rows) == [*BASELINES, "copy", "mean_face"] and kept["profile"] == "laptop"
+    assert kept["plan"] == dict(people=100, words=27, seeds=1, first_person=2_000_000)
+    for name, variant in BASELINES.items():
+        parameters = sum(p.numel() for p in trainer_of(variant, LAPTOP).parameters.values())
+        assert rows[name]["about"] == variant.about and rows[name]["parameters"] == parameters
+        assert rows[name]["steps"] == kept["steps"] and len(rows[name]["people"]["expression_top1_25"]) == 100
 
 
 def test_the_decoupled_rival_splits_the_condition_where_the_identity_ends(trainer_of):

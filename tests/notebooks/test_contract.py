@@ -9,7 +9,7 @@ from gen_affect_lib.course import notebooks, timings
 from gen_affect_lib.display import SHORTEST_ALT
 
 COURSE = {"00_quickstart", "01_avatar_world", "02_patches", "03_mmdit", "04_rectified_flow", "05_identity",
-          "06_expression", "07_fusion", "08_training"}
+          "06_expression", "07_fusion", "08_training", "09_consistent", "10_evaluation"}
 ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|mnt|opt|usr|var|Users|data|content)/\w|\b[A-Z]:\\\w")
 LARGEST = 6 * 2**20  # bytes of a notebook with its pictures: a clone stays light
 
