@@ -19,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from diffusers.utils import logging
 from torch import Tensor
 
 from gen_affect_lib.avatars import EMOTIONS
@@ -125,6 +126,7 @@ def costs(counts: Sequence[int] = (1, 5, 15, 45, 135)) -> list[dict]:
 
 
 def _seconds(name: str, count: int) -> float:
+    logging.disable_progress_bar()
     draw = drawn_in(COSTED[name], _shipped())
     reference = Plan(people=1, words=1, seeds=1, first_person=VALIDATION_SEED).references[0]
     draw(reference, EMOTIONS[:1], 0)  # whatever takes time once
@@ -140,7 +142,7 @@ def _shipped() -> GenAffectPipeline:
 
 
 def compare_sharing(plan: Plan, names: list[str], path: Path, folder: Path = OUTPUTS / "sharing") -> dict:
-    """Draw a plan's sets in each way and score them, resumably; rows as of `variants.compare`."""
+    """Draw a plan's sets in each way and score them, resumably; rows as of `variants.compare`. With all ways, "costs" too."""
     pipeline, weights = _shipped(), weights_mark(SHIPPED)
     about = {"weights": weights, "plan": asdict(plan), "words": list(plan.asked)}
     rows, truth = read_rows(path, about), Truth(plan, both_judges())
@@ -156,4 +158,6 @@ def compare_sharing(plan: Plan, names: list[str], path: Path, folder: Path = OUT
         row = {"name": name, "about": way.about, "seconds_per_image": round(seconds, 4)}
         rows.append(row | score_row(sets, truth))
         write_rows(path, rows, about)
+    if names == list(WAYS):
+        about |= {"costs": costs()}
     return write_rows(path, rows, about)

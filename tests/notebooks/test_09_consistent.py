@@ -46,3 +46,22 @@ def test_what_is_reported_is_of_people_who_were_not_chosen_on_and_of_the_shipped
     assert alone["consistency"] == 0 and shared["consistency"] == 1 and alone["plan"] == shared["plan"]
     assert alone["plan"] == dict(people=40, words=27, seeds=3, first_person=2_000_000)
     assert alone["weights"] == shared["weights"] == weights_mark(SHIPPED)
+
+
+def test_the_bars_that_the_notebook_says_are_met_are_met():
+    """On unseen people; that the looks agree in less than 0.95 of true sets is said there as well."""
+    alone, shared = (json.loads((REFERENCE / f"evaluation_{how}.json").read_text())["figures"] for how in ("alone", "shared"))
+    looks, who = shared["appearance_agreement"], shared["set_cosine"]
+    assert 0.92 * looks["ceiling"] < looks["value"] < 0.95 * looks["ceiling"], "write the notebook and the README anew"
+    assert looks["value"] > alone["appearance_agreement"]["value"] + 0.6
+    assert who["value"] >= who["ceiling"] - 0.02
+    assert shared["expression_top1_25"]["value"] >= alone["expression_top1_25"]["value"] - 0.02
+    assert shared["identity_cosine"]["value"] >= alone["identity_cosine"]["low"]
+
+
+def test_a_bank_of_135_images_costs_little_more_than_135_images():
+    costs = {(row["way"], row["images"]): row for row in json.loads((REFERENCE / "sharing.json").read_text())["costs"]}
+    assert costs["bank", 135]["seconds"] <= 1.35 * costs["alone", 135]["seconds"]
+    assert costs["bank", 135]["megabytes"] <= costs["packed", 135]["megabytes"]
+    step = (costs["bank", 135]["megabytes"] - costs["bank", 45]["megabytes"]) / 90  # MB for each further image
+    assert step <= 3 * max((costs["bank", 45]["megabytes"] - costs["bank", 15]["megabytes"]) / 30, 1), "memory grows linearly"
