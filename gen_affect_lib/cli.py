@@ -142,6 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
                      help="smoke, laptop or gpu; None takes what this machine can do")
     sub.add_argument("--only", default=None, metavar="NAME,NAME", help="only these notebooks, by number or name")
     sub.add_argument("--in-place", action="store_true", help="keep the outputs in the notebooks themselves")
+    sub.add_argument("--reference", action="store_true", help="make this run the one that readers' runs are compared with")
     sub.set_defaults(run=_course_run)
     sub = actions.add_parser("timings", help="write the measured times into the notebooks and the README")
     sub.set_defaults(run=_course_timings)
@@ -329,7 +330,7 @@ def _course_run(options) -> None:
     from gen_affect_lib.profiles import get_profile
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    run_course(get_profile(options.profile).name, only=options.only, in_place=options.in_place)
+    run_course(get_profile(options.profile).name, only=options.only, in_place=options.in_place, reference=options.reference)
 
 
 def _course_timings(options) -> None:

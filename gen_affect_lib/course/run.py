@@ -10,16 +10,18 @@ from pathlib import Path
 import nbformat
 import psutil
 
-from gen_affect_lib.course import notebooks, timings
+from gen_affect_lib.course import notebooks, results, timings
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import NOTEBOOKS, OUTPUTS
 
 
-def run_course(profile: str, only: str | None = None, in_place: bool = False, out: Path | None = None) -> None:
+def run_course(profile: str, only: str | None = None, in_place: bool = False, out: Path | None = None,
+               reference: bool = False) -> None:
     """Run the notebooks at one profile and write what they cost into timings.json, the notebooks and the README.
 
     profile: smoke, laptop or gpu. only: as for `course.notebooks`. in_place: keep the outputs in the notebooks
     themselves, as a maintainer does before a commit. out: where the executed copies go, outputs/course/PROFILE.
+    reference: make the numbers that the notebooks compare the reference for every reader.
     Raises UserError naming the notebook, its log and the error when one fails; the measurements before it are kept.
     """
     chosen = notebooks(only)
@@ -33,6 +35,8 @@ def run_course(profile: str, only: str | None = None, in_place: bool = False, ou
         seconds, memory_gb = execute(file, executed, profile)
         print(f"{timings.say_seconds(seconds):>8} {memory_gb:6.1f} GB", flush=True)
         timings.record(profile, file.stem, seconds, memory_gb)
+        if reference:
+            results.keep_reference(file.stem, profile)
         if in_place:
             keep_outputs(executed, file)
     changed = timings.refresh()
