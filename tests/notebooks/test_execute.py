@@ -13,3 +13,7 @@ def test_runs_whole_at_smoke(path, folders):
     pictures = [output for cell in code for output in cell.outputs if "image/png" in output.get("data", {})]
     assert pictures, "a notebook without a picture"
     assert all(output.metadata.get("image/png", {}).get("alt") for output in pictures)
+    said = "".join(output.get("text", "") for cell in code for output in cell.outputs)
+    assert "may differ by" in said, "the notebook compares its own run with the reference"
+    assert "differs" not in said and "unknown" not in said and "no reference" not in said, said[said.index("may differ by") :][:1000]
+    assert "✗" not in said, said[said.index("✗") :][:500]
