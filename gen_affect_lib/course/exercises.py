@@ -250,8 +250,8 @@ def difference(got, want, tolerance: float = 1e-5) -> str:
                       for value in (got, want))
         if np.isnan(have).any() and not np.isnan(need).any():
             return "some of the numbers are NaN: is something divided by zero, or is 0 multiplied by infinity?"
-        apart = np.abs(have - need)
-        apart = np.where((have == need) | (np.isnan(have) & np.isnan(need)), 0.0, apart)  # infinities that agree
+        same = (have == need) | (np.isnan(have) & np.isnan(need))  # infinities that agree have no difference
+        apart = np.abs(np.subtract(have, need, out=np.zeros_like(have), where=~same))
         if apart.size and apart.max() > tolerance * max(1.0, float(np.abs(need[np.isfinite(need)]).max(initial=0.0))):
             place = tuple(int(k) for k in np.unravel_index(apart.argmax(), apart.shape))
             return (f"the shape {tuple(need.shape)} is right, but {(apart > tolerance).mean():.0%} of the numbers are not: "
