@@ -59,7 +59,7 @@ def _test_modulator(answer) -> None:
 
 
 check_Modulator = Exercise(
-    "3.1", "Modulator", "Two mistakes that raise nothing", "repair", difficulty=3, minutes=15, points=3,
+    "3.1", "Modulator", "Two mistakes that raise nothing", "repair", difficulty=2, minutes=10, points=2,
     purpose="Shapes that fit by chance are the most expensive mistakes there are: nothing stops, and the model learns badly.",
     reference=Modulator, test=_test_modulator, hints=(
         "Write the shapes down: what is (B, C) multiplied by (B, L, C), which axes meet? Then look at which numbers `[i :: branches]` picks.",
@@ -242,7 +242,7 @@ def _test_largest_score(answer) -> None:
 
 check_largest_score = Exercise(
     "3.5", "largest_score", "How loud can a query be?", "predict", difficulty=2, minutes=5, points=1,
-    purpose="A bound that holds whatever the weights become is worth more than a good start.",
+    purpose="A bound that holds for every token is worth more than a good start.",
     reference=lambda: 8, test=_test_largest_score, hints=(
         "When is a dot product of two vectors of given lengths the largest? And how long is a vector of D numbers whose mean square is 1?",
         "Both have the length √D, and at best they point the same way: √D · √D. Then comes the scale of attention.",
@@ -322,7 +322,7 @@ def _test_joint_attention(answer) -> None:
 
 check_joint_attention = Exercise(
     "3.6", "joint_attention", "Where the streams meet", "implement", difficulty=3, minutes=15, points=3,
-    purpose="The idea of Stable Diffusion 3 in half a dozen lines, and the only way by which a condition steers a picture.",
+    purpose="The idea of Stable Diffusion 3 in half a dozen lines, and the only way from one token of the condition to one place of the picture.",
     reference=attention.joint_attention, test=_test_joint_attention, hints=(
         "All keys in one list, all values in one list in the same order. Then one call of `attend` for everybody who asks.",
         "`torch.cat([…, …], dim=1)` three times, the image first each time; `seen.split([tokens of the image, tokens of the condition], dim=1)` "

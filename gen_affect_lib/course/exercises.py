@@ -178,7 +178,8 @@ def compare(answer: Callable, reference: Callable, *cases: Sequence, mistakes: S
             raise Wrong(f"called with {_say_all(case)}, {problem}")
         if difference(given, case, 0.0):
             raise Wrong(f"`{_name(answer)}` changes what it is given: work on a copy, or on new tensors.")
-        if gradients and (problem := _gradient_difference(answer, reference, case, tolerance)):
+    for case in cases if gradients else ():  # only now: what is wrong elsewhere should be heard first
+        if problem := _gradient_difference(answer, reference, case, tolerance):
             raise Wrong(problem)
 
 
@@ -264,6 +265,8 @@ def difference(got, want, tolerance: float = 1e-5) -> str:
             got = got.item()
         if isinstance(got, bool) or not isinstance(got, (int, float, np.number)):
             return f"a number was expected, and {_say(got)} came back."
+        if got != got or want != want:
+            return "" if got != got and want != want else f"{got:.6g} came back, and should be {want:.6g}."
         return "" if abs(got - want) <= tolerance * max(1.0, abs(want)) else f"{got:.6g} came back, and should be {want:.6g}."
     return "" if got == want else f"{_say(got)} came back, and should be {_say(want)}."
 

@@ -109,7 +109,7 @@ def test_what_is_different_is_said(answer, words):
 @pytest.mark.parametrize("got, want", [
     (1.0, 1), (np.float64(0.5), 0.5), (torch.tensor(2.0), 2.0), ((1, [2.0]), [1, (2,)]), ({"a": 1}, {"a": 1.0}), ("b", "b"),
     (True, True), (np.array([1.0, np.inf]), np.array([1.0, np.inf])), (torch.zeros(0), torch.zeros(0)), (None, None),
-    (torch.ones(3).double(), torch.ones(3)), (np.bool_(True), True),
+    (torch.ones(3).double(), torch.ones(3)), (np.bool_(True), True), (float("nan"), float("nan")),
 ])
 def test_the_same_is_the_same(got, want):
     assert difference(got, want) == ""
@@ -117,7 +117,8 @@ def test_the_same_is_the_same(got, want):
 
 @pytest.mark.parametrize("got, want", [
     (1.1, 1), (True, 1.0), (1, True), ("a", "b"), ({"a": 1}, {"b": 1}), ([1], [1, 2]), (torch.ones(2), torch.ones(3)),
-    (torch.ones(2), np.ones(2)), (np.array([np.nan]), np.array([0.0])), (np.array([np.inf]), np.array([1.0])), (None, 1), (1, None),
+    (torch.ones(2), np.ones(2)), (np.array([np.nan]), np.array([0.0])), (np.array([np.inf]), np.array([1.0])), (None, 1), (1, None), (float("nan"), 1.0),
+    (1.0, float("nan")),
 ])
 def test_what_differs_is_told(got, want):
     assert difference(got, want)
