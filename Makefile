@@ -2,15 +2,17 @@
 
 VENV := .venv
 STAMP := $(VENV)/.installed
+BROWSER_STAMP := $(VENV)/.installed-browser
 PY := $(VENV)/bin/python
 PROFILE ?= $(GEN_AFFECT_PROFILE)
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ "$$n" -gt 8 ] && n=8; echo $$n)
 
-.PHONY: help demo test lab course timings doctor clean
+.PHONY: help demo test test-browser lab course timings doctor clean
 
 help:
 	@echo "make demo                             set up, and draw one unseen person with many expressions"
 	@echo "make test                             set up and run the whole test suite"
+	@echo "make test-browser                     move the sliders in a real JupyterLab with a real Chromium"
 	@echo "make lab                              open the notebooks in JupyterLab"
 	@echo "make course PROFILE=smoke|laptop|gpu  run every notebook in order and measure time and memory"
 	@echo "make timings                          write the measured times into the notebooks and the README again"
@@ -41,9 +43,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $(STAMP)
 
+$(BROWSER_STAMP): $(STAMP)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,browser]'
+	@touch $(BROWSER_STAMP)
+
 # After the install nothing needs the network, and nothing asks for it.
-demo test lab course timings doctor: export HF_HUB_OFFLINE = 1
-demo test lab course timings doctor: export HF_HUB_DISABLE_TELEMETRY = 1
+demo test test-browser lab course timings doctor: export HF_HUB_OFFLINE = 1
+demo test test-browser lab course timings doctor: export HF_HUB_DISABLE_TELEMETRY = 1
 
 demo: $(STAMP)
 	@$(PY) -m gen_affect_lib doctor
@@ -55,6 +61,18 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(PY) -m gen_affect_lib doctor
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal
+
+# Screenshots are left in outputs/browser. The browser is Debian's: what playwright would download is not asked for.
+test-browser: $(BROWSER_STAMP)
+	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing chromium with apt-get."; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null || exit 1; \
+	  else \
+	    echo "error: no Chromium was found. Install one (Debian: apt install chromium), and run make test-browser again" >&2; exit 1; \
+	  fi; \
+	fi
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/browser
 
 lab: $(STAMP)
 	$(PY) -m jupyter lab --notebook-dir=notebooks --LabApp.news_url=None \

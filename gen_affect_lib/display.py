@@ -15,6 +15,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 from gen_affect_lib.errors import UserError
 
+# Colours of Okabe & Ito 2008. Those of one palette stay apart for all eyes (tests/test_colors.py simulates three kinds of
+# colour blindness); where lines or dots are drawn in them, dashes or shapes differ as well.
+BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"
+FAMILY_COLORS = {"love": PURPLE, "joy": AMBER, "surprise": SKY, "anger": ORANGE, "sadness": BLUE, "fear": GREEN}
+PALETTES = {
+    "lines": (BLUE, ORANGE, GREEN, GREY),
+    "lines without grey": (BLUE, ORANGE, GREEN, PURPLE),
+    "families": tuple(FAMILY_COLORS.values()),
+}
+
 SHORTEST_ALT = 20  # characters: shorter than this nothing is described, only named
 _DPI = 110
 

@@ -108,7 +108,8 @@ class GenAffectPipeline(DiffusionPipeline):
         """Draw the person of the reference, once with each expression.
 
         Args:
-            reference: a PIL image, an RGB array (H, W, 3) uint8 or a path, of any size, with a face in it.
+            reference: a PIL image, an RGB array (H, W, 3) uint8 or a path, of any size, with a face in it; or what
+                `read_identity` gave of it.
             expressions: words ("glee", or "neutral"), points (valence, arousal), `Expression`s, vectors (21,), or
                 pictures of other people's faces, mixed as you like; see `encoders.expression.understand`.
             num_inference_steps: each costs one evaluation of the network.
@@ -159,10 +160,17 @@ class GenAffectPipeline(DiffusionPipeline):
         return GenAffectOutput(images=[Image.fromarray(image) for image in images], bank=bank)
 
     def read_identity(self, reference, which: int | str = "largest") -> np.ndarray:
-        """Who is on a picture: float32 (V, E), see `FaceReading.tokens`.
+        """Who is on a picture: float32 (V, E), see `FaceReading.tokens`. An array like that is given back as it is, so
+        that identities can be mixed before they are drawn.
 
         Raises UserError where there is no face, and where the recognizer is not the one that the pipeline learned from.
         """
+        if isinstance(reference, np.ndarray) and reference.ndim == 2 and np.issubdtype(reference.dtype, np.floating):
+            sizes = self.condition_encoder.config
+            expected = sizes.get("identity_views", reference.shape[0]), sizes.get("identity_dim", reference.shape[1])
+            if reference.shape != expected:
+                raise UserError(f"an identity has shape {reference.shape}: give what read_identity gave, {expected}, or a picture")
+            return reference.astype(np.float32)
         self.face_pack = self.face_pack or FacePack()
         self.require_recognizer(self.face_pack)
         return self.face_pack.one(reference, which, name="the reference").tokens

@@ -21,12 +21,20 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(NO_NETWORK), os.env
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
+_kept = os.environ.get("GEN_AFFECT_OUTPUTS") or Path(__file__).parent.parent / "outputs"
+
 # The suite leaves the user's outputs and cache alone, and two workers do not share theirs.
 _scratch = tempfile.mkdtemp(prefix="gen_affect_tests_")
 atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
 os.environ["GEN_AFFECT_OUTPUTS"] = os.path.join(_scratch, "outputs")
 os.environ["GEN_AFFECT_CACHE"] = os.path.join(_scratch, "cache")
 os.environ["GEN_AFFECT_PROFILE"] = "smoke"
+
+
+@pytest.fixture(scope="session")
+def kept_outputs() -> Path:
+    """The user's own folder of outputs, for what a test leaves behind to be looked at."""
+    return Path(_kept)
 
 
 @pytest.fixture(scope="session")

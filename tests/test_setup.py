@@ -1,6 +1,7 @@
 """The three ways to install (make, pip, conda) ask for the same things."""
 
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +19,8 @@ from gen_affect_lib.doctor import read_constraints
 from gen_affect_lib.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-REQUIREMENTS = [Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]]
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIREMENTS = [Requirement(text) for text in PROJECT["dependencies"] + EXTRAS["test"] + EXTRAS["browser"]]
 
 
 @pytest.mark.parametrize("requirement", REQUIREMENTS, ids=lambda requirement: requirement.name)
@@ -105,7 +107,7 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_make_explains_itself_without_installing_anything(tmp_path):
     command = ["make", "-s", "-f", ROOT / "Makefile"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    for target in ("demo", "test", "lab", "course", "timings", "clean"):
+    for target in ("demo", "test", "test-browser", "lab", "course", "timings", "clean"):
         assert f"make {target}" in done.stdout
     assert not list(tmp_path.iterdir())
 
@@ -123,7 +125,44 @@ def test_make_says_clearly_that_a_python_is_too_old(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
-def test_the_integration_run_is_the_test_target():
+def in_a_bare_place(tmp_path, **programs) -> dict:
+    """Settings under which a command finds these programs (name: what the shell is to do) and few others."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, does in programs.items():
+        (tools / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tools / name).chmod(0o755)
+    for name in {"sh", "dirname", "make", "touch", "grep"} - set(programs):
+        (tools / name).symlink_to(shutil.which(name))
+    return {"PATH": str(tools)}
+
+
+@pytest.mark.parametrize("failing", [None, "test", "test-browser"])
+def test_the_integration_run_is_both_test_targets(tmp_path, failing):
+    """Both run, whatever the first one says, and either one's failure is the run's."""
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
-    assert script.read_text().rstrip().endswith("exec make test")
+    place = in_a_bare_place(tmp_path, ldconfig="echo libGL.so.1 libEGL.so.1",
+                            make=f'echo "$1" >> "{tmp_path}/ran"; [ "$1" != "{failing}" ]')
+    done = subprocess.run([script], env=place, capture_output=True, text=True)
+    assert (tmp_path / "ran").read_text().split() == ["test", "test-browser"]
+    assert (done.returncode != 0) == (failing is not None), done.stderr
+
+
+@pytest.mark.parametrize("user, said", [("0", "apt-get install -qq -y --no-install-recommends chromium"),
+                                        ("1000", "error: no Chromium was found. Install one (Debian: apt install chromium)")])
+def test_without_a_chromium_make_gets_it_or_says_how(tmp_path, user, said):
+    venv = tmp_path / ".venv" / "bin"
+    venv.mkdir(parents=True)
+    (venv / "python").write_text(f'#!/bin/sh\necho "python $*" >> "{tmp_path}/ran"\n')
+    (venv / "python").chmod(0o755)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text("")
+    for stamp in (".installed", ".installed-browser"):
+        (venv.parent / stamp).write_text("")
+    place = in_a_bare_place(tmp_path, id=f"echo {user}", **{"apt-get": f'echo "apt-get $*" >> "{tmp_path}/ran"'})
+    command = ["make", "-s", "-f", ROOT / "Makefile", "test-browser"]
+    done = subprocess.run(command, cwd=tmp_path, env=place, capture_output=True, text=True)
+    ran = (tmp_path / "ran").read_text() if (tmp_path / "ran").exists() else ""
+    assert said in ran + done.stderr
+    assert (done.returncode == 0) == (user == "0") == ("python -m pytest tests/browser" in ran)

@@ -99,11 +99,10 @@ def vector_of_word(word: str) -> np.ndarray:
     return word_vectors()[EMOTIONS.index(emotion(word).word)]
 
 
-def vector_of_point(valence: float, arousal: float, reach: float = 0.05) -> np.ndarray:
-    """The typical face at a point of the plane: float64 (21,).
+def weights_of_point(valence: float, arousal: float, reach: float = 0.05) -> np.ndarray:
+    """How much each word, and last the neutral face, counts at a point of the plane: float64 (136,), sum 1.
 
-    The words near the point are blended, each weighed by exp(-distance² / 2 reach²). Two numbers cannot hold what 21
-    do: many words share one point. Raises UserError for a point outside [-1, 1].
+    The nearer the more: exp(-distance² / 2 reach²). Raises UserError for a point outside [-1, 1].
     """
     for name, value in (("valence", valence), ("arousal", arousal)):
         if not -1 <= value <= 1:  # false for nan as well
@@ -111,4 +110,14 @@ def vector_of_point(valence: float, arousal: float, reach: float = 0.05) -> np.n
     points = np.concatenate([word_affect(), np.zeros((1, 2))])  # the neutral face stands at (0, 0)
     square = ((points - (valence, arousal)) ** 2).sum(axis=1)
     weights = np.exp(-(square - square.min()) / (2 * reach**2))
-    return (weights / weights.sum()) @ np.concatenate([word_vectors(), np.zeros((1, Expression.VECTOR_SIZE))])
+    return weights / weights.sum()
+
+
+def vector_of_point(valence: float, arousal: float, reach: float = 0.05) -> np.ndarray:
+    """The typical face at a point of the plane: float64 (21,).
+
+    The words near the point are blended by `weights_of_point`. Two numbers cannot hold what 21 do: many words share one
+    point. Raises UserError for a point outside [-1, 1].
+    """
+    vectors = np.concatenate([word_vectors(), np.zeros((1, Expression.VECTOR_SIZE))])
+    return weights_of_point(valence, arousal, reach) @ vectors

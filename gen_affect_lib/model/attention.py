@@ -31,6 +31,15 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return seen.transpose(1, 2).flatten(2)  # (B, H, L, D) -> (B, L, H·D)
 
 
+def attention_weights(query: Tensor, key: Tensor) -> Tensor:
+    """Who looks at whom: the softmax by which `attend` takes the mean of the values, for those who want to see it.
+
+    Queries (B, L, H, D) and keys (B, M, H, D) to (B, H, L, M); each row adds up to 1.
+    """
+    scores = torch.einsum("blhd,bmhd->bhlm", query, key)
+    return (scores / query.shape[-1] ** 0.5).softmax(dim=-1)
+
+
 def joint_attention(image: QKV, condition: QKV) -> tuple[Tensor, Tensor | None]:
     """Attention over the tokens of both streams together: what the image saw and what the condition saw.
 

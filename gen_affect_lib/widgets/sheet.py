@@ -1,0 +1,112 @@
+"""A sheet to draw on in pixels, x to the right and y down: smooth shapes and letters, quickly enough to draw while somebody
+moves a slider. Colours are "#RRGGBB".
+
+The letters are those of `display.grid`: Pillow brings them along, so that no font has to be installed.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import skia
+from PIL import Image, ImageFont
+
+INK, GREY_INK, PAPER, RULE = "#222222", "#666666", "#FFFFFF", "#DDDDDD"
+
+
+@cache
+def _font(size: float) -> skia.Font:
+    # A font manager without fonts: the usual one reads the system's settings, and writes what it thinks of them to stderr.
+    manager = getattr(skia.FontMgr, "New_Custom_Empty", skia.FontMgr)()
+    letters = skia.Data.MakeWithCopy(ImageFont.load_default(12).font_bytes)
+    font = skia.Font(manager.makeFromData(letters), size)
+    font.setSubpixel(True)
+    return font
+
+
+def _paint(color: str, alpha: float = 1.0, width: float | None = None) -> skia.Paint:
+    paint = skia.Paint(AntiAlias=True, Color4f=skia.Color4f(*(int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)), alpha))
+    if width is not None:
+        paint.setStyle(skia.Paint.kStroke_Style)
+        paint.setStrokeWidth(width)
+        paint.setStrokeJoin(skia.Paint.kRound_Join)
+    return paint
+
+
+class Sheet:
+    """White paper of width x height pixels. `image` is what was drawn on it."""
+
+    def __init__(self, width: int, height: int):
+        self.pixels = np.full((height, width, 4), 255, np.uint8)
+        self.surface = skia.Surface(self.pixels)
+        self.canvas = self.surface.getCanvas()
+
+    def copy(self) -> "Sheet":
+        """Another sheet with the same on it, to draw on further."""
+        other = Sheet(self.pixels.shape[1], self.pixels.shape[0])
+        other.pixels[:] = self.pixels
+        return other
+
+    @property
+    def image(self) -> Image.Image:
+        return Image.fromarray(np.ascontiguousarray(self.pixels[:, :, :3]))
+
+    def rect(self, x: float, y: float, width: float, height: float, color: str, line: float | None = None, alpha: float = 1.0):
+        self.canvas.drawRect(skia.Rect.MakeXYWH(x, y, width, height), _paint(color, alpha, line))
+
+    def line(self, x0: float, y0: float, x1: float, y1: float, color: str, width: float = 1.0):
+        self.canvas.drawLine(x0, y0, x1, y1, _paint(color, 1.0, width))
+
+    def circle(self, x: float, y: float, radius: float, color: str, line: float | None = None):
+        self.canvas.drawCircle(x, y, radius, _paint(color, 1.0, line))
+
+    def polygon(self, points: Sequence[tuple[float, float]], color: str, line: float | None = None):
+        path = skia.Path()
+        path.addPoly([skia.Point(x, y) for x, y in points], True)
+        self.canvas.drawPath(path, _paint(color, 1.0, line))
+
+    def sector(self, x: float, y: float, inner: float, outer: float, start: float, end: float, color: str,
+               line: float | None = None):
+        """A piece of a ring around (x, y), between two radii and two angles in degrees clockwise from the top."""
+        turn = [math.radians(start + (end - start) * i / 48) for i in range(49)]
+        around = [(outer, t) for t in turn] + [(inner, t) for t in reversed(turn)]
+        self.polygon([(x + r * math.sin(t), y - r * math.cos(t)) for r, t in around], color, line)
+
+    def text(self, x: float, y: float, text: str, size: float = 13, color: str = INK, anchor: str = "left",
+             turn: float = 0.0, halo: str | None = None):
+        """One line, whose small letters stand around the height y; at x it begins, has its middle, or ends.
+
+        turn: degrees clockwise about (x, y). halo: a colour around the letters.
+        """
+        font = _font(size)
+        left = {"left": 0.0, "middle": -0.5, "right": -1.0}[anchor] * font.measureText(text)
+        self.canvas.save()
+        self.canvas.translate(x, y)
+        self.canvas.rotate(turn)
+        if halo:
+            self.canvas.drawString(text, left, 0.34 * size, font, _paint(halo, 1.0, 3.0))
+        self.canvas.drawString(text, left, 0.34 * size, font, _paint(color))
+        self.canvas.restore()
+
+    def paste(self, picture: Image.Image, x: int, y: int):
+        pixels = np.dstack([np.asarray(picture), np.full(picture.size[::-1], 255, np.uint8)])
+        self.canvas.drawImage(skia.Image.fromarray(pixels, skia.kRGBA_8888_ColorType), x, y)
+
+
+def text_width(text: str, size: float = 13) -> float:
+    return _font(size).measureText(text)
+
+
+def blend(color: str, t: float, other: str = PAPER) -> str:
+    """A colour on its way to another one."""
+    parts = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (color, other)]
+    return "#" + "".join(f"{round((1 - t) * a + t * b):02X}" for a, b in zip(*parts))
+
+
+def ink_on(color: str) -> str:
+    """Black or white letters, whichever has more contrast on a colour (as WCAG 2 reckons it)."""
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    luminance = 0.2126 * r + 0.7152 * g + 0.0722 * b
+    return "#FFFFFF" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#000000"
