@@ -364,6 +364,18 @@ def test_paths_images_and_arrays_are_the_same_reference(pipeline, tmp_path, face
         assert (pipeline.read_identity(reference) == tokens).all()
 
 
+def test_an_identity_that_was_read_before_is_the_same_reference(pipeline, face):
+    who = pipeline.read_identity(face)
+    again, twice = (pipeline(one, ["glee"], generator=seed()).images for one in (who, pipeline.read_identity(who)))
+    plain = pipeline(face, ["glee"], generator=seed()).images
+    assert np.array_equal(pixels(again), pixels(plain)) and np.array_equal(pixels(twice), pixels(plain))
+
+
+def test_an_identity_of_another_shape_is_refused(pipeline):
+    with pytest.raises(UserError, match=r"an identity has shape \(2, 100\): give what read_identity gave, \(2, 512\)"):
+        pipeline(np.zeros((2, 100), np.float32), ["glee"])
+
+
 def test_a_reference_may_be_larger_than_what_is_drawn(pipeline, face):
     large = Avatar(Identity.sample(1_000_000), Expression(), Appearance.sample(0)).render(300)
     other = Avatar(Identity.sample(1_000_007), Expression(), Appearance.sample(0)).render(300)

@@ -302,7 +302,7 @@ def affect_pad(valence: float = 0.75, arousal: float = 0.45, identity: int = 0, 
     """The plane of valence and arousal: press a point, walk with the arrow keys, or move the sliders, and see its face.
 
     The face is a blend: the expressions of the words near the point, the nearer the more (`encoders.affect.vector_of_point`:
-    a word at a distance d counts for exp(-d² / 2 · 0.05²), and the neutral face stands at the middle). So at a word that
+    a word at a distance d counts for exp(-d² / (2 · 0.05²)), and the neutral face stands at the middle). So at a word that
     stands alone it is that word's face, and between two words one between theirs.
 
     identity, appearance: seeds of who is drawn. Returns the panel, for those who go on with it.

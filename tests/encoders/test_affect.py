@@ -7,7 +7,7 @@ from gen_affect_lib.avatars import EMOTIONS, Expression
 from gen_affect_lib.avatars.emotions import families, groups, table
 from gen_affect_lib.encoders.affect import (
     SPREAD, STRENGTHS, affect_of, branches, class_logits, log_likelihoods, posterior, vector_of_point, vector_of_word,
-    word_affect, word_vectors,
+    weights_of_point, word_affect, word_vectors,
 )
 from gen_affect_lib.errors import UserError
 
@@ -79,3 +79,12 @@ def test_words_are_taken_as_the_table_takes_them_and_neutral_is_one():
 def test_other_shapes_are_refused():
     with pytest.raises(UserError, match=r"\(M, 21\)"):
         log_likelihoods(np.zeros(21))
+
+
+@pytest.mark.parametrize("point", [(0.75, 0.45), (-0.6, 0.35), (0.0, 0.0), (1.0, -1.0)])
+def test_nearer_words_count_more_at_a_point(point):
+    weights = weights_of_point(*point)
+    places = np.array([*((one.valence, one.arousal) for one in table().values()), (0.0, 0.0)])
+    assert weights.shape == (136,) and weights.sum() == pytest.approx(1)
+    order = np.argsort(np.hypot(*(places - point).T), kind="stable")
+    assert (np.diff(weights[order]) <= 1e-12).all()

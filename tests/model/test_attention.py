@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.model.attention import QKV, LentProjections, Projections, attend, joint_attention
+from gen_affect_lib.model.attention import QKV, LentProjections, Projections, attend, attention_weights, joint_attention
 
 
 def heads(tokens: int, images: int = 2) -> QKV:
@@ -104,3 +104,11 @@ def test_a_lender_makes_keys_and_values_and_asks_nothing():
 def test_an_unknown_norm_is_refused():
     with pytest.raises(UserError, match="qk_norm 'layer_norm' is not known"):
         Projections(dim=24, num_heads=3, qk_norm="layer_norm")
+
+
+def test_the_weights_are_those_by_which_attend_takes_its_mean():
+    query, key, value = torch.randn(2, 5, 3, 8), torch.randn(2, 7, 3, 8), torch.randn(2, 7, 3, 8)
+    weights = attention_weights(query, key)
+    assert weights.shape == (2, 3, 5, 7) and torch.allclose(weights.sum(dim=-1), torch.ones(2, 3, 5))
+    seen = torch.einsum("bhlm,bmhd->blhd", weights, value).flatten(2)
+    assert torch.allclose(seen, attend(query, key, value), atol=1e-5)

@@ -81,6 +81,21 @@ def test_other_steps_blocks_and_heads_give_other_pictures(record):
     assert len(set(pictures)) == len(set(said)) == len(places)
 
 
+def test_the_shipped_model_looks_as_notebook_07_says(shipped, person):
+    """In the mean over sixteen people and all heads, half-way: whom the patches of eyes and mouth ask, and the background."""
+    words = ("amusement", "anger", "fear", "sadness", "surprise", "joy", "disgust", "pride")
+    records = [widgets.record_attention(shipped, person(100 + k).render(224), words[k % 8], steps=10, seed=k) for k in range(16)]
+    looks = np.mean([record.weights[5].mean(axis=1) for record in records], axis=0)  # (K, L, L + M)
+    at_what = np.mean([(record.weights[5].mean(axis=1)[..., 16:] * record.carries).sum(axis=-1) for record in records], axis=0)
+    at_who = looks[..., 16:].sum(axis=-1) - at_what  # (K, L)
+    middle, background = [5, 6, 9, 10], [0, 3, 4, 7, 8, 11, 12, 15]
+    assert 0.3 < at_what[0, middle].mean() < 0.5 and looks[0, background, :16].sum(axis=-1).mean() > 0.85
+    assert 0.5 < at_who[2, middle].mean() < 0.7
+    for left, right in ((5, 6), (9, 10)):  # the eyes, the corners of the mouth
+        for one, other in ((left, right), (right, left)):
+            assert looks[3, one, :16].argmax() == other and looks[3, one, other] > 0.1
+
+
 def test_a_press_or_an_arrow_key_asks_another_patch(shown, drawn, press, shipped, person):
     panel = widgets.attention_panel(shipped, person(41).render(224), "amusement", steps=2)
     before = drawn(panel)
