@@ -134,7 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("bench", _bench, "time the MM-DiT against diffusers' with the same weights")
     sub.add_argument("--json", type=Path, default=OUTPUTS / "bench.json", metavar="FILE", help="where the figures go")
 
-    course = command("course", None, "run every notebook and measure it, or write the measured times again")
+    course = command("course", None, "run every notebook and measure it, or make the student edition")
     actions = course.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
     sub = actions.add_parser("run", help="run every notebook in order and measure time and memory",
                              formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -144,6 +144,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--in-place", action="store_true", help="keep the outputs in the notebooks themselves")
     sub.add_argument("--reference", action="store_true", help="make this run the one that readers' runs are compared with")
     sub.set_defaults(run=_course_run)
+    sub = actions.add_parser("student", help="write the notebooks without solutions and outputs",
+                             formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    sub.add_argument("folder", nargs="?", type=Path, default=OUTPUTS / "student", metavar="DIR",
+                     help="a new folder, an empty one, or an older student edition")
+    sub.set_defaults(run=_course_student)
     sub = actions.add_parser("timings", help="write the measured times into the notebooks and the README")
     sub.set_defaults(run=_course_timings)
     return parser
@@ -331,6 +336,13 @@ def _course_run(options) -> None:
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     run_course(get_profile(options.profile).name, only=options.only, in_place=options.in_place, reference=options.reference)
+
+
+def _course_student(options) -> None:
+    from gen_affect_lib.course.student import write_student
+
+    written = write_student(options.folder)
+    print(f"{len(written)} notebooks without solutions are in {options.folder}")
 
 
 def _course_timings(options) -> None:
