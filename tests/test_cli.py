@@ -113,7 +113,7 @@ def test_course_runs_the_profile_asked_for(monkeypatch):
     calls = []
     monkeypatch.setattr(run, "run_course", lambda *args, **options: calls.append((args, options)))
     assert cli.main(["course", "run", "laptop", "--only", "02,03"]) == 0
-    assert calls == [(("laptop",), {"only": "02,03", "in_place": False})]
+    assert calls == [(("laptop",), {"only": "02,03", "in_place": False, "reference": False})]
 
 
 MISTAKES = {
