@@ -185,9 +185,10 @@ def open_notebook(lab, chromium, kept_outputs, tmp_path):
         page, asked = context.new_page(), []
         page.on("request", lambda request: asked.append(request.url))
         page.goto(f"{lab.url}/lab/workspaces/{name}/tree/{path.name}?token={lab.token}", timeout=1000 * STARTS)
-        ready = '.jp-Notebook-ExecutionIndicator[data-status="idle"]'
         page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=1000 * STARTS)
-        page.locator(ready).first.wait_for(timeout=1000 * STARTS, state="attached")
+        # The indicator beside the kernel's name says idle before there is a kernel, and what is run then is never run; the
+        # status bar knows better.
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=1000 * STARTS)
         pictures = kept_outputs / "browser"
         pictures.mkdir(parents=True, exist_ok=True)
         return Notebook(page, path, asked, pictures)
