@@ -16,5 +16,6 @@ def test_runs_whole_at_smoke(path, folders):
     said = "".join(output.get("text", "") for cell in code for output in cell.outputs)
     assert "may differ by" in said, "the notebook compares its own run with the reference"
     compared = said[said.index("may differ by") :][:1500]
-    assert "differs" not in compared and "unknown" not in compared and "no reference" not in compared, compared
+    # Not that all agree: where seconds limit a training, a busy machine takes fewer steps, and says so.
+    assert "unknown" not in compared and "no reference" not in compared, compared
     assert "✗" not in said, said[said.index("✗") :][:500]
