@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gen_affect_lib.course.exercises import Exercise, check_choice, check_number, compare, compare_modules
 from gen_affect_lib.model import attention, modulation
-from gen_affect_lib.model.attention import QKV, attend
+from gen_affect_lib.model.attention import QKV, attend, attention_weights
 from gen_affect_lib.model.modulation import Modulation, Modulator
 
 # --- 3.1 Modulator ---------------------------------------------------------------------------------------------------
@@ -67,11 +67,6 @@ check_Modulator = Exercise(
     ))
 
 # --- 3.2 attention_weights -------------------------------------------------------------------------------------------
-
-
-def attention_weights(query: Tensor, key: Tensor) -> Tensor:
-    """How much each query looks at each key: (B, L, H, D) and (B, M, H, D) -> (B, H, L, M), rows add up to 1."""
-    return _weights(query, key)
 
 
 def _scores(query, key):

@@ -292,9 +292,8 @@ check_found = Exercise(
 
 def ahead(ours: Sequence[float], theirs: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
     """Of the same N people: the mean of ours minus theirs, and the middle 95 % of it when people are drawn again."""
-    gap = np.asarray(ours) - np.asarray(theirs)
-    again = np.random.default_rng(seed).integers(0, len(gap), (draws, len(gap)))
-    return (float(gap.mean()), *_of_means(gap[again].mean(axis=1)))
+    gap = figures.difference(*(figures.ratio(np.asarray(those)) for those in (ours, theirs)), len(ours), draws, seed)
+    return float(gap["value"]), gap["low"], gap["high"]
 
 
 def _test_ahead(answer) -> None:

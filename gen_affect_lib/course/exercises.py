@@ -244,8 +244,7 @@ def difference(got, want, tolerance: float = 1e-5) -> str:
             return f"{_say(want)} was expected, and {_say(got)} came back."
         if tuple(got.shape) != tuple(want.shape):
             return f"the shape is {tuple(got.shape)}, and should be {tuple(want.shape)}."
-        if got.dtype != want.dtype and (got.dtype.is_floating_point if isinstance(got, torch.Tensor) else got.dtype.kind == "f") \
-                != (want.dtype.is_floating_point if isinstance(want, torch.Tensor) else want.dtype.kind == "f"):
+        if _is_floating(got) != _is_floating(want):
             return f"the numbers are of type {got.dtype}, and should be {want.dtype}."
         have, need = (np.asarray(value.detach() if isinstance(value, torch.Tensor) else value, dtype=np.float64)
                       for value in (got, want))
@@ -269,6 +268,10 @@ def difference(got, want, tolerance: float = 1e-5) -> str:
             return "" if got != got and want != want else f"{got:.6g} came back, and should be {want:.6g}."
         return "" if abs(got - want) <= tolerance * max(1.0, abs(want)) else f"{got:.6g} came back, and should be {want:.6g}."
     return "" if got == want else f"{_say(got)} came back, and should be {_say(want)}."
+
+
+def _is_floating(numbers: torch.Tensor | np.ndarray) -> bool:
+    return numbers.dtype.is_floating_point if isinstance(numbers, torch.Tensor) else numbers.dtype.kind == "f"
 
 
 def check_choice(answer: Callable[[], str], right: str, wrong: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from gen_affect_lib.errors import UserError
+from gen_affect_lib.course import read_measured
 from gen_affect_lib.machine import describe_machine
 from gen_affect_lib.paths import OUTPUTS, REFERENCE
 
@@ -20,12 +20,7 @@ RESULTS = REFERENCE / "results.json"
 
 def load(path: Path = RESULTS) -> dict:
     """{profile: {"machine": {…}, "notebooks": {name: {what: number}}}}; empty when there is no reference."""
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path.name} is no JSON ({error}): take it from the repository again, or delete it") from error
+    return read_measured(path)
 
 
 def last_run(notebook: str, profile: str) -> Path:

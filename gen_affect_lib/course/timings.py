@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 
-from gen_affect_lib.course import notebooks
+from gen_affect_lib.course import notebooks, read_measured
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.machine import describe_machine, gpu_name
 from gen_affect_lib.paths import REFERENCE, ROOT
@@ -23,12 +23,7 @@ UNKNOWN = "not measured yet"
 
 def load(path: Path = TIMINGS) -> dict:
     """{profile: {"machine": {…}, "notebooks": {name: {"seconds": s, "memory_gb": g}}}}; empty when nothing is known."""
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path.name} is no JSON ({error}): take it from the repository again, or delete it") from error
+    return read_measured(path)
 
 
 def record(profile: str, notebook: str, seconds: float, memory_gb: float, path: Path = TIMINGS) -> dict:

@@ -14,7 +14,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.model.attention import LentProjections, attend
+from gen_affect_lib.model.attention import LentProjections, attend, attention_weights
 
 
 class Reading(nn.Module):
@@ -44,8 +44,7 @@ class Reading(nn.Module):
     def weights(self, queries: Tensor, sources: Tensor) -> Tensor:
         """How much each query looks at each source, and at the queries behind them: (B, H, N, I + E + N), sum 1."""
         query, key, _ = self.ask(queries, sources)
-        scores = query.transpose(1, 2) @ key.permute(0, 2, 3, 1)  # (B, H, N, d) @ (B, H, d, I + E + N)
-        return (scores / query.shape[-1] ** 0.5).softmax(dim=-1)
+        return attention_weights(query, key)
 
 
 class Resampler(nn.Module):

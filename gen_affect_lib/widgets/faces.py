@@ -11,6 +11,7 @@ from gen_affect_lib.errors import UserError
 from gen_affect_lib.widgets.panel import WIDE, Panel
 
 TURNS = {"gaze_x": "gaze right", "gaze_y": "gaze up", "head_yaw": "head right", "head_pitch": "head up"}
+PLAIN_NAMES = {f"au{unit}": name for unit, name in EXPRESSION_UNIT_NAMES.items()} | TURNS
 LABELS = {f"au{unit}": f"AU{unit} {name}" for unit, name in EXPRESSION_UNIT_NAMES.items()} | TURNS
 # A few faces that say what the sliders are for.
 FACES = {
@@ -30,8 +31,12 @@ def draw_expression(values: Mapping[str, float], identity: int = 0, appearance: 
     unknown = [name for name in values if name not in Expression.NAMES]
     if unknown:
         raise UserError(f"{unknown[0]!r} is no part of an expression: give some of " + ", ".join(Expression.NAMES))
-    avatar = Avatar(Identity.sample(identity), Expression(**values), Appearance.sample(appearance))
-    return to_image(avatar.render(size))
+    return draw_face(Expression(**values), identity, appearance, size)
+
+
+def draw_face(expression: Expression, identity: int = 0, appearance: int = 0, size: int = 256) -> Image.Image:
+    """The avatar of two seeds with an expression."""
+    return to_image(Avatar(Identity.sample(identity), expression, Appearance.sample(appearance)).render(size))
 
 
 def say_expression(values: Mapping[str, float]) -> str:
@@ -65,5 +70,5 @@ def expression_panel(identity: int = 0, appearance: int = 0, size: int = 256,
 
 
 def _describe(title: str, values: Mapping[str, float]) -> str:
-    moved = ", ".join(LABELS[name].partition(" ")[2] if name.startswith("au") else LABELS[name] for name in values)
+    moved = ", ".join(PLAIN_NAMES[name] for name in values)
     return f"{title} ({moved})" if moved else title

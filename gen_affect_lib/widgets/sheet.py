@@ -25,8 +25,13 @@ def _font(size: float) -> skia.Font:
     return font
 
 
+def _rgb(color: str) -> list[int]:
+    """Red, green and blue of "#RRGGBB", 0 to 255 each."""
+    return [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+
+
 def _paint(color: str, alpha: float = 1.0, width: float | None = None) -> skia.Paint:
-    paint = skia.Paint(AntiAlias=True, Color4f=skia.Color4f(*(int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)), alpha))
+    paint = skia.Paint(AntiAlias=True, Color4f=skia.Color4f(*(c / 255 for c in _rgb(color)), alpha))
     if width is not None:
         paint.setStyle(skia.Paint.kStroke_Style)
         paint.setStrokeWidth(width)
@@ -100,13 +105,12 @@ def text_width(text: str, size: float = 13) -> float:
 
 def blend(color: str, t: float, other: str = PAPER) -> str:
     """A colour on its way to another one."""
-    parts = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (color, other)]
-    return "#" + "".join(f"{round((1 - t) * a + t * b):02X}" for a, b in zip(*parts))
+    return "#" + "".join(f"{round((1 - t) * a + t * b):02X}" for a, b in zip(_rgb(color), _rgb(other)))
 
 
 def ink_on(color: str) -> str:
     """Black or white letters, whichever has more contrast on a colour (as WCAG 2 reckons it)."""
-    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    channels = [c / 255 for c in _rgb(color)]
     r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
     luminance = 0.2126 * r + 0.7152 * g + 0.0722 * b
     return "#FFFFFF" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#000000"

@@ -11,11 +11,11 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from gen_affect_lib.avatars import EMOTIONS, Appearance, Avatar, Expression, Identity
+from gen_affect_lib.avatars import EMOTIONS, Expression
 from gen_affect_lib.avatars.emotions import emotion, groups, table
 from gen_affect_lib.display import BLUE, FAMILY_COLORS, GREY
 from gen_affect_lib.encoders.affect import vector_of_point, weights_of_point
-from gen_affect_lib.widgets.faces import LABELS, TURNS
+from gen_affect_lib.widgets.faces import PLAIN_NAMES, TURNS, draw_face
 from gen_affect_lib.widgets.panel import WIDE, Panel, Pointing
 from gen_affect_lib.widgets.sheet import GREY_INK, INK, PAPER, RULE, Sheet, blend, ink_on, text_width
 
@@ -24,18 +24,10 @@ CARD = 288  # pixels: how wide the card with the face beside them is
 FACE = 256
 
 
-def draw_face(expression: Expression, identity: int, appearance: int) -> Image.Image:
-    return Image.fromarray(Avatar(Identity.sample(identity), expression, Appearance.sample(appearance)).render(FACE))
-
-
 def say_units(expression: Expression) -> str:
     """The units that a face shows, and how much: "inner brow raiser 0.6, lip corner puller 0.9"."""
     shown = [(name, getattr(expression, name)) for name in Expression.NAMES]
-    return ", ".join(f"{_name(name)} {value:.2g}" for name, value in shown if abs(value) >= 0.05) or "no unit"
-
-
-def _name(unit: str) -> str:
-    return LABELS[unit].partition(" ")[2] if unit.startswith("au") else LABELS[unit]
+    return ", ".join(f"{PLAIN_NAMES[name]} {value:.2g}" for name, value in shown if abs(value) >= 0.05) or "no unit"
 
 
 def draw_bars(sheet: Sheet, x: float, y: float, bars: Mapping[str, float], color: str, two_sided: bool = False) -> float:
@@ -60,8 +52,8 @@ def draw_units(sheet: Sheet, x: float, y: float, expression: Expression, color: 
     values = {name: getattr(expression, name) for name in Expression.NAMES if abs(getattr(expression, name)) >= 0.05}
     strongest = sorted(values, key=lambda name: -abs(values[name]))[:most]
     shown = {name: value for name, value in values.items() if name in strongest}
-    y = draw_bars(sheet, x, y, {_name(n): value for n, value in shown.items() if n not in TURNS}, color)
-    turned = {_name(n): value for n, value in shown.items() if n in TURNS}
+    y = draw_bars(sheet, x, y, {PLAIN_NAMES[n]: value for n, value in shown.items() if n not in TURNS}, color)
+    turned = {PLAIN_NAMES[n]: value for n, value in shown.items() if n in TURNS}
     return draw_bars(sheet, x, y + 8, turned, color, two_sided=True) if turned else y
 
 
@@ -155,7 +147,7 @@ def draw_wheel(word: str, identity: int = 0, appearance: int = 0) -> Image.Image
     _field(sheet, [word], WORDS_FROM, RIM, INK, 1.5)
 
     x, expression = SIDE + 24, Expression.named(word)
-    sheet.paste(draw_face(expression, identity, appearance), x + (CARD - FACE) // 2, 4)
+    sheet.paste(draw_face(expression, identity, appearance, FACE), x + (CARD - FACE) // 2, 4)
     sheet.text(x + CARD / 2, 284, word, 24, anchor="middle")
     sheet.text(x + CARD / 2, 308, f"{one.family} › {one.group}", 13, anchor="middle")
     y = draw_units(sheet, x, 342, expression, color)
@@ -282,7 +274,7 @@ def draw_plane(valence: float, arousal: float, identity: int = 0, appearance: in
         sheet.text(*place, ",".join(map(str, numbers)), 11, INK, "middle", halo=PAPER)
 
     x, expression = SIDE + 24, Expression.from_vector(vector_of_point(valence, arousal))
-    sheet.paste(draw_face(expression, identity, appearance), x + (CARD - FACE) // 2, 4)
+    sheet.paste(draw_face(expression, identity, appearance, FACE), x + (CARD - FACE) // 2, 4)
     sheet.text(x + CARD / 2, 284, f"valence {valence:.2f}, arousal {arousal:.2f}", 17, anchor="middle")
     sheet.text(x + CARD / 2, 314, "blended from", 13, anchor="middle")
     y = draw_bars(sheet, x, 336, {f"{n}  {word}": share for n, (word, share) in enumerate(nearest.items(), 1)}, INK)
