@@ -1,5 +1,6 @@
 """The device, the processes and the seeds, decided in one place."""
 
+import atexit
 import os
 import random
 from datetime import timedelta
@@ -22,7 +23,17 @@ def processes():
 
     patience = InitProcessGroupKwargs(timeout=timedelta(days=1))  # while the main one renders, which may take long
     # The trainer chooses its precision itself.
-    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[patience])
+    several = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[patience])
+    if several.num_processes > 1:
+        atexit.unregister(_part)
+        atexit.register(_part)
+    return several
+
+
+def _part() -> None:
+    """End the group while Python still runs: its threads, ended after it, now and then abort a process that is done."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def seed_everything(seed: int) -> None:

@@ -265,6 +265,11 @@ def test_of_two_processes_the_main_one_alone_looks_and_writes(together):
     assert len(list((folder / "whole" / "logs").iterdir())) == 1
 
 
+def test_two_processes_part_before_python_ends(together):
+    folder, _ = together
+    assert [(folder / f"still a group {n}").read_text() for n in range(2)] == ["False"] * 2
+
+
 def test_two_processes_resume_where_they_were(together):
     folder, left = together
     assert [one["asked"] for one in left] == [list(range(6, tiny.STEPS))] * 2
