@@ -21,13 +21,14 @@ from gen_affect_lib.encoders.affect import posterior, word_affect
 from gen_affect_lib.encoders.expression import UNITS, VECTOR, ExpressionEncoder, crop_faces, make_vit, split_outputs
 from gen_affect_lib.profiles import get_profile
 
-# Sizes of the network, pictures in a batch, learning rate, and minutes where none are given.
+# Sizes of the network, pictures in a batch, learning rate, and how long where no minutes are given.
+# Steps rather than seconds at smoke, so that every machine ends up with the same.
 RECIPES = {
     "smoke": dict(
-        network=dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2), batch=16, rate=2e-3, minutes=0.1
+        network=dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2), batch=16, rate=2e-3, limit=dict(steps=1000)
     ),
-    "laptop": dict(network={}, batch=32, rate=1e-3, minutes=45.0),
-    "gpu": dict(network={}, batch=128, rate=1e-3, minutes=10.0),
+    "laptop": dict(network={}, batch=32, rate=1e-3, limit=dict(minutes=45.0)),
+    "gpu": dict(network={}, batch=128, rate=1e-3, limit=dict(minutes=10.0)),
 }
 SETTLED_ON = 6000  # pictures
 WEIGHTS = (10.0, 1.0, 0.2)  # of the errors of the vector, of valence and arousal, and of the words
@@ -53,8 +54,8 @@ def losses(outputs: Tensor, vectors: Tensor, affect: Tensor, words: Tensor) -> t
 
 
 def fit(
-    vit: nn.Module, images: np.ndarray, vectors: np.ndarray, minutes: float, batch: int, rate: float,
-    steps: int | None = None, save=lambda: None, save_every: float = 180.0, seed: int = 0,
+    vit: nn.Module, images: np.ndarray, vectors: np.ndarray, batch: int, rate: float,
+    minutes: float | None = None, steps: int | None = None, save=lambda: None, save_every: float = 180.0, seed: int = 0,
 ) -> list[tuple[float, float, float]]:
     """Train for so many minutes, or steps, on pictures uint8 (M, S, S, 3) with expressions (M, 21). The three errors,
     step by step.
@@ -122,8 +123,8 @@ def train(out_dir: str | Path, minutes: float | None = None, profile: str | None
     data = PairCache.open(profile.pairs)
     encoder = ExpressionEncoder(make_vit(**recipe["network"]).to(pick_device()))
     history = fit(
-        encoder.vit, data.flat_images, data.flat_expressions, minutes or recipe["minutes"], recipe["batch"],
-        recipe["rate"], save=lambda: encoder.save_pretrained(out_dir),
+        encoder.vit, data.flat_images, data.flat_expressions, recipe["batch"], recipe["rate"],
+        save=lambda: encoder.save_pretrained(out_dir), **({"minutes": minutes} if minutes else recipe["limit"]),
     )
     some = np.linspace(0, len(data.flat_images) - 1, min(SETTLED_ON, len(data.flat_images))).astype(int)
     settle(encoder.vit, data.flat_images[some], data.flat_expressions[some])

@@ -66,4 +66,4 @@ def test_there_are_enough_of_each_kind(least, kind):
     chosen = [[exercise for exercise in exercises(path.stem) if exercise.kind in kind] for path in notebooks()]
     assert sum(map(len, chosen)) >= least
     if least == 30:
-        assert all(len(found) >= 3 for found in chosen if found)
+        assert all(len(found) >= 3 for path, found in zip(notebooks(), chosen) if not path.stem.startswith("00"))
