@@ -15,7 +15,7 @@ help:
 	@echo "make test-browser                     move the sliders in a real JupyterLab with a real Chromium"
 	@echo "make lab                              open the notebooks in JupyterLab"
 	@echo "make course PROFILE=smoke|laptop|gpu  run every notebook in order and measure time and memory"
-	@echo "make timings                          write the measured times into the notebooks and the README again"
+	@echo "make timings                          write the measured times into the notebooks, README and INSTRUCTORS.md again"
 	@echo "make doctor                           check packages, system libraries, device and disk"
 	@echo "make clean                            remove everything that make made (.venv, outputs, .cache)"
 	@echo ""

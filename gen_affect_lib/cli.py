@@ -134,7 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("bench", _bench, "time the MM-DiT against diffusers' with the same weights")
     sub.add_argument("--json", type=Path, default=OUTPUTS / "bench.json", metavar="FILE", help="where the figures go")
 
-    course = command("course", None, "run every notebook and measure it, or make the student edition")
+    course = command("course", None, "run the notebooks and measure them, hand them out, and grade what comes back")
     actions = course.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
     sub = actions.add_parser("run", help="run every notebook in order and measure time and memory",
                              formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -149,7 +149,20 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", nargs="?", type=Path, default=OUTPUTS / "student", metavar="DIR",
                      help="a new folder, an empty one, or an older student edition")
     sub.set_defaults(run=_course_student)
-    sub = actions.add_parser("timings", help="write the measured times into the notebooks and the README")
+    sub = actions.add_parser("validate", help="prove that the solutions pass, and that without them only the checks fail",
+                             formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    sub.add_argument("--only", default=None, metavar="NAME,NAME", help="only these notebooks, by number or name")
+    sub.add_argument("--jobs", type=_count, default=None, metavar="N", help="how many run at once; None takes one for each core")
+    sub.set_defaults(run=_course_validate)
+    sub = actions.add_parser("grade", help="submitted notebooks to a table of points, and a page of feedback each",
+                             formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    sub.add_argument("folder", type=Path, metavar="DIR", help="where the submitted notebooks lie, in folders or not")
+    sub.add_argument("--out", type=Path, default=None, metavar="DIR", help="where the grades go; None takes DIR_grades")
+    sub.add_argument("--seconds", type=_positive, default=600.0, help="the most that one submission may take")
+    sub.add_argument("--memory-gb", type=_positive, default=4.0, metavar="GB", help="the most that one submission may hold")
+    sub.add_argument("--jobs", type=_count, default=None, metavar="N", help="how many run at once; None takes one for each core")
+    sub.set_defaults(run=_course_grade)
+    sub = actions.add_parser("timings", help="write the measured times into the notebooks, README.md and INSTRUCTORS.md")
     sub.set_defaults(run=_course_timings)
     return parser
 
@@ -343,6 +356,19 @@ def _course_student(options) -> None:
 
     written = write_student(options.folder)
     print(f"{len(written)} notebooks without solutions are in {options.folder}")
+
+
+def _course_validate(options) -> None:
+    from gen_affect_lib.course.validate import validate
+
+    validate(options.only, options.jobs)
+
+
+def _course_grade(options) -> None:
+    from gen_affect_lib.course.grade import grade_folder
+
+    table = grade_folder(options.folder, options.out, seconds=options.seconds, memory_gb=options.memory_gb, jobs=options.jobs)
+    print(f"the points are in {table}, and the feedback in {table.parent / 'feedback'}")
 
 
 def _course_timings(options) -> None:

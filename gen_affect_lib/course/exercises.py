@@ -146,7 +146,7 @@ def _say_error(name: str, error: Exception) -> str:
            and "site-packages" not in frame.filename]
     where = f" in the line `{own[-1].line}`" if own and own[-1].line else ""
     text = str(error).strip()
-    return f"`{name}` stopped with {type(error).__name__}{where}" + (f": {text.splitlines()[0]}" if text else ".")
+    return f"`{name}` stopped with {type(error).__name__}{where}" + (f": {text.splitlines()[0][:300]}" if text else ".")
 
 
 # --- holding an answer against the reference -------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def difference(got, want, tolerance: float = 1e-5) -> str:
                     f"at {place if place else 'the one place'} it is {have[place]:.4g}, and should be {need[place]:.4g}.")
         return ""
     if isinstance(want, (bool, np.bool_, str)) or want is None:
-        return "" if type(got) in (type(want), bool, np.bool_) and got == want or got is want else f"{got!r} came back, and should be {want!r}."
+        return "" if type(got) in (type(want), bool, np.bool_) and got == want or got is want else f"{_say(got)} came back, and should be {want!r}."
     if isinstance(want, (int, float, np.number)):
         if isinstance(got, torch.Tensor) and got.numel() == 1:
             got = got.item()
@@ -285,7 +285,7 @@ def check_choice(answer: Callable[[], str], right: str, wrong: Mapping[str, str]
     for choice, words in wrong.items():
         if isinstance(said, str) and said.strip().lower() == choice.lower():
             raise Wrong(words)
-    raise Wrong(f"return one of {', '.join(sorted(repr(choice) for choice in (right, *wrong)))}; {said!r} came back.")
+    raise Wrong(f"return one of {', '.join(sorted(repr(choice) for choice in (right, *wrong)))}; {_say(said)} came back.")
 
 
 def check_number(answer: Callable[[], float], right: float, within: float = 0.0, wrong: Sequence[tuple[float, str]] = ()) -> None:
@@ -297,7 +297,7 @@ def check_number(answer: Callable[[], float], right: float, within: float = 0.0,
     if isinstance(said, torch.Tensor) and said.numel() == 1:
         said = said.item()
     if isinstance(said, bool) or not isinstance(said, (int, float, np.number)):
-        raise Wrong(f"return a number; {said!r} came back.")
+        raise Wrong(f"return a number; {_say(said)} came back.")
     if abs(said - right) <= within:
         return
     for number, words in wrong:

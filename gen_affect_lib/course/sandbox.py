@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,17 +43,18 @@ class Outcome:
 
 
 def run(cells: Sequence[dict], notebook: str, *, seconds: float = SECONDS, memory_gb: float = MEMORY_GB,
-        profile: str = "smoke", threads: int = 1) -> Outcome:
+        profile: str = "smoke", stopped: Callable[[], bool] = lambda: False) -> Outcome:
     """Run the code cells of a submission and judge its answers.
 
     cells: [{"number": as in `In [number]`, "source": …}]. notebook: "02". seconds: for all tries together; one cell gets a
-    quarter of it. A cell that ends the process, or that it has to be ended for, is left out of the next try.
+    quarter of it. A cell that ends the process, or that it has to be ended for, is left out of the next try. stopped: asked
+    all the time; once it says so, everything is ended and KeyboardInterrupt raised.
     """
     outcome, start = Outcome(), time.monotonic()
     job = {"notebook": notebook, "profile": profile, "cells": list(cells), "cell_seconds": seconds / 4,
            "memory_gb": memory_gb, "skip": {}, "stuck": {}}
     for _ in range(TRIES):
-        known, end = _try(job, start + seconds, threads)
+        known, end = _try(job, start + seconds, stopped)
         outcome.errors = known["errors"]
         for name, verdict in known["verdicts"].items():
             old = outcome.verdicts.get(name, verdict)
@@ -73,7 +74,7 @@ def run(cells: Sequence[dict], notebook: str, *, seconds: float = SECONDS, memor
         if at.get("exercise"):
             job["stuck"][at["exercise"]] = f"`{at['exercise']}` {end} when it was called."
         else:
-            job["skip"][str(at["cell"])] = f"the cell {end}, and was left out"
+            job["skip"][str(at["cell"])] = f"it {end}, and was left out"
             outcome.problems.append(f"{cell} {end}, and was left out")
     else:
         outcome.problems.append(f"it ended {TRIES} times, and was given up")
@@ -81,7 +82,7 @@ def run(cells: Sequence[dict], notebook: str, *, seconds: float = SECONDS, memor
     return outcome
 
 
-def _try(job: dict, until: float, threads: int) -> tuple[dict, str]:
+def _try(job: dict, until: float, stopped: Callable[[], bool]) -> tuple[dict, str]:
     """Begin a run and watch it to its end. Returns what `runner.Run` knew at last, and how it ended."""
     with tempfile.TemporaryDirectory(prefix="gen_affect_grade_", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -91,11 +92,11 @@ def _try(job: dict, until: float, threads: int) -> tuple[dict, str]:
         out, log = folder / "out.json", folder / "log.txt"
         command = [sys.executable, "-m", "gen_affect_lib.course.runner", str(folder / "job.json"), str(out)]
         with log.open("wb") as stream:
-            process = subprocess.Popen(command, cwd=folder / "work", env=_environment(folder, job["profile"], threads),
+            process = subprocess.Popen(command, cwd=folder / "work", env=_environment(folder, job["profile"]),
                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stream,
                                        start_new_session=True)
         try:
-            end = _watch(process, out, until, job["cell_seconds"], job["memory_gb"])
+            end = _watch(process, out, until, job, stopped)
         finally:
             _kill(process)
         if not end:
@@ -106,9 +107,12 @@ def _try(job: dict, until: float, threads: int) -> tuple[dict, str]:
         return json.loads(out.read_text()), end
 
 
-def _watch(process: subprocess.Popen, out: Path, until: float, cell_seconds: float, memory_gb: float) -> str:
+def _watch(process: subprocess.Popen, out: Path, until: float, job: dict, stopped: Callable[[], bool]) -> str:
     """Wait until it ends, or has to be ended: then in words why."""
+    cell_seconds, memory_gb = job["cell_seconds"], job["memory_gb"]
     while process.poll() is None:
+        if stopped():
+            raise KeyboardInterrupt
         if time.monotonic() > until:
             return "took too long"
         if _memory(process.pid) > 1.25 * memory_gb * 2**30:  # where the system did not refuse it before, see `runner`
@@ -155,7 +159,7 @@ def _kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def _environment(folder: Path, profile: str, threads: int) -> dict[str, str]:
+def _environment(folder: Path, profile: str) -> dict[str, str]:
     """Folders of its own, the kit found from anywhere, no GPU, no network."""
     return {
         **os.environ,
@@ -169,7 +173,7 @@ def _environment(folder: Path, profile: str, threads: int) -> dict[str, str]:
         "MPLBACKEND": "Agg",
         "PYTHONIOENCODING": "utf-8",
         "PYTHONHASHSEED": "0",
-        "OMP_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": "1",  # the same numbers on every machine, and one core for each submission
         "CUDA_VISIBLE_DEVICES": "",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -1,10 +1,11 @@
 """Measured times: where they are kept, and the tables that state them.
 
-`data/reference/timings.json` is the one source. A notebook's cell tagged `timings` and the table in the README are
-written from it, and a test holds them against it, so that no stated time is a guess.
+`data/reference/timings.json` is the one source. A notebook's cell tagged `timings` and the tables in README.md and
+INSTRUCTORS.md are written from it, and tests hold them against it, so that no stated time is a guess.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nbformat
@@ -72,22 +73,54 @@ def notebook_table(name: str, timings: dict) -> str:
 def readme_table(titles: dict[str, str], timings: dict) -> str:
     """The markdown of the README's table. titles: {notebook's name: its title}, in order."""
     lines = ["| notebook | " + " | ".join(f"`{size}`" for size in SIZES) + " |", "| --- |" + " --- |" * len(SIZES)]
-    for name, title in titles.items():
-        cells = []
-        for size in SIZES:
-            measured = timings.get(size, {}).get("notebooks", {}).get(name)
-            cells.append(UNKNOWN if measured is None
-                         else f"{say_seconds(measured['seconds'])}, {measured['memory_gb']:.1f} GB")
-        lines.append(f"| [{title}](notebooks/{name}.ipynb) | " + " | ".join(cells) + " |")
+    lines += [_row(f"[{title}](notebooks/{name}.ipynb)", *_costs(name, timings)) for name, title in titles.items()]
+    lines += [_row("**the whole course**", *_totals(titles, timings)), ""]
+    lines += [f"- `{size}`: measured on {say_machine(timings[size]['machine'])}" for size in SIZES if size in timings]
+    return "\n".join(lines).rstrip()
+
+
+def instructors_table(titles: dict[str, str], asked: Mapping[str, Sequence], timings: dict) -> str:
+    """The markdown of the table in INSTRUCTORS.md. asked: {notebook's name: its exercises}; the rest as for `readme_table`."""
+
+    def counts(chosen) -> tuple[int, ...]:
+        return (len(chosen), sum(exercise.is_code for exercise in chosen), sum(exercise.points for exercise in chosen),
+                sum(exercise.minutes for exercise in chosen))
+
+    lines = [_row("notebook", "exercises", "of them code", "points", "minutes of exercises", *(f"`{size}`" for size in SIZES)),
+             "| --- |" + " ---: |" * 4 + " --- |" * len(SIZES)]
+    lines += [_row(f"[{title}](notebooks/{name}.ipynb)", *counts(asked[name]), *_costs(name, timings))
+              for name, title in titles.items()]
+    everything = [exercise for name in titles for exercise in asked[name]]
+    lines += [_row("**the whole course**", *counts(everything), *_totals(titles, timings)), ""]
+    for size in SIZES:
+        measured = timings.get(size, {}).get("notebooks", {})
+        if measured:
+            name = max(measured, key=lambda name: measured[name]["memory_gb"])
+            lines.append(f"- `{size}`: measured on {say_machine(timings[size]['machine'])}; a kernel takes at most "
+                         f"{measured[name]['memory_gb']:.1f} GB of memory (notebook {name[:2]})")
+        else:
+            lines.append(f"- `{size}`: {UNKNOWN}")
+    return "\n".join(lines)
+
+
+def _row(*cells) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _costs(name: str, timings: dict) -> list[str]:
+    """Time and memory of a notebook, one for each profile."""
+    known = [timings.get(size, {}).get("notebooks", {}).get(name) for size in SIZES]
+    return [UNKNOWN if one is None else f"{say_seconds(one['seconds'])}, {one['memory_gb']:.1f} GB" for one in known]
+
+
+def _totals(names, timings: dict) -> list[str]:
+    """The time of the whole course, one for each profile; empty where not all of it was measured."""
     totals = []
     for size in SIZES:
         measured = timings.get(size, {}).get("notebooks", {})
-        whole = bool(titles) and all(name in measured for name in titles)
-        totals.append(say_seconds(sum(measured[name]["seconds"] for name in titles)) if whole else "")
-    lines.append("| **the whole course** | " + " | ".join(totals) + " |")
-    lines.append("")
-    lines += [f"- `{size}`: measured on {say_machine(timings[size]['machine'])}" for size in SIZES if size in timings]
-    return "\n".join(lines).rstrip()
+        whole = bool(names) and all(name in measured for name in names)
+        totals.append(say_seconds(sum(measured[name]["seconds"] for name in names)) if whole else "")
+    return totals
 
 
 def title_of(notebook) -> str:
@@ -103,7 +136,9 @@ def title_of(notebook) -> str:
 
 
 def refresh(readme: Path = ROOT / "README.md", path: Path = TIMINGS) -> list[str]:
-    """Write the tables into every notebook and the README, and return the names of the files that changed."""
+    """Write the tables into every notebook, the README and INSTRUCTORS.md beside it; return the names of the files that changed."""
+    from gen_affect_lib.course.exercises import exercises  # here: the checks import all that they check
+
     timings = load(path)
     changed, titles = [], {}
     for file in notebooks():
@@ -117,18 +152,21 @@ def refresh(readme: Path = ROOT / "README.md", path: Path = TIMINGS) -> list[str
             cells[0].source = table
             nbformat.write(notebook, file)
             changed.append(file.name)
-    text = readme.read_text()
-    updated = replace_between(text, readme_table(titles, timings))
-    if updated != text:
-        readme.write_text(updated)
-        changed.append(readme.name)
+    asked = {name: exercises(name) for name in titles}
+    for file, table in ((readme, readme_table(titles, timings)),
+                        (readme.with_name("INSTRUCTORS.md"), instructors_table(titles, asked, timings))):
+        text = file.read_text(encoding="utf-8")
+        updated = replace_between(text, table, file.name)
+        if updated != text:
+            file.write_text(updated, encoding="utf-8")
+            changed.append(file.name)
     return changed
 
 
-def replace_between(text: str, table: str) -> str:
-    """`text` with what stands between the two markers replaced by `table`."""
+def replace_between(text: str, table: str, name: str = "README.md") -> str:
+    """`text`, that of the file `name`, with what stands between the two markers replaced by `table`."""
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise UserError(f"the README has lost its marks {BEGIN!r} and {END!r}: put them around the table of times")
+        raise UserError(f"{name} has lost its marks {BEGIN!r} and {END!r}: put them around the table of times")
     return f"{head}{BEGIN}\n{table}\n{END}{tail}"

@@ -1,6 +1,7 @@
 """Stated times come from one file, and reach the notebooks and the README."""
 
 import json
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -61,18 +62,34 @@ def test_the_readme_adds_up_what_is_complete():
     assert "- `smoke`: measured on 2 CPU cores (a CPU)" in table
 
 
+def test_instructors_see_what_is_asked_and_what_it_takes():
+    def asked(code, points, minutes):
+        return SimpleNamespace(is_code=code, points=points, minutes=minutes)
+
+    table = timings.instructors_table({"01_a": "First", "02_b": "Second"},
+                                      {"01_a": [], "02_b": [asked(True, 3, 15), asked(False, 1, 5)]}, KNOWN)
+    assert "| [First](notebooks/01_a.ipynb) | 0 | 0 | 0 | 0 | 31 s, 0.8 GB | not measured yet | not measured yet |" in table
+    assert "| [Second](notebooks/02_b.ipynb) | 2 | 1 | 4 | 20 | 3 min, 1.0 GB | not measured yet | not measured yet |" in table
+    assert "| **the whole course** | 2 | 1 | 4 | 20 | 4 min |  |  |" in table
+    assert "torch 2.13.0; a kernel takes at most 1.0 GB of memory (notebook 02)" in table
+    assert "- `gpu`: not measured yet" in table
+
+
 def test_refreshing_writes_the_tables_once(tmp_path, monkeypatch):
     cell = nbformat.v4.new_markdown_cell("old", metadata={"tags": ["timings"]})
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# First\n\nText"), cell])
     nbformat.write(notebook, tmp_path / "01_a.ipynb")
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{timings.BEGIN}\nold\n{timings.END}\nafter\n")
+    instructors = tmp_path / "INSTRUCTORS.md"
+    instructors.write_text(f"first\n{timings.BEGIN}\n{timings.END}\nlast\n")
     (tmp_path / "timings.json").write_text(json.dumps(KNOWN))
     monkeypatch.setattr(timings, "notebooks", lambda: [tmp_path / "01_a.ipynb"])
-    assert timings.refresh(readme, tmp_path / "timings.json") == ["01_a.ipynb", "README.md"]
+    assert timings.refresh(readme, tmp_path / "timings.json") == ["01_a.ipynb", "README.md", "INSTRUCTORS.md"]
     assert nbformat.read(tmp_path / "01_a.ipynb", 4).cells[1].source == timings.notebook_table("01_a", KNOWN)
     assert readme.read_text().startswith("before\n") and readme.read_text().endswith("after\n")
     assert "[First](notebooks/01_a.ipynb)" in readme.read_text()
+    assert instructors.read_text().startswith("first\n") and "[First](notebooks/01_a.ipynb)" in instructors.read_text()
     assert timings.refresh(readme, tmp_path / "timings.json") == []
 
 
@@ -83,9 +100,10 @@ def test_a_notebook_without_its_cell_is_named(tmp_path, monkeypatch):
         timings.refresh(tmp_path / "README.md", tmp_path / "none.json")
 
 
-def test_a_readme_without_its_marks_is_refused():
-    with pytest.raises(UserError, match="lost its marks"):
-        timings.replace_between("text", "table")
+@pytest.mark.parametrize("text", ["text", timings.BEGIN, timings.END])
+def test_a_file_without_its_marks_is_named(text):
+    with pytest.raises(UserError, match="INSTRUCTORS.md has lost its marks"):
+        timings.replace_between(text, "table", "INSTRUCTORS.md")
 
 
 def test_a_broken_file_is_named(tmp_path):
