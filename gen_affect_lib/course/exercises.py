@@ -11,6 +11,7 @@ notebook: until the answer is right, the library's component stands in under its
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -88,13 +89,14 @@ class Exercise:
     def judge(self, answer) -> Verdict:
         """What is to be said about an answer. Prints nothing, and leaves the notebook's random numbers as they are."""
         if answer is self.reference:
-            return Verdict("unfinished", f"this is the kit's own `{self.name}`. Write yours, run its cell, then this one again.")
+            return Verdict("unfinished", f"this is the kit's own `{self.name}`: your cell has not been run since, stopped with an "
+                                         "error, or gives its function another name.")
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
             try:
                 self.test(answer)
             except NotImplementedError:
-                return Verdict("unfinished", "nothing is written yet.")
+                return Verdict("unfinished", "nothing is written yet, or a `raise NotImplementedError()` still stands in it.")
             except Wrong as wrong:
                 return Verdict("wrong", str(wrong))
             except Exception as error:  # whatever a student's code may raise
@@ -145,8 +147,9 @@ def _say_error(name: str, error: Exception) -> str:
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_NOT_THEIRS)
            and "site-packages" not in frame.filename]
     where = f" in the line `{own[-1].line}`" if own and own[-1].line else ""
-    text = str(error).strip()
-    return f"`{name}` stopped with {type(error).__name__}{where}" + (f": {text.splitlines()[0][:300]}" if text else ".")
+    lines = str(error).strip().splitlines()
+    said = f"`{name}` stopped with {type(error).__name__}{where}" + (f": {lines[0][:300]}" if lines else "")
+    return said if said.endswith((".", "?", "!")) else said + "."
 
 
 # --- holding an answer against the reference -------------------------------------------------------------------------
@@ -169,13 +172,16 @@ def compare(answer: Callable, reference: Callable, *cases: Sequence, mistakes: S
             got = answer(*given)
         except NotImplementedError:
             raise
+        except Wrong:  # an argument, such as a callback, saw what is wrong
+            _diagnose(answer, cases, mistakes, tolerance)
+            raise
         except Exception as error:
             _diagnose(answer, cases, mistakes, tolerance)
-            raise Wrong(f"{_say_error(_name(answer), error)} It was called with {_say_all(case)}.") from error
+            raise Wrong(f"{_say_error(_name(answer), error)} It was called with {_say_call(reference, case)}.") from error
         problem = difference(got, want, tolerance)
         if problem:
             _diagnose(answer, cases, mistakes, tolerance)
-            raise Wrong(f"called with {_say_all(case)}, {problem}")
+            raise Wrong(f"called with {_say_call(reference, case)}, {problem}")
         if difference(given, case, 0.0):
             raise Wrong(f"`{_name(answer)}` changes what it is given: work on a copy, or on new tensors.")
     for case in cases if gradients else ():  # only now: what is wrong elsewhere should be heard first
@@ -228,18 +234,26 @@ def compare_modules(answer: type, reference: type, build: Mapping, *cases: Seque
 
 def difference(got, want, tolerance: float = 1e-5) -> str:
     """What is different about `got`, in words; empty when it is as `want`. Takes tensors, arrays, numbers and their nests."""
+    if got is None and want is not None:
+        return "nothing came back: is there a `return`?"
     if isinstance(want, Mapping):
         if not isinstance(got, Mapping) or set(got) != set(want):
             return f"a dict with {', '.join(map(repr, want))} was expected, and {_say(got)} came back."
         return next((f"under {key!r}, {problem}" for key in want if (problem := difference(got[key], want[key], tolerance))), "")
+    if hasattr(want, "_fields"):
+        if getattr(got, "_fields", None) != want._fields:
+            return f"a `{type(want).__name__}({', '.join(want._fields)})` was expected, and {_say(got)} came back."
+        return next((f"in `{name}`, {problem}" for name, *pair in zip(want._fields, got, want)
+                     if (problem := difference(*pair, tolerance))), "")
     if isinstance(want, (tuple, list)):
         if not isinstance(got, (tuple, list)) or len(got) != len(want):
             return f"{len(want)} results were expected, and {_say(got)} came back."
         return next((f"in result {k + 1}, {problem}" for k, pair in enumerate(zip(got, want))
                      if (problem := difference(*pair, tolerance))), "")
-    if got is None and want is not None:
-        return "nothing came back: is there a `return`?"
     if isinstance(want, (torch.Tensor, np.ndarray)):
+        if isinstance(got, (tuple, list)):
+            way = "tensor, `torch.stack(…)` or `torch.tensor" if isinstance(want, torch.Tensor) else "array, `np.array"
+            return f"{_say(want)} was expected, and a {type(got).__name__} of {len(got)} came back: make it a{'n' * (way[0] == 'a')} {way}(…)`."
         if not isinstance(got, type(want)):
             return f"{_say(want)} was expected, and {_say(got)} came back."
         if tuple(got.shape) != tuple(want.shape):
@@ -254,8 +268,11 @@ def difference(got, want, tolerance: float = 1e-5) -> str:
         apart = np.abs(np.subtract(have, need, out=np.zeros_like(have), where=~same))
         if apart.size and apart.max() > tolerance * max(1.0, float(np.abs(need[np.isfinite(need)]).max(initial=0.0))):
             place = tuple(int(k) for k in np.unravel_index(apart.argmax(), apart.shape))
+            digits = next((d for d in (4, 6, 9, 12) if f"{have[place]:.{d}g}" != f"{need[place]:.{d}g}"), 17)
+            if not place:
+                return f"it gives {have[place]:.{digits}g}, and should give {need[place]:.{digits}g}."
             return (f"the shape {tuple(need.shape)} is right, but {(apart > tolerance).mean():.0%} of the numbers are not: "
-                    f"at {place if place else 'the one place'} it is {have[place]:.4g}, and should be {need[place]:.4g}.")
+                    f"at {place} it is {have[place]:.{digits}g}, and should be {need[place]:.{digits}g}.")
         return ""
     if isinstance(want, (bool, np.bool_, str)) or want is None:
         return "" if type(got) in (type(want), bool, np.bool_) and got == want or got is want else f"{_say(got)} came back, and should be {want!r}."
@@ -301,7 +318,7 @@ def check_number(answer: Callable[[], float], right: float, within: float = 0.0,
     if abs(said - right) <= within:
         return
     for number, words in wrong:
-        if abs(said - number) <= within:
+        if abs(said - number) <= min(within, 0.15 * abs(number) or within):  # a coarse scale does not make all small numbers alike
             raise Wrong(words)
     raise Wrong(f"{said:g} is too {'large' if said > right else 'small'}.")
 
@@ -352,8 +369,15 @@ def _name(function) -> str:
     return getattr(function, "__name__", None) or type(function).__name__
 
 
-def _say_all(case: Sequence) -> str:
-    return ", ".join(map(_say, case)) or "no arguments"
+def _say_call(function, case: Sequence) -> str:
+    """The arguments of a call, with their names where they have any."""
+    try:
+        known = list(inspect.signature(getattr(function, "forward", function)).parameters.values())
+    except (TypeError, ValueError):
+        known = []
+    named = len(known) >= len(case) and all(one.kind is one.POSITIONAL_OR_KEYWORD for one in known)
+    said = [f"{one.name}={_say(value)}" for one, value in zip(known, case)] if named else list(map(_say, case))
+    return ", ".join(said) or "no arguments"
 
 
 def _say(value) -> str:
@@ -362,6 +386,8 @@ def _say(value) -> str:
         return f"a tensor {tuple(value.shape)}" if value.ndim else f"the tensor {value.item():.4g}"
     if isinstance(value, np.ndarray):
         return f"an array {value.shape}"
+    if hasattr(value, "_fields"):
+        return f"{type(value).__name__}({', '.join(f'{name}={_say(part)}' for name, part in zip(value._fields, value))})"
     if isinstance(value, (tuple, list)):
         return f"{'a tuple' if isinstance(value, tuple) else 'a list'} ({', '.join(map(_say, value[:4]))}{', …' if len(value) > 4 else ''})"
     if callable(value):

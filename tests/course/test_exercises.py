@@ -1,5 +1,8 @@
 """The frame of the exercises: what a check says, what it gives back, and how answers are compared."""
 
+import re
+from typing import NamedTuple
+
 import nbformat
 import numpy as np
 import pytest
@@ -172,3 +175,46 @@ def test_predictions_are_told_why_they_are_wrong():
     for answer, words in ((lambda: 2, "too small"), (lambda: 8, "squared"), (lambda: "4", "return a number")):
         with pytest.raises(Wrong, match=words):
             check_number(answer, 4, wrong=[(8, "squared")])
+
+
+class Pair(NamedTuple):
+    left: object
+    right: object
+
+
+@pytest.mark.parametrize("got, want, words", [
+    ((1, 2), Pair(1, 2), r"a `Pair\(left, right\)` was expected, and a tuple \(1, 2\) came back"),
+    (Pair(1, 3), Pair(1, 2), "in `right`, 3 came back, and should be 2"),
+    (None, [1, 2], "is there a `return`"),
+    ([[1.0], [2.0]], np.ones((2, 1)), r"a list of 2 came back: make it an array, `np.array\(…\)`"),
+    ([1.0], torch.ones(1), "a list of 1 came back: make it a tensor"),
+    (torch.tensor(1.5), torch.tensor(2.0), r"^it gives 1.5, and should give 2\.$"),
+    (np.array([0.1, 0.38942]), np.array([0.1, 0.38941]), "it is 0.38942, and should be 0.38941"),
+])
+def test_a_difference_is_told_so_that_it_is_seen(got, want, words):
+    assert re.search(words, difference(got, want, 1e-7))
+
+
+def test_the_call_is_told_with_the_names_of_its_arguments():
+    def scaled(pair, by):
+        return pair.left * by
+
+    with pytest.raises(Wrong, match=r"called with pair=Pair\(left=a tensor \(3,\), right=0\), by=2, the shape"):
+        compare(lambda pair, by: by, scaled, (Pair(torch.ones(3), 0), 2))
+    with pytest.raises(Wrong, match=r"the line `.*missing.*`: .*'missing'\. It was called with pair="):
+        compare(lambda pair, by: pair.missing, scaled, (Pair(torch.ones(3), 0), 2))
+
+
+def test_what_a_callback_sees_is_said_as_it_is():
+    def refuses(x):
+        raise Wrong("the walk began at 1.")
+
+    with pytest.raises(Wrong, match="^the walk began at 1.$"):
+        compare(lambda x, see: see(x), lambda x, see: x, (1, refuses))
+
+
+def test_a_likely_mistake_is_told_from_another_where_the_scale_is_coarse():
+    wrong = [(0.375, "the weight"), (1.5, "one column"), (0.0, "nothing at all")]
+    for number, words in ((0.37, "the weight"), (1.48, "one column"), (0.2, "nothing at all"), (5.0, "too small")):
+        with pytest.raises(Wrong, match=words):
+            check_number(lambda: number, 9.6, within=1.3, wrong=wrong)
