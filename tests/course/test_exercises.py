@@ -199,7 +199,7 @@ def test_the_call_is_told_with_the_names_of_its_arguments():
     def scaled(pair, by):
         return pair.left * by
 
-    with pytest.raises(Wrong, match=r"called with pair=Pair\(left=a tensor \(3,\), right=0\), by=2, the shape"):
+    with pytest.raises(Wrong, match=r"called with pair=Pair\(left=a tensor \(3,\), right=0\), by=2, a tensor"):
         compare(lambda pair, by: by, scaled, (Pair(torch.ones(3), 0), 2))
     with pytest.raises(Wrong, match=r"the line `.*missing.*`: .*'missing'\. It was called with pair="):
         compare(lambda pair, by: pair.missing, scaled, (Pair(torch.ones(3), 0), 2))
