@@ -35,7 +35,8 @@ def test_render_knows_the_neutral_face(tmp_path):
 
 def test_every_option_has_a_default():
     """Parsing each command bare succeeds: none asks for an option."""
-    for command in (["doctor"], ["render"], ["train"], ["sample"], ["bench"], ["evaluate"], ["course", "run"], ["course", "timings"]):
+    for command in (["doctor"], ["render"], ["train"], ["sample"], ["bench"], ["evaluate"], ["course", "run"], ["course", "timings"],
+                    ["course", "student"], ["course", "validate"], ["course", "grade", "submissions"]):
         assert callable(cli.build_parser().parse_args(command).run)
 
 
@@ -116,6 +117,21 @@ def test_course_runs_the_profile_asked_for(monkeypatch):
     assert calls == [(("laptop",), {"only": "02,03", "in_place": False, "reference": False})]
 
 
+def test_course_hands_out_validates_and_grades(monkeypatch, tmp_path, capsys):
+    from gen_affect_lib.course import grade, student, validate
+
+    calls = []
+    monkeypatch.setattr(student, "write_student", lambda *args: calls.append(args) or [])
+    monkeypatch.setattr(validate, "validate", lambda *args: calls.append(args))
+    monkeypatch.setattr(grade, "grade_folder", lambda *args, **options: calls.append((*args, options)) or args[1] / "grades.csv")
+    given = tmp_path / "given", tmp_path / "out"
+    assert cli.main(["course", "student", str(given[0])]) == 0
+    assert cli.main(["course", "validate", "--only", "02", "--jobs", "3"]) == 0
+    assert cli.main(["course", "grade", str(given[0]), "--out", str(given[1]), "--seconds", "60", "--memory-gb", "2"]) == 0
+    assert calls == [(given[0],), ("02", 3), (*given, {"seconds": 60.0, "memory_gb": 2.0, "jobs": None})]
+    assert f"the points are in {given[1] / 'grades.csv'}" in capsys.readouterr().out
+
+
 MISTAKES = {
     "no command": ([], "COMMAND"),
     "an unknown command": (["paint"], "invalid choice: 'paint'"),
@@ -152,6 +168,9 @@ MISTAKES = {
     "an unknown comparison": (["compare", "colours"], "'colours'"),
     "a misspelt variant": (["compare", "recipes", "--only", "moun"], "did you mean muon?"),
     "no action": (["course"], "ACTION"),
+    "nothing to grade": (["course", "grade", "nowhere"], "nowhere is no folder"),
+    "no time to grade": (["course", "grade", ".", "--seconds", "0"], "--seconds"),
+    "no notebook to validate": (["course", "validate", "--only", "77"], "there is no notebook '77'"),
     "an unknown notebook": (["course", "run", "smoke", "--only", "77"], "there is no notebook '77'"),
 }
 

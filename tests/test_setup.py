@@ -137,15 +137,15 @@ def in_a_bare_place(tmp_path, **programs) -> dict:
     return {"PATH": str(tools)}
 
 
-@pytest.mark.parametrize("failing", [None, "test"])
-def test_the_integration_run_is_the_suite(tmp_path, failing):
-    """What `make test` says is what the run says."""
+@pytest.mark.parametrize("failing", [None, "test", "test-browser"])
+def test_the_integration_run_is_both_test_targets(tmp_path, failing):
+    """Both run, whatever the first one says, and either one's failure is the run's."""
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     place = in_a_bare_place(tmp_path, ldconfig="echo libGL.so.1 libEGL.so.1",
                             make=f'echo "$1" >> "{tmp_path}/ran"; [ "$1" != "{failing}" ]')
     done = subprocess.run([script], env=place, capture_output=True, text=True)
-    assert (tmp_path / "ran").read_text().split() == ["test"]
+    assert (tmp_path / "ran").read_text().split() == ["test", "test-browser"]
     assert (done.returncode != 0) == (failing is not None), done.stderr
 
 
