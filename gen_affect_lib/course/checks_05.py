@@ -91,7 +91,7 @@ def _test_similarity(answer) -> None:
         ("one factor of the sum is not conjugated, so the angles add up instead of giving their difference.", unconjugated),
         ("the shift moves one middle onto the other before the turn and the scale. But those move the middle too: b = w̄ − a z̄.",
          only_the_middles),
-        (signs, turned_back), (signs, signs_changed),
+        (f"{signs} Or the conjugate stands on the wrong factor: it belongs to `points`.", turned_back), (signs, signs_changed),
         ("some of your maps mirror the face: where the determinant of U Vᵀ is −1, the last singular direction needs its sign "
          "turned. (With complex numbers that cannot happen.)", _with_mirrors),
         ("six free numbers fit better, but they shear and mirror the face. Only four are allowed: turn, scale, and two of the shift.",
@@ -121,12 +121,15 @@ def _margin(right: Tensor, m: float, line: bool = True) -> Tensor:
     return torch.where(right > -math.cos(m), harder, right - m * math.sin(m)) if line else harder
 
 
-def _mistaken(logits: Callable, long: tuple[bool, bool] = (False, False), **loss) -> type:
-    """ArcFaceLoss with other logits, a function of (itself, cosines, numbers of people, warmth)."""
+def _mistaken(logits: Callable, lengths: tuple[int | None, int | None] = (1, 1), **loss) -> type:
+    """ArcFaceLoss with other logits, a function of (itself, cosines, numbers of people, warmth).
+
+    lengths: along which axis embeddings and directions are normalized; None leaves them as they are.
+    """
 
     class Mistaken(identity.ArcFaceLoss):
         def forward(self, embeddings: Tensor, person: Tensor, warmth: float = 1.0) -> Tensor:
-            one, other = (x if keep else F.normalize(x) for x, keep in zip((embeddings, self.directions), long))
+            one, other = (x if axis is None else F.normalize(x, dim=axis) for x, axis in zip((embeddings, self.directions), lengths))
             return F.cross_entropy(logits(self, one @ other.T, person, warmth), person, **loss)
 
     return Mistaken
@@ -145,21 +148,26 @@ def _test_arcface_loss(answer) -> None:
     build = dict(people=5, embedding=3, margin=0.8, scale=12.0)
     embeddings, person = 2 * torch.randn(60, 3), torch.arange(60) % 5
     lengths = ("lengths count here, and only angles should: normalize the embeddings *and* the directions, each row to length 1.")
+    across = "the columns have length 1 here, and each *row* should: `F.normalize(x, dim=1)`, which is also what it does when no axis is said."
+    cosface = "the margin is taken off the cosine. That is CosFace; ArcFace adds it to the *angle*: cos(θ + m)."
+    smaller = ("the margin makes the angle smaller, and the task easier: the angle has to count as *larger*, cos(θ + m) and not cos(θ − m). "
+               "In the addition theorem the sign in the middle turns round: cos θ cos m − sin θ sin m.")
+    everybody = "every person gets the margin, so nobody has a handicap against the others: only the column of the right one changes."
     compare_modules(answer, identity.ArcFaceLoss, build, (embeddings, person, 1.0), (embeddings, person, 0.4), (embeddings, person),
                     tolerance=3e-5, mistakes=[
-        ("the margin is taken off the cosine. That is CosFace; ArcFace adds it to the *angle*: cos(θ + m).", _mistaken(_right(lambda c, m: c - m))),
+        (cosface, _mistaken(_right(lambda c, m: c - m))),
+        (cosface, _mistaken(_right(lambda c, m: torch.where(c > -math.cos(m), c - m, c - m * math.sin(m))))),
         ("the margin is added to the cosine, which makes the task easier and not harder: add it to the *angle*, cos(θ + m).",
          _mistaken(_right(lambda c, m: c + m))),
-        ("the margin makes it easier: the angle has to count as *larger*, cos(θ + m) and not cos(θ − m).",
-         _mistaken(_right(lambda c, m: _margin(c, -m, False)))),
-        ("every person gets the margin, so nobody has a handicap against the others: only the column of the right one changes.",
-         _mistaken(lambda self, c, person, warmth: self.scale * _margin(c, warmth * self.margin))),
+        (smaller, _mistaken(_right(lambda c, m: _margin(c, -m, False)))), (smaller, _mistaken(_right(lambda c, m: _margin(c, -m)))),
+        (everybody, _mistaken(lambda self, c, person, warmth: self.scale * _margin(c, warmth * self.margin))),
+        (everybody, _mistaken(lambda self, c, person, warmth: self.scale * _margin(c, warmth * self.margin, False))),
         ("the scale is missing: cosines lie between −1 and 1, and a softmax of such logits can never be sure.",
          _mistaken(lambda self, c, person, warmth: _right(_margin)(self, c, person, warmth) / self.scale)),
         ("the right person's logit is not multiplied by the scale, or the others' are not: scale all of them, at the end.",
          _mistaken(lambda self, c, person, warmth: (self.scale * c).scatter(1, person[:, None], _margin(c.gather(1, person[:, None]), warmth * self.margin)))),
-        (lengths, _mistaken(_right(_margin), long=(True, False))), (lengths, _mistaken(_right(_margin), long=(False, True))),
-        (lengths, _mistaken(_right(_margin), long=(True, True))),
+        *((lengths, _mistaken(_right(_margin), axes)) for axes in ((None, 1), (1, None), (None, None))),
+        *((across, _mistaken(_right(_margin), axes)) for axes in ((0, 0), (0, 1), (1, 0))),
         ("`warmth` is not used: the margin that counts is warmth · m.",
          _mistaken(lambda self, c, person, warmth: _right(_margin)(self, c, person, 1.0))),
         ("past π the cosine rises again, and whoever is most wrong is pulled the wrong way: where cos θ ≤ −cos m, take the line.",
@@ -222,16 +230,19 @@ def _test_threshold_at(answer) -> None:
 
     cases = [(*claims(12, 6), 0.013), (*claims(12, 6), 0.1234), (*claims(9, 4), 0.0), (*claims(20, 5), 0.5011)]
 
-    def of(reference, probe, share, table=recognition.similarities, who=lambda n: ~torch.eye(n, dtype=torch.bool), late=0,
-           descending=True):
+    def of(reference, probe, share, table=recognition.similarities, who=lambda n: ~torch.eye(n, dtype=torch.bool),
+           place=lambda allowed: int(allowed), descending=True):
         table = table(reference, probe)
         values = table[who(len(table))].sort(descending=descending).values
-        return values[max(0, int(share * len(values)) - late)].item()
+        return values[place(share * len(values))].item()
 
     def between(reference, probe, share):
         table = recognition.similarities(reference, probe)
         return torch.quantile(table[~torch.eye(len(table), dtype=torch.bool)], 1 - share).item()
 
+    early = ("one place too early, so that only k − 1 others lie above it. A claim passes when its cosine lies *above* the threshold, so the "
+             "threshold is the first cosine that may not pass: number k, counted from 0.")
+    rounded = "where the share allows no whole number of claims, k is rounded *down*: one more would be more than the share."
     compare(answer, recognition.threshold_at, *cases, tolerance=1e-5, mistakes=[
         ("the diagonal is counted too: there everybody is compared with themselves, and those are no false claims.",
          lambda r, p, s: of(r, p, s, who=lambda n: torch.ones(n, n, dtype=torch.bool))),
@@ -241,8 +252,9 @@ def _test_threshold_at(answer) -> None:
          lambda r, p, s: of(r, p, s, table=lambda r, p: p @ r.T)),
         ("sorted the other way: so nearly all strangers pass. Count from the *largest* cosine down.",
          lambda r, p, s: of(r, p, s, descending=False)),
-        ("one place too early: a claim passes when its cosine lies *above* the threshold, so the threshold is the first cosine that may "
-         "not pass.", lambda r, p, s: of(r, p, s, late=1)),
+        (early, lambda r, p, s: of(r, p, s, place=lambda allowed: max(0, int(allowed) - 1))),
+        (early, lambda r, p, s: of(r, p, s, place=lambda allowed: int(allowed) - 1)),  # for k = 0 that is the last of all
+        (rounded, lambda r, p, s: of(r, p, s, place=math.ceil)), (rounded, lambda r, p, s: of(r, p, s, place=round)),
         ("`quantile` interpolates between two cosines. Sort the cosines and take one of them: k strangers lie above it, no more.", between),
         ("the strangers are only half of the table: each pair stands there twice, once with each as the probe, with different pictures.",
          lambda r, p, s: of(r, p, s, who=lambda n: torch.ones(n, n, dtype=torch.bool).triu(1))),
@@ -276,8 +288,9 @@ def _test_ious(answer) -> None:
         corner = rng.uniform(0, 50, (count, 2))
         return np.concatenate([corner, corner + rng.uniform(5, 40, (count, 2))], axis=1)
 
-    far = np.array([[0.0, 0, 10, 10], [20, 0, 30, 10], [20, 30, 40, 50], [2, 3, 8, 7]])
+    far = np.array([[0.0, 0, 10, 10], [20, 0, 30, 10], [20, 30, 40, 50], [2, 3, 8, 7], [80, 90, 86, 97]])
     cases = [(boxes(4), boxes(6)), (far, far[:3]), (far[:2].astype(np.float32), far.astype(np.float32))]
+    result = "only the *result* is kept from being negative, but two negative sides make a positive area: keep each side from it"
     compare(answer, detection.ious, *cases, tolerance=1e-5, mistakes=[
         ("nothing is changed yet, or nothing that matters: two boxes far apart still overlap, and a box has 0.5 in common with itself.",
          lambda a, b: _iou(a, b, clip="", shared_once=False)),
@@ -288,11 +301,22 @@ def _test_ious(answer) -> None:
          lambda a, b: _iou(a, b, clip="area")),
         ("the area is kept from being negative, though each side should be, and the union counts what is common twice.",
          lambda a, b: _iou(a, b, clip="area", shared_once=False)),
+        *((f"{result}.", lambda a, b, most=most: np.clip(_iou(a, b, clip=""), 0, most)) for most in (None, 1)),
+        *((f"{result}, and count what is common once in the union.",
+           lambda a, b, most=most: np.clip(_iou(a, b, clip="", shared_once=False), 0, most)) for most in (None, 1)),
+        ("this is divided by the smaller of the two areas, so that a box inside another would have 1 in common with it. Divide by the "
+         "union, all that at least one of them covers.", _over_the_smaller),
         ("this is the intersection over the area of the first box alone.",
          lambda a, b: _iou(a, b, shared_once=False) * (1 + np.prod(b[:, 2:] - b[:, :2], axis=-1)[None] / np.prod(a[:, 2:] - a[:, :2], axis=-1)[:, None])),
         ("`abs` makes a gap between two boxes into an overlap of the same size: a negative side means that they do not touch, which is 0.",
          lambda a, b: _of_gaps(a, b)),
     ])
+
+
+def _over_the_smaller(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    area_a, area_b = (np.prod(x[:, 2:] - x[:, :2], axis=-1) for x in (a, b))
+    return np.prod(np.clip(sides, 0, None), axis=-1) / np.minimum(area_a[:, None], area_b[None])
 
 
 def _of_gaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -36,6 +36,25 @@ def _test_log_likelihoods(answer) -> None:
         with np.errstate(divide="ignore"):
             return np.log(np.exp(_terms(vectors)).mean(axis=1))
 
+    def hidden(tiny, join, late):
+        """With a tiny number that keeps the logarithm finite; late: log 6 is taken off at the end."""
+        def mistake(vectors):
+            exps = np.exp(_terms(vectors)).sum(axis=1)
+            return np.log(join(exps, tiny)) - math.log(6) if late else np.log(join(exps / 6, tiny))
+        return mistake
+
+    def known(vectors):
+        with np.errstate(divide="ignore"):
+            return np.log(affect.posterior(vectors))
+
+    def shares_of(vectors):
+        likelihood = _log_mean(_terms(vectors))
+        return likelihood - np.logaddexp.reduce(likelihood, axis=1, keepdims=True)
+
+    hides = ("a tiny number in the logarithm hides what lies below it: 1e-300 hides −1500 behind −691, so that all words look alike. "
+             "The logarithm of a sum of exps can be had without leaving the logarithms: `np.logaddexp`.")
+    posterior = "are the probabilities p(w | x), already divided by their sum. Asked is what stands before that: log p(x | w)."
+    tiny_numbers = (1e-300, 1e-200, 1e-100, 1e-50, 1e-30, 1e-20, 1e-16, 1e-15, 1e-12, 1e-10, 1e-9, 1e-8, 1e-6, np.finfo(float).tiny, np.finfo(float).eps)
     compare(answer, affect.log_likelihoods, *cases, tolerance=1e-6, mistakes=[
         ("right for faces that are near a word. For one that is far from all of them each exp is 0 in floating point, and its logarithm "
          "−∞. The logarithm of a sum of exps can be had without leaving the logarithms: `np.logaddexp`.", naive),
@@ -48,6 +67,11 @@ def _test_log_likelihoods(answer) -> None:
         ("everything is too large by log 6: the 1/S is missing. (The probabilities would be the same. Why?)",
          lambda vectors: np.logaddexp.reduce(_terms(vectors), axis=1)),
         ("the exponent divides by σ², and should divide by 2σ².", lambda vectors: _log_mean(_terms(vectors, affect.SPREAD**2))),
+        ("the exponent divides by 2σ, and should divide by 2σ²: σ = 0.25 is squared.", lambda vectors: _log_mean(_terms(vectors, 2 * affect.SPREAD))),
+        ("the exponent has lost its minus: the further a word lies from the face, the *less* it explains it.",
+         lambda vectors: _log_mean(-_terms(vectors))),
+        *((hides, hidden(tiny, join, late)) for tiny in tiny_numbers for join in (np.add, np.maximum) for late in (False, True)),
+        (f"these {posterior}", affect.posterior), (f"these {posterior}", shares_of), (f"these {posterior}", known),
         ("the distance itself stands in the exponent, and should be squared.",
          lambda vectors: _log_mean(-np.sqrt(-_terms(vectors, 1.0)) / (2 * affect.SPREAD**2))),
         ("each face is held against the word at full strength only: try all six strengths.",
@@ -194,6 +218,9 @@ def _test_embeddings(answer) -> None:
     # Two sizes: the number of patches must be computed, not known.
     for side, count in ((8, 3), (12, 1)):
         compare_modules(answer, ViTEmbeddings, dict(config=config(side)), (torch.randn(count, 3, side, side),), mistakes=mistakes)
+    fresh = answer(config(8))
+    if fresh.cls_token.any() or fresh.position_embeddings.any():
+        raise Wrong("the outputs are right, but the class token and the places start at zeros: `nn.Parameter(torch.zeros(…))`.")
 
 
 check_Embeddings = Exercise(
@@ -232,6 +259,12 @@ def _test_confusion_table(answer) -> None:
         table[shown, read] += 1
         return table / table.sum(axis=1, keepdims=True).clip(1)
 
+    def divided_along_the_row(shown, read, count, least=1):
+        table = _counts(shown, read, count)
+        return quiet(table, table.sum(axis=1).clip(least))
+
+    crossed = ("the sums are right, but each stands above a column: `.sum(axis=1)` has the shape (count,), and NumPy lays that along the row. "
+               "With `keepdims=True` it is (count, 1), one sum beside each row.")
     compare(answer, confusion_table, *cases, mistakes=[
         ("each cell was counted once at most. `table[shown, read] += 1` reads all cells first and then writes them, so that a pair of classes "
          "that comes up ten times adds 1. Use `np.add.at`, or a loop.", each_once),
@@ -239,6 +272,7 @@ def _test_confusion_table(answer) -> None:
          lambda shown, read, count: confusion_table(shown, read, count).T),
         ("each column adds up to 1. Divide by the sums of the rows: of all that *show* a class, which share is read as what?",
          lambda shown, read, count: (lambda table: table / table.sum(axis=0, keepdims=True).clip(1))(_counts(shown, read, count))),
+        (crossed, divided_along_the_row), (crossed, lambda shown, read, count: divided_along_the_row(shown, read, count, least=0)),
         ("rows and columns have changed places, and so have their sums: count at [shown, read] and divide by the sums of the rows.",
          lambda shown, read, count: confusion_table(read, shown, count)),
         ("these are the numbers of faces. Divide each row by its sum.", _counts),
@@ -264,6 +298,7 @@ def _test_always_sadness(answer) -> None:
     check_number(answer, 1 / 6, within=0.004, wrong=[
         (37 / 135, "that is the share of all faces that are read rightly: 37 of the 135 words belong to *sadness*. In the mean of the "
                    "diagonal each family counts alike, however many words it has."),
+        *((number, "the number is right, but in per cent: give a share, from 0 to 1.") for number in (16.6, 16.66, 16.67, 16.7, 17.0)),
         (1.0, "that is one cell of the diagonal, *sadness* read as *sadness*. What stands in the five others?"),
         (0.0, "one of the six cells is not 0: faces of *sadness* are read rightly, all of them."),
         (1 / 135, "that would be the chance for 135 classes. The table has six rows."),

@@ -69,6 +69,12 @@ def no_conjugate(points, places):
     return _rows(a, mw - a * mz)
 
 
+def conjugate_of_the_places(points, places):
+    z, w, mz, mw = _parts(points, places)
+    a = np.vdot(w - mw, z - mz) / (abs(z - mz) ** 2).sum()
+    return _rows(a, mw - a * mz)
+
+
 def shift_of_the_means(points, places):
     z, w, mz, mw = _parts(points, places)
     a = ((z - mz).conj() @ (w - mw)) / (abs(z - mz) ** 2).sum()
@@ -165,6 +171,34 @@ class Easier(Base):
         return F.cross_entropy(self.scale * cosine.scatter(1, person[:, None], harder), person)
 
 
+class EasierWithItsLine(Base):
+    def forward(self, embeddings, person, warmth=1.0):
+        cosine, m = self.cosines(embeddings), warmth * self.margin
+        right = cosine.gather(1, person[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)
+        changed = right * math.cos(m) + (1 - right**2).sqrt() * math.sin(m)
+        changed = torch.where(right > -math.cos(m), changed, right - m * math.sin(m))
+        return F.cross_entropy(self.scale * cosine.scatter(1, person[:, None], changed), person)
+
+
+class CosFaceWithALine(Base):
+    def forward(self, embeddings, person, warmth=1.0):
+        cosine, m = self.cosines(embeddings), warmth * self.margin
+        right = cosine.gather(1, person[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)
+        changed = torch.where(right > -math.cos(m), right - m, right - m * math.sin(m))
+        return F.cross_entropy(self.scale * cosine.scatter(1, person[:, None], changed), person)
+
+
+class OnAllClassesWithoutALine(Base):
+    def forward(self, embeddings, person, warmth=1.0):
+        angle = self.cosines(embeddings).clamp(-1 + 1e-6, 1 - 1e-6).acos()
+        return F.cross_entropy(self.scale * torch.cos(angle + warmth * self.margin), person)
+
+
+class ColumnsOfLength1(ByAcos):
+    def cosines(self, embeddings):
+        return F.normalize(embeddings, dim=0) @ F.normalize(self.directions, dim=0).T
+
+
 class Cold(ByAcos):
     def forward(self, embeddings, person, warmth=1.0):
         return super().forward(embeddings, person)
@@ -237,6 +271,21 @@ def one_early(reference, probe, false_accepts):
     return x[max(int(false_accepts * len(x)) - 1, 0)].item()
 
 
+def one_early_from_the_end(reference, probe, false_accepts):
+    x = _strangers(reference, probe).sort(descending=True)[0]
+    return x[int(false_accepts * len(x)) - 1].item()
+
+
+def rounded_up(reference, probe, false_accepts):
+    x = _strangers(reference, probe).sort(descending=True)[0]
+    return x[math.ceil(false_accepts * len(x))].item()
+
+
+def rounded_to_the_nearest(reference, probe, false_accepts):
+    x = _strangers(reference, probe).sort(descending=True)[0]
+    return x[round(false_accepts * len(x))].item()
+
+
 def by_percentile(reference, probe, false_accepts):
     return float(np.percentile(_strangers(reference, probe).numpy(), 100 * (1 - false_accepts)))
 
@@ -285,6 +334,20 @@ def only_the_union(a, b):
 def area_clipped(a, b):
     both = np.maximum(_sides(a, b).prod(-1), 0)
     return both / (_areas(a, b) - both)
+
+
+def result_clipped(a, b):
+    both = _sides(a, b).prod(-1)
+    return np.maximum(both / (_areas(a, b) - both), 0)
+
+
+def result_between_0_and_1(a, b):
+    return np.clip(as_it_was(a, b), 0, 1)
+
+
+def over_the_smaller(a, b):
+    areas = [(x[:, 2] - x[:, 0]) * (x[:, 3] - x[:, 1]) for x in (a, b)]
+    return np.maximum(_sides(a, b), 0).prod(-1) / np.minimum(areas[0][:, None], areas[1])
 
 
 def by_abs(a, b):
@@ -346,12 +409,14 @@ def boxes_themselves(boxes, scores, joint=0.4):
 ANSWERS = {
     "similarity": Answers(right=[umeyama, four_unknowns, polyfit],
                           wrong=[(mirroring, "mirror the face: where the determinant"), (six_unknowns, "six free numbers"),
-                                 (without_centring, "still in it"), (no_conjugate, "not conjugated"),
+                                 (without_centring, "still in it"), (no_conjugate, "not conjugated"), (conjugate_of_the_places, "belongs to `points`"),
                                  (shift_of_the_means, "before the turn"), (transposed, "signs of the two"), (rigid, "always 1"),
                                  (the_way_back, "the way back")]),
     "ArcFaceLoss": Answers(right=[ByAcos, ByOneHot],
                            wrong=[(CosFace, "CosFace"), (AddedToTheCosine, "easier and not harder"), (OnAllClasses, "every person"),
                                   (NoScale, "scale is missing"), (NoLine, "past π"), (Easier, "count as *larger*"),
+                                  (EasierWithItsLine, "makes the angle smaller"), (CosFaceWithALine, "That is CosFace"),
+                                  (OnAllClassesWithoutALine, "only the column"), (ColumnsOfLength1, "each *row* should"),
                                   (Cold, "`warmth` is not used"), (LongEmbeddings, "lengths count"), (NoClamp, "not a number"),
                                   (Detached, "gradients are not")]),
     "largest_margin": Answers(right=[lambda: math.radians(45), lambda: 0.785],
@@ -359,10 +424,15 @@ ANSWERS = {
                                      (lambda: 0.5, "most of them are content"), (lambda: 0.8, "only just"), (lambda: 3, "too large")]),
     "threshold_at": Answers(right=[by_topk, by_numpy],
                             wrong=[(all_pairs, "the diagonal"), (true_claims, "*true* claims"), (any_length, "any length"),
-                                   (from_below, "the other way"), (one_early, "too early"), (by_percentile, "interpolates")]),
+                                   (from_below, "the other way"), (one_early, "too early"),
+                                   (one_early_from_the_end, "only k − 1 others"), (rounded_up, "rounded *down*"),
+                                   (rounded_to_the_nearest, "no whole number of claims"),
+                                   (by_percentile, "interpolates")]),
     "ious": Answers(right=[one_by_one, by_torchvision_style],
                     wrong=[(as_it_was, "nothing is changed"), (only_clipped, "counted twice"), (only_the_union, "two negative sides, and"),
-                           (area_clipped, "the *area* is kept"), (by_abs, "`abs`")]),
+                           (area_clipped, "the *area* is kept"), (result_clipped, "only the *result*"),
+                           (result_between_0_and_1, "count what is common once"), (over_the_smaller, "the smaller of the two"),
+                           (by_abs, "`abs`")]),
     "suppress": Answers(right=[by_striking_out, by_asking_the_kept],
                         wrong=[(least_sure_first, "least sure"), (as_they_came, "in which they came: the surest has"),
                                (beaten_by_the_beaten, "still throws out"), (in_the_sorted_list, "places in the sorted"),

@@ -71,6 +71,31 @@ def full_strength(vectors):
     return -8 * ((vectors[:, None] - faces()) ** 2).sum(-1)
 
 
+def sigma_not_squared(vectors):
+    return torch.logsumexp(torch.from_numpy(exponents(vectors) * 0.125 / 0.5), dim=0).numpy() - np.log(6)
+
+
+def without_the_minus(vectors):
+    return torch.logsumexp(torch.from_numpy(-exponents(vectors)), dim=0).numpy() - np.log(6)
+
+
+def with_a_tiny_number(vectors):
+    return np.log(np.exp(exponents(vectors)).mean(axis=0) + 1e-300)
+
+
+def not_below_a_tiny_number(vectors):
+    return np.log(np.maximum(np.exp(exponents(vectors)).sum(axis=0), 1e-12)) - math.log(6)
+
+
+def probabilities(vectors):
+    return affect.posterior(vectors)
+
+
+def log_probabilities(vectors):
+    likelihood = by_torch(vectors)
+    return likelihood - np.logaddexp.reduce(likelihood, axis=1)[:, None]
+
+
 # --- Attention ---
 
 
@@ -228,6 +253,12 @@ class OfFourPatches(Tokens):
         self.position_embeddings = nn.Parameter(torch.zeros(1, 26, config.hidden_size))
 
 
+class RandomStart(ByRepeat):
+    def __init__(self, config):
+        super().__init__(config)
+        self.cls_token = nn.Parameter(torch.randn_like(self.cls_token) * 0.02)
+
+
 # --- confusion_table ---
 
 
@@ -283,11 +314,19 @@ def sums_along_the_wrong_axis(shown, read, count):
     return table / table.sum(1).clip(1)
 
 
+def without_keepdims(shown, read, count):
+    with np.errstate(all="ignore"):
+        return only_counts(shown, read, count) / only_counts(shown, read, count).sum(axis=1)
+
+
 ANSWERS = {
     "log_likelihoods": Answers(right=[by_torch, largest_first, one_face_at_a_time],
                                wrong=[(straight_from_the_formula, "each exp is 0 in floating point"), (mean_of_the_logs, "logarithms were averaged"),
                                       (best_strength, "only the best strength"), (words_only, "the neutral face is missing"),
-                                      (without_one_over_s, "by log 6"), (without_the_two, "by 2σ²"), (full_strength, "full strength only")]),
+                                      (without_one_over_s, "by log 6"), (without_the_two, "by 2σ²"), (full_strength, "full strength only"),
+                                      (sigma_not_squared, "is squared"), (without_the_minus, "lost its minus"),
+                                      (with_a_tiny_number, "hides −1500 behind −691"), (not_below_a_tiny_number, "a tiny number in the logarithm"),
+                                      (probabilities, "the probabilities p(w | x)"), (log_probabilities, "already divided by their sum")]),
     "terror_shown_weakly": Answers(right=[lambda: "fear", lambda: " Fear"],
                                    wrong=[(lambda: "terror", "weaker than 0.6"), (lambda: "neutral", "far from zero"),
                                           (lambda: "joy", "does not turn"), (lambda: "panic", "return one of")]),
@@ -299,12 +338,14 @@ ANSWERS = {
                           wrong=[(TokenLast, "class token stands last"), (Placeless, "the places are missing"),
                                  (OnlyPatchesHavePlaces, "no place of its own"), (OnePlaceTooFew, "has the shape (1, 4, 12)"),
                                  (OnePictureOnly, "RuntimeError"), (NotLearned, "the gradient of `cls_token`"),
-                                 (OfFourPatches, "has the shape (1, 26, 12)")]),
+                                 (OfFourPatches, "has the shape (1, 26, 12)"), (RandomStart, "start at zeros")]),
     "confusion_table": Answers(right=[by_a_loop, by_one_hot],
                                wrong=[(counted_once, "once at most"), (transposed, "have changed places: a row"), (by_columns, "each column adds up"),
                                       (read_first, "and so have their sums"), (only_counts, "the numbers of faces"), (of_all, "the whole table"),
-                                      (nothing_by_nothing, "gives 0/0"), (sums_along_the_wrong_axis, "should be")]),
+                                      (nothing_by_nothing, "gives 0/0"), (sums_along_the_wrong_axis, "`keepdims=True`"),
+                                      (without_keepdims, "each stands above a column")]),
     "always_sadness": Answers(right=[lambda: 1 / 6, lambda: 0.167, lambda: np.float64(1 / 6)],
                               wrong=[(lambda: 37 / 135, "each family counts alike"), (lambda: 0, "one of the six cells"),
-                                     (lambda: 1, "one cell of the diagonal"), (lambda: 1 / 135, "chance for 135")]),
+                                     (lambda: 1, "one cell of the diagonal"), (lambda: 1 / 135, "chance for 135"),
+                                     (lambda: 16.7, "in per cent"), (lambda: 100 / 6, "from 0 to 1")]),
 }

@@ -84,6 +84,35 @@ class WithoutScale(Base):
         return self.think(queries + self.to_out(self.kernel(self.source.norm_k(self.heads(self.to_q(n))), k, v, scale=1.0)))
 
 
+class ScaledByAll(Base):
+    def forward(self, queries, sources):
+        n = self.norm_query(queries)
+        k, v = self.source(torch.cat([self.norm_source(sources), n], 1))
+        seen = self.kernel(self.source.norm_k(self.heads(self.to_q(n))), k, v, scale=queries.shape[2] ** -0.5)
+        return self.think(queries + self.to_out(seen))
+
+
+class SoftmaxOverTheAsking(Base):
+    axis = -2
+
+    def kernel(self, q, k, v):
+        return ((q @ k.mT / q.shape[-1] ** 0.5).softmax(self.axis) @ v).transpose(1, 2).flatten(2)
+
+    def forward(self, queries, sources):
+        n = self.norm_query(queries)
+        return self.think(queries + self.to_out(self.look(n, torch.cat([self.norm_source(sources), n], 1))))
+
+
+class SoftmaxOverTheHeads(SoftmaxOverTheAsking):
+    axis = 1
+
+
+class NothingAdded(Base):
+    def forward(self, queries, sources):
+        n = self.norm_query(queries)
+        return self.mlp(self.norm_mlp(self.to_out(self.look(n, torch.cat([self.norm_source(sources), n], 1)))))
+
+
 class Replaces(Base):
     def forward(self, queries, sources):
         n = self.norm_query(queries)
@@ -183,6 +212,11 @@ def person_below(fuse, who, what):
     return length(a - b - c + d).mean(0) / length(a - b).mean(0)
 
 
+def mean_of_both_below(fuse, who, what):
+    a, b, c, d = four(fuse, who, what)
+    return length(a - b - c + d).mean(0) / torch.stack([length(a - b), length(a - c)]).mean(dim=(0, 1))
+
+
 def mean_first(fuse, who, what):
     a, b, c, d = four(fuse, who, what)
     return length((a - b - c + d).mean(0)) / (length((a - b).mean(0)) + length((a - c).mean(0)))
@@ -234,6 +268,14 @@ def global_numbers(count, chance, generator):
     return torch.rand(count) >= chance, torch.rand(count) >= chance
 
 
+def one_global_coin(count, chance, generator):
+    return torch.rand(count) >= chance, torch.rand(count, generator=generator) >= chance
+
+
+def expression_global(count, chance, generator):
+    return torch.rand(count, generator=generator) >= chance, torch.rand(count) >= chance
+
+
 def as_numbers(count, chance, generator):
     return tuple((torch.rand(2, count, generator=generator) >= chance).float())
 
@@ -261,14 +303,18 @@ ANSWERS = {
                        wrong=[(SourcesOnly, "not each other"), (QueriesUnnormedPerHead, "normed per head"), (WithoutScale, "the scale is missing"),
                               (Replaces, "*replaces*"), (OverwritesQueries, "*normed* queries"), (OneNormForBoth, "a norm of their own"),
                               (SourcesRaw, "`norm_source` is missing"), (MLPWithoutNorm, "`norm_mlp` is missing"),
-                              (EndsWithMLP, "straight path is missing"), (HeadsMixed, "heads and tokens are mixed"), (Detached, "gradient")]),
+                              (EndsWithMLP, "straight path is missing"), (HeadsMixed, "heads and tokens are mixed"), (Detached, "gradient"),
+                              (ScaledByAll, "the whole width D"), (SoftmaxOverTheAsking, "over the queries that ask"),
+                              (SoftmaxOverTheHeads, "over the heads"), (NothingAdded, "both additions are missing")]),
     "both_together": Answers(right=[by_a_table, in_one_batch],
                              wrong=[(last_sign, "has a plus"), (both_at_once, "all four"), (not_a_share, "divide by"),
                                     (person_below, "only the change with the person"), (mean_first, "before the length"),
-                                    (one_number, "one number for all"), (ratios_first, "its own ratio")]),
+                                    (one_number, "one number for all"), (ratios_first, "its own ratio"), (mean_of_both_below, "twice too much")]),
     "left_out": Answers(right=[two_draws, by_bernoulli],
                         wrong=[(one_coin, "share a coin"), (cloned_coin, "True means"), (one_for_all, "one fate"),
-                               (either_or, "never left out together"), (global_numbers, "another answer"), (as_numbers, "bool tensor"),
+                               (either_or, "never left out together"), (global_numbers, "another answer"),
+                               (one_global_coin, "the same generator"), (expression_global, "draw with `generator=generator`"),
+                               (as_numbers, "bool tensor"),
                                (expression_hardly, "the expression is left out in"), (only_one_tensor, "two tensors")]),
     "dial_weights": Answers(right=[by_the_formula, lambda i, e: [1.0 - i, -(e - i), e]],
                             wrong=[(lambda i, e: (1 - i, i, e), "its second part"), (lambda i, e: (1, i, e), "Multiply the brackets"),
@@ -281,5 +327,7 @@ ANSWERS = {
                                       (lambda: 0, "return one of")]),
     "brightest": Answers(right=[lambda: 0.37 * 26, lambda: 10, lambda: 0.38 / (1 / 26)],
                          wrong=[(lambda: 0.38, "the weight itself"), (lambda: 3.8, "ten sources"), (lambda: 6, "sixteen queries"),
-                                (lambda: 26, "one cell"), (lambda: 14, "too large")]),
+                                (lambda: 26, "one cell"), (lambda: 14, "too large"),
+                                (lambda: 1.48, "all the columns of a row"), (lambda: 1 / 9.6, "upside down"),
+                                (lambda: 0.4 * 26, "ends before 0.4")]),
 }
