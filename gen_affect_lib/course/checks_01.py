@@ -114,7 +114,7 @@ def _test_from_vector(answer) -> None:
         raise Wrong(f"`from_vector` was given numbers out of range, and {problem}")
     if not np.array_equal(given, outside):
         raise Wrong("`from_vector` changes the vector that it is given: clip into a new array.")
-    for wrong in (np.zeros(20), np.zeros(22), np.zeros((1, 21))):
+    for wrong in (np.zeros(1), np.zeros(20), np.zeros(22), np.zeros((1, 21))):  # NumPy repeats a single number in silence
         try:
             back(wrong)
         except NotImplementedError:
@@ -298,9 +298,9 @@ def _test_pair(answer) -> None:
     if any(one == other for one, other in looks):
         raise Wrong("the two pictures wear the same clothes, before the same background: the target's appearance can be copied from the "
                     "reference. Each picture needs a seed of its own for its appearance.")
-    if len(set(looks)) < 400:
-        raise Wrong("the two appearances differ, but they are the same for many pairs: their seeds should depend on `seed`, or the model "
-                    "learns two shirts by heart.")
+    if min(len(set(side)) for side in zip(*looks)) < 400:
+        raise Wrong("the two appearances differ, but the references' or the targets' are the same for many pairs: both seeds should depend "
+                    "on `seed`, or the model learns two shirts by heart.")
     for seed, (reference, target, word) in enumerate(pairs):
         if reference.expression == target.expression:
             raise Wrong(f"with the seed {seed} both pictures show the same expression, so that copying is right again. It happens once in "
@@ -333,8 +333,8 @@ check_pair = Exercise(
 
 def _test_copying_cost(answer) -> None:
     check_number(answer, 0.027, within=0.011, wrong=[
-        (0.0, "that is right only where the target *is* the reference. Here the face does something else."),
-        (0.183, "that is the bar of the appearance, which stays the same in these pairs."),
+        (0.0, "that is nothing, or nearly, which is right only where the target *is* the reference. Here the face does something else."),
+        (0.188, "that is the bar of the appearance, which stays the same in these pairs."),
         (0.113, "that is the bar of the identity, but it is the same person."),
         (0.21, "that is what the expression and the appearance change together. In these pairs the appearance stays."),
         (0.14, "that adds the bar of the identity, but it is the same person."),

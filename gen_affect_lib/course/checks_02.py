@@ -16,6 +16,7 @@ def _test_looks_ratio(answer) -> None:
         (2, "that is how much longer the side becomes in patches. There are two sides, and each token looks at each other."),
         (4, "that is how many times more *tokens* there are. Looks are tokens times tokens."),
         (8, "each side doubles, so the tokens grow fourfold, and the looks are their square."),
+        (1 / 16, "that is the other way round: smaller patches make *more* looks."),
         (256, "that would be right for patches of 2: here the patch is halved once."),
     ])
 
@@ -113,7 +114,13 @@ def _test_sincos_1d(answer) -> None:
     def both(angles, first=torch.sin, second=torch.cos):
         return torch.cat([first(angles), second(angles)], dim=1)
 
+    def with_exponents(exponents):
+        return lambda x, channels: both(torch.outer(x.double(), 10_000.0 ** -exponents(torch.arange(channels // 2).double(), channels / 2)))
+
     compare(answer, patches.sincos_1d, *cases, mistakes=[
+        ("the angles are right, but the result was rounded to float32: return float64.", lambda x, channels: both(_angles(x, channels)).float()),
+        ("the exponent divides by C/2 − 1. It is k / (C/2), which stays below 1.", with_exponents(lambda k, half: k / (half - 1))),
+        ("k begins at 0, so that the first speed is 1.", with_exponents(lambda k, half: (k + 1) / half)),
         ("sines and cosines take turns, and should stand in two blocks: all sines, then all cosines.", interleaved),
         ("the cosines come first: the order is all sines, then all cosines.",
          lambda x, channels: both(_angles(x, channels), torch.cos, torch.sin)),

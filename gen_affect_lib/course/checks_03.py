@@ -354,7 +354,7 @@ def _test_squares(answer) -> None:
         (16, "one matrix makes queries, keys *and* values, 3 · C rows: that counts 3."),
         (17, "the way out of attention, `to_out`, is a matrix too."),
         (14, "the MLP widens four times, 4 · C rows, and narrows again: both ways count 4."),
-        (36, "that are both streams of a block. One was asked for."),
+        (36, "those are both streams of a block. One was asked for."),
         (7, "each of the wide ones counts as many squares as fit into it."),
         (5, "these are the layers; a wide one counts as many squares as fit into it."),
     ])

@@ -119,9 +119,55 @@ def a_field(x: Tensor, sigma: Tensor) -> Tensor:
     return (2 * x).sin() + flow._beside(sigma, x) ** 2 * x + 0.5
 
 
+def _euler(*, sign: int = 1, stops: int | None = None, late: bool = False, even: bool = False, once: bool = False):
+    """Euler's walk; each choice is a mistake."""
+    def walk(velocity_fn, noise, sigmas):
+        x = noise
+        for sigma, sigma_next in list(zip(sigmas[:-1], sigmas[1:]))[:stops]:
+            width = -1 / (len(sigmas) - 1) if even else sign * (sigma_next - sigma)
+            x = x + width * velocity_fn(x, (sigma_next if late else sigma).expand(len(x)))
+            if once:
+                break
+        return x
+
+    return torch.no_grad()(walk)
+
+
+def _late_call(velocity_fn, noise, sigmas, method="euler", callback=None):
+    """The callback hears where a step began."""
+    seen = [noise]
+
+    def see(step, _, x):
+        callback(step, sigmas[step].item(), seen[-1])
+        seen.append(x)
+
+    return flow.sample(velocity_fn, noise, sigmas, method, callback and see)
+
+
+def _from_one(velocity_fn, noise, sigmas, method="euler", callback=None):
+    return flow.sample(velocity_fn, noise, sigmas, method, callback and (lambda step, sigma, x: callback(step + 1, sigma, x)))
+
+
+def _silent(velocity_fn, noise, sigmas, method="euler", callback=None):
+    return flow.sample(velocity_fn, noise, sigmas, method)
+
+
 def _test_sample(answer) -> None:
     cases = [(a_field, torch.randn(shape), flow.schedule(steps, shift), method)
              for shape, steps, shift in (((3, 2), 3, 1.0), ((2, 1, 4, 4), 4, 3.0)) for method in ("euler", "heun")]
+    plain = [case[:3] for case in cases if case[3] == "euler"]
+
+    def sample(velocity_fn, noise, sigmas):
+        return answer(velocity_fn, noise.clone(), sigmas)
+
+    compare(sample, flow.sample, *plain, mistakes=[  # Euler first: what is wrong there is wrong everywhere
+        ("this walks the wrong way, from noise to more noise. The velocity points to the noise, and sigma falls: "
+         "`sigma_next - sigma` is negative, and is what the velocity is multiplied with.", _euler(sign=-1)),
+        ("the walk stops one stop too early: N + 1 stops make N steps.", _euler(stops=-1)),
+        ("the velocity is asked with the sigma at which the step *ends*: give it the one at which it begins.", _euler(late=True)),
+        ("the loop returns after its first step: `return` belongs behind it.", _euler(once=True)),
+        ("each step is 1/N wide. With a shift the stops are not evenly spaced: the width is `sigma_next - sigma`.", _euler(even=True)),
+    ])
     second = {"look": lambda x, trial, sigma, sigma_next: (x, sigma_next)}
     mistakes = [
         ("this walks the wrong way, from noise to more noise. The velocity points to the noise, and sigma falls: "
@@ -140,6 +186,9 @@ def _test_sample(answer) -> None:
         ("the two velocities are added and not averaged: each step goes twice as far.", _sampler(mix=lambda v, w: v + w)),
         ("Heun's last addition begins at the trial point, so that it goes two steps in one. The trial is only for looking: begin at x.",
          _sampler(from_trial=True)),
+        ("the walk is right, but `callback` is never called.", _silent),
+        ("the walk is right, but the first call of `callback` has step 1: count from 0.", _from_one),
+        ("the walk is right, but `callback` is called before the step: call it after, with the sigma and the x that were reached.", _late_call),
         ("the walk is right, but `callback` hears the sigma at which a step began. Tell it the sigma that the step has reached.",
          _sampler(told=lambda sigma, sigma_next: sigma)),
         ("the walk works in the noise's own memory (`x += …`), so that each stop changes all earlier ones: write `x = x + …`.",
@@ -206,6 +255,10 @@ def _test_midpoint(answer) -> None:
     cases = [(a_field, torch.randn(3, 2), flow.schedule(3)), (a_field, torch.randn(2, 1, 4, 4), flow.schedule(5, 3.0)),
              (a_field, torch.randn(2, 3), flow.schedule(1))]
     compare(answer, midpoint, *cases, mistakes=[
+        ("this is Heun, which looks at both ends and takes a mean. Here there is one look, half way, and no mean.",
+         lambda velocity_fn, noise, sigmas: flow.sample(velocity_fn, noise, sigmas, "heun")),
+        ("the sigma is the one half way, but x is not moved for the look: go half of Euler's step.", _midpoint(half=0.0)),
+        ("the half step goes the wrong way: its width is (sigma_next − sigma) / 2, which is negative.", _midpoint(half=-0.5)),
         ("this walks the wrong way: `sigma_next - sigma` is negative, and is what a velocity is multiplied with.", _midpoint(sign=-1)),
         ("this is Euler with a velocity that is never used: the whole step is taken with the one found *half way*.",
          _midpoint(half=0.0, told=0.0)),

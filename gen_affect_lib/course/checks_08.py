@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gen_affect_lib import flow
 from gen_affect_lib.course.exercises import Exercise, Wrong, check_choice, check_number, compare
+from gen_affect_lib.evaluation.variants import RECIPES
 from gen_affect_lib.optim import warm_cosine
 
 # --- 8.1 learning_rate -----------------------------------------------------------------------------------------------
@@ -329,6 +330,7 @@ check_learn = Exercise(
 
 def _test_recipe_for_expressions(answer) -> None:
     check_choice(answer, "face_weight", wrong={
+        **{name: f"`{name}` is the best in neither of the two columns." for name in RECIPES if name != "face_weight"},
         "fast": "that one has the least validation loss. The loss counts the background as much as the mouth: look at what the judge reads.",
         "muon": "it is near in the share of right groups, but its action units are off by more than those of most others.",
         "more_noise": "it is good in the share of right groups, but its action units are off as far as those of most others.",
@@ -345,7 +347,7 @@ check_recipe_for_expressions = Exercise(
     purpose="A table with seven columns answers seven questions, and only one of them is yours.",
     reference=lambda: "face_weight", test=_test_recipe_for_expressions, hints=(
         "Which of the columns are about the expression? In one of them more is better, in the other less.",
-        "`right group` is the share of faces whose expression was read right, `units off` the mean error of the action units.",
+        "Only one row has `units off` below 0.2. What does it have in `right group`?",
     ))
 
 # --- 8.7 what_to_keep ------------------------------------------------------------------------------------------------

@@ -26,8 +26,9 @@ def _shared(image: QKV, condition: QKV, one: int, lenders: int, lent, instead: b
     """The same with choices, each of which but the first is a mistake."""
     N, L = image.key.shape[:2]
     rest = [token for token in range(L) if token not in list(lent)]
-    whose = {"right": [n for n in range(lenders) if n != one], "self": list(range(lenders)), "all": [n for n in range(N) if n != one]}[others]
-    drops = {"right": instead and one >= lenders, "never": False, "lenders too": instead, "always": one >= lenders, "all": False}[own]
+    whose = {"right": [n for n in range(lenders) if n != one], "self": list(range(lenders)), "one more": [n for n in range(min(lenders + 1, N)) if n != one], "all": [n for n in range(N) if n != one]}[others]
+    drops = {"right": instead and one >= lenders, "never": False, "lenders too": instead, "always": one >= lenders, "all": False,
+             "one late": instead and one > lenders}[own]
     mine = rest if drops else list(range(L))
     if own == "all" and instead and one >= lenders:
         mine = []
@@ -51,7 +52,7 @@ def _test_shared(answer) -> None:
     image, condition = (QKV(*torch.randn(3, 4, tokens, 2, 8, dtype=torch.float64)) for tokens in (9, 5))
     cases = [(image, condition, one, lenders, lent, instead) for one, lenders, lent, instead in (
         (2, 2, [1, 4, 5], False), (1, 2, [1, 4, 5], False), (3, 1, [0, 2, 8], True), (0, 2, [0, 2, 8], True), (0, 1, [3, 7], True),
-        (2, 4, [3, 7], True), (1, 4, list(range(9)), False), (3, 2, list(range(9)), True))]
+        (2, 2, [1, 4, 5], True), (1, 1, [0, 2, 8], True), (2, 4, [3, 7], True), (1, 4, list(range(9)), False), (3, 2, list(range(9)), True))]
 
     def mistaken(**wrong) -> Callable:
         return lambda *case: _shared(*case, **wrong)
@@ -64,6 +65,8 @@ def _test_shared(answer) -> None:
         ("`instead` is not used: with it, a borrower does without its own tokens of the numbers `lent`.", mistaken(own="never")),
         ("with `instead` the lenders lose their own lent tokens too. They are drawn with all of their own: only a borrower, an image from number "
          "`lenders` on, does without.", mistaken(own="lenders too")),
+        ("image number `lenders` keeps its own tokens: numbers begin at 0, so the borrowers are `one >= lenders`.", mistaken(own="one late")),
+        ("one image too many lends: the lenders are the numbers 0 to `lenders` − 1.", mistaken(others="one more")),
         ("a borrower does without its own tokens even where `instead` is False: there, lent tokens come beside them.", mistaken(own="always")),
         ("with `instead` a borrower keeps none of its own tokens. It does without those of the numbers `lent`, and keeps the rest.", mistaken(own="all")),
         ("all tokens of the lenders are lent. Take those of the numbers `lent` alone.", mistaken(tokens="all")),

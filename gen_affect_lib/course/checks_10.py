@@ -128,7 +128,8 @@ def _test_interval(answer) -> None:
         if got[0] > got[1] and _like(got[::-1], want):
             raise Wrong("the ends have changed places: first the low one, then the high one.")
         if got[1] - got[0] < 1e-6:
-            raise Wrong("all draws give the same mean. Draw *with* replacement: some people come twice, others not at all.")
+            raise Wrong("all draws give the same number. Make the generator *once*, before the draws; draw *with* replacement, so that "
+                        "some people come twice; and take the *mean* of each draw.")
         if got[1] < want[0]:  # both ends lie among the very least
             raise Wrong("both ends lie below all but a few means: `np.percentile` takes percent, 2.5 and 97.5, and not shares of 1.")
         for words, mistaken in (
@@ -155,6 +156,13 @@ def _test_interval(answer) -> None:
         raise Wrong("the interval is right, but `draws` is not used: with a single draw both ends are the same.")
     if not _like(_numbers(answer(of_people.copy(), draws, 7), 2, "interval"), np.array(interval(of_people, draws, 7))):
         raise Wrong("right for (N, M), but not for values (N,), one number for each person.")
+    few = rng.random((30, 3))
+    if not _like(_numbers(answer(few.copy(), draws, 7), 2, "interval"), np.array(interval(few, draws, 7))):
+        raise Wrong("the pictures of each person are drawn again too, which makes the interval wider: take who is drawn with all pictures, as they are.")
+    uneven = rng.exponential(size=(10, 5)) ** 3  # a few lie far above the others
+    if not _like(_numbers(answer(uneven.copy(), 20_000, 7), 2, "interval"), np.array(interval(uneven, 20_000, 7))):
+        raise Wrong("right only where the means lie evenly around theirs. Where a few people are far above the others, mean ± 1.96 standard "
+                    "deviations is not the middle 95 %: take the percentiles of the means that were drawn.")
 
 
 check_interval = Exercise(
@@ -236,12 +244,14 @@ def _test_found(answer) -> None:
         return x / np.linalg.norm(x, axis=1, keepdims=True)
 
     cases = []
-    for people, pictures, size in ((12, 30, 4), (40, 60, 6)):
+    for people, pictures, size in ((12, 30, 4), (40, 60, 6), (5, 7, 4)):
         faces = rng.normal(size=(people, size))
         owner = np.concatenate([np.arange(people), rng.permutation(people)])
         gallery = unit(faces[owner] + 0.5 * rng.normal(size=(2 * people, size)))
         person = rng.integers(0, people, pictures)
-        shown = np.where(rng.random(pictures) < 0.5, person, [np.flatnonzero(owner == p)[1] for p in person])
+        mix = rng.permutation(2 * people)  # so that nobody's place is anybody's number
+        owner, gallery = owner[mix], gallery[mix]
+        shown = np.array([rng.choice(np.flatnonzero(owner == p)) for p in person])
         who = unit(faces[person] + 0.6 * rng.normal(size=(pictures, size)))
         who[::4] = gallery[shown[::4]]  # copies of the reference
         cases.append((who, person, gallery, owner, shown))
@@ -262,12 +272,18 @@ def _test_found(answer) -> None:
         nearest = [(np.delete(gallery, out, axis=0) @ one).argmax() for one, out in zip(who, shown)]
         return owner[nearest] == person
 
+    def by_place(who, person, gallery, owner, shown):
+        likeness = who @ gallery.T
+        likeness[np.arange(len(who)), shown] = -np.inf
+        return owner[likeness.argmax(axis=1)] == owner[person]
+
     compare(answer, found, *cases, mistakes=[
         ("nothing is changed yet: it does what `broken_found` does.", masked(lambda *_: False, whose=False)),
         ("the very picture that the model was given is still in the gallery, and a copy of it finds itself. Leave it out, each picture's own.",
          masked(lambda *_: False)),
         ("the reference is left out now, but the *place* of the nearest picture is still compared with the number of the person. "
          "There are several pictures of a person: `owner` says whose each is.", masked(own, whose=False)),
+        ("`person` is the number of a person already; `owner[person]` says whose the picture at that *place* is.", by_place),
         ("all pictures of the right person are left out, so nobody can be found. Only the one that was shown must go.",
          masked(lambda person, owner, *_: person == owner)),
         ("the references of *all* pictures are left out for each. Other people's stay, as strangers to be mistaken for: leave out only its own.",
@@ -326,6 +342,14 @@ def _test_ahead(answer) -> None:
         raise Wrong("the interval is right. The first number is the mean difference of the people as they are, not of those drawn again.")
     if not np.array_equal(got, answer(list(ours), list(theirs), 6000, 7)):
         raise Wrong("right, but the same `seed` gives another interval each time: make the generator inside, from `seed`.")
+    few, again, other = (_numbers(answer(list(ours), list(theirs), 50, seed), 3, "ahead") for seed in (7, 7, 8))
+    if not np.array_equal(few, again):
+        raise Wrong("the numbers are right, but the same `seed` gives others each time: hand it on to `interval`.")
+    if np.array_equal(few, other):
+        raise Wrong("the numbers are right, but `seed` is not used: hand it on to `interval`.")
+    _, low, high = _numbers(answer(list(ours), list(theirs), 1, 0), 3, "ahead")
+    if low != high:
+        raise Wrong("the numbers are right, but `draws` is not used: with a single draw both ends are the same.")
 
 
 check_ahead = Exercise(

@@ -51,7 +51,7 @@ def say_seconds(seconds: float) -> str:
 
 def say_machine(machine: dict) -> str:
     """One phrase: the GPU where there is one, else the cores."""
-    cores = f"{machine['cores']} CPU cores ({machine['cpu']}), {machine['memory_gb']} GB"
+    cores = f"{machine['cores']} CPU core{'s' * (machine['cores'] != 1)} ({machine['cpu']}), {machine['memory_gb']} GB"
     where = f"{machine['gpu']}, {cores}" if machine["gpu"] else cores
     return f"{where}, torch {machine['torch']}"
 

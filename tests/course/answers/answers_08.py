@@ -310,7 +310,7 @@ ANSWERS = {
     "recipe_for_expressions": Answers(right=[lambda: "face_weight", lambda: " Face_weight "],
                                       wrong=[(lambda: "fast", "least validation loss"),
                                              (lambda: "muon", "share of right groups, but its action units are off by more"),
-                                             (lambda: "x", "second best"), (lambda: "slim", "return one of")]),
+                                             (lambda: "x", "second best"), (lambda: "none of them", "return one of")]),
     "what_to_keep": Answers(right=[lambda: "abceh", lambda: "HECBA", lambda: set("abceh")],
                             wrong=[(lambda: "abcdefgh", "gradients (d)"), (lambda: "aceh", "average (b)"),
                                    (lambda: "abceg", "random numbers (g)"),
