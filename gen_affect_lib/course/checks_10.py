@@ -244,7 +244,7 @@ def _test_found(answer) -> None:
         return x / np.linalg.norm(x, axis=1, keepdims=True)
 
     cases = []
-    for people, pictures, size in ((12, 30, 4), (40, 60, 6), (5, 7, 4)):
+    for people, pictures, size in ((12, 30, 4), (40, 60, 6), (6, 9, 3), (6, 9, 3), (6, 9, 3)):
         faces = rng.normal(size=(people, size))
         owner = np.concatenate([np.arange(people), rng.permutation(people)])
         gallery = unit(faces[owner] + 0.5 * rng.normal(size=(2 * people, size)))

@@ -194,7 +194,7 @@ MIDPOINT = [
     (steps(lambda v, x, s, t, last: x + (t - s) / 2 * v(at_half(v, x, s, t), (s + t) / 2)), "half of its way"),
     (steps(lambda v, x, s, t, last: x + (t - s) / 2 * (v(x, s) + v(at_half(v, x, s, t), (s + t) / 2))), "as if two were averaged"),
     (steps(lambda v, x, s, t, last: euler(v, x, s, t) if last else x + (t - s) * v(at_half(v, x, s, t), (s + t) / 2)), "half way to 0"),
-    (steps(lambda v, x, s, t, last: right_step(v, x, s, t, last, True)), "should be"),
+    (steps(lambda v, x, s, t, last: right_step(v, x, s, t, last, True)), "this is Heun"),
 ]
 
 # --- guide ---
