@@ -22,8 +22,9 @@ def learning_rate(step: int, used: float, peak: float, warmup_steps: int, final:
     return peak * warm_cosine(step, used, warmup_steps, final)
 
 
-def _rate(step, used, peak, warmup_steps, final, *, late=0, lowest=None, half=0.5, angle=math.pi, climb=True, either=False):
-    warm = min(1.0, (step + 1 - late) / warmup_steps) if climb else 1.0
+def _rate(step, used, peak, warmup_steps, final, *, late=0, lowest=None, half=0.5, angle=math.pi, climb=True, either=False, stop=True):
+    warm = (step + 1 - late) / warmup_steps if climb else 1.0
+    warm = min(1.0, warm) if stop else warm
     lowest = final if lowest is None else lowest
     fall = lowest + (1 - lowest) * half * (1 + math.cos(angle * used))
     if either and warm < 1:
@@ -49,6 +50,11 @@ def _test_learning_rate(answer) -> None:
          changed(half=1.0)),
         ("this goes through a quarter of a turn only: half a cosine is the angle π · used.", changed(angle=math.pi / 2)),
         ("at the end it is back at the peak: that is a whole turn, 2π. Half a cosine is the angle π · used.", changed(angle=2 * math.pi)),
+        ("the climb does not stop at 1: it is `min(1, (step + 1) / warmup_steps)`.", changed(stop=False)),
+        ("a quarter of a cosine was taken for the half: the angle is π · used, and (1 + cos) / 2 goes from 1 to 0.",
+         lambda s, u, p, w, f: p * min(1, (s + 1) / w) * (f + (1 - f) * math.cos(math.pi / 2 * u))),
+        ("the fall is a straight line: it should be half a cosine.", lambda s, u, p, w, f: p * min(1, (s + 1) / w) * (f + (1 - f) * (1 - u))),
+        ("the peak is missing: the two factors are multiplied with it.", lambda s, u, p, w, f: _rate(s, u, 1.0, w, f)),
         ("there is no climb: in the first `warmup_steps` steps the rate is a growing share of what the cosine says.",
          changed(climb=False)),
         ("during the climb the cosine is left out. `used` runs from the first step on: multiply the two.", changed(either=True)),
@@ -72,6 +78,8 @@ def _test_left_of_the_start(answer) -> None:
         (0.0, "an average of this kind never forgets quite: each step leaves 0.999 of what was there. (0.001 is the share of the *newest* weights.)"),
         (0.999, "that is what one step leaves. A thousand multiply."),
         (0.5, "a half is left after about 693 steps."),
+        (0.632, "that is what has come in since. What is left of the first weights?"),
+        (36.8, "that is in per cent: a share lies between 0 and 1."),
     ])
 
 
@@ -98,7 +106,10 @@ def _updated(update: Callable) -> Callable:
     def update_average(average, parameters, step, *most):
         average = [tensor.clone() for tensor in average]
         parameters = [nn.Parameter(tensor.clone()) for tensor in parameters]
+        held = list(average)
         update(average, parameters, step, *most)
+        if any(one is not other for one, other in zip(average, held)):
+            raise Wrong("there are new tensors in `average`. Whoever holds the old ones sees nothing of it: change the tensors themselves.")
         if any(tensor.requires_grad for tensor in average):
             raise Wrong("the average has become part of a graph: it must be worked out under `no_grad`, or every step keeps all earlier ones.")
         return average, [parameter.detach() for parameter in parameters]
@@ -128,7 +139,13 @@ def _test_update_average(answer) -> None:
     def memory(step, most):
         return min(most, (1 + step) / (10 + step))
 
+    def not_shrunk(average, parameters, step, most=0.999):
+        with torch.no_grad():
+            for slow, fast in zip(average, parameters):
+                slow.add_(fast, alpha=1 - memory(step, most))
+
     compare(_updated(answer), _updated(update_average), *cases, mistakes=[
+        ("what comes in is added, but the average is not shrunk by the decay first, so that it grows and grows.", _updated(not_shrunk)),
         ("nothing has changed in the tensors of `average`. `slow = …` only gives a name to a new tensor: work in place (`copy_`, `mul_`, "
          "`add_`, `lerp_`).", _updated(lambda *_: None)),
         ("the shares have changed places: `decay` is what stays of the average, 1 − decay is what comes in.",
@@ -173,7 +190,7 @@ def _clipped(clip: Callable) -> Callable:
     return clip_gradients
 
 
-def _clipping(*, each=False, always=False, none=False, square=False, power=2, value=False, give=lambda before, after: before) -> Callable:
+def _clipping(*, each=False, always=False, none=False, square=False, power=2, value=False, to_one=False, give=lambda before, after: before) -> Callable:
     def clip(parameters, most):
         grads = [p.grad for p in parameters if p.grad is not None]
         if none and len(grads) < len(parameters):
@@ -184,10 +201,19 @@ def _clipping(*, each=False, always=False, none=False, square=False, power=2, va
             if value:
                 grad.clamp_(-most, most)
             elif always or own > most:
-                grad.mul_(most / own)
+                grad.mul_(1 / own if to_one else most / own)
         return give(norm, torch.sqrt(sum(grad.square().sum() for grad in grads)))
 
     return clip
+
+
+def _last_norm(parameters, most):
+    for p in parameters:
+        if p.grad is not None:
+            norm = p.grad.norm()
+            if norm > most:
+                p.grad.mul_(most / norm)
+    return norm
 
 
 def _test_clip_gradients(answer) -> None:
@@ -196,6 +222,9 @@ def _test_clip_gradients(answer) -> None:
     compare(_clipped(answer), _clipped(clip_gradients), *cases, tolerance=1e-4, mistakes=[
         ("each tensor is clipped by its own norm, which turns the step in another direction. There is one norm, of all gradients together.",
          _clipped(_clipping(each=True))),
+        ("each tensor is clipped by its own norm, and the last one's is returned. There is one norm, of all gradients together.",
+         _clipped(_last_norm)),
+        ("the gradients are brought to the norm 1: multiply by `most / norm`.", _clipped(_clipping(to_one=True))),
         ("small gradients are made larger: where the norm is at most `most`, nothing is to be done.", _clipped(_clipping(always=True))),
         ("this stops at a parameter without a gradient, `p.grad is None`: pass it over.", _clipped(_clipping(none=True))),
         ("this is the square of the norm: take the root.", _clipped(_clipping(square=True))),
@@ -344,7 +373,7 @@ def _test_recipe_for_expressions(answer) -> None:
 
 check_recipe_for_expressions = Exercise(
     "8.6", "recipe_for_expressions", "Which recipe has begun to draw expressions?", "read", difficulty=2, minutes=5, points=1,
-    purpose="A table with seven columns answers seven questions, and only one of them is yours.",
+    purpose="A table with seven columns answers seven questions, and only two of them are yours.",
     reference=lambda: "face_weight", test=_test_recipe_for_expressions, hints=(
         "Which of the columns are about the expression? In one of them more is better, in the other less.",
         "Only one row has `units off` below 0.2. What does it have in `right group`?",

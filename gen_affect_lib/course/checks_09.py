@@ -104,9 +104,9 @@ def _lending(face, sigma, above, below, face_above, *, window: bool = True, swap
     if window and not inside:
         return torch.zeros(0, dtype=torch.int64)
     alone = sigma < face_above if late else sigma <= face_above
+    alone = not alone if swapped else alone
     if zero:
         alone = alone and face_above > 0
-    alone = not alone if swapped else alone
     may = (face if only else ~face) if alone else torch.ones_like(face)
     return may.flatten().nonzero()[:, 0]
 

@@ -192,6 +192,10 @@ def _test_concordance(answer) -> None:
          lambda read, true: np.corrcoef(read, true)[0, 1]),
         ("the distance of the two means is missing below the line: whoever reads everything too high must lose by it.", with_parts(apart=0)),
         ("the distance of the two means is not squared.", with_parts(power=1)),
+        ("the distance of the two means is not squared, and may be below 0.", lambda read, true:
+         2 * np.cov(read, true, ddof=0)[0, 1] / (read.var() + true.var() + read.mean() - true.mean())),
+        ("the covariance is not centred: take off each one's own mean before you multiply.", lambda read, true:
+         2 * (read * true).mean() / (read.var() + true.var() + (read.mean() - true.mean()) ** 2)),
         ("the 2 is missing: a perfect reader would get 0.5.", with_parts(twice=1)),
         ("the variances are divided by M − 1 and not by M, which the means are: take `ddof=0` throughout.", with_parts(ddof=1)),
         ("variance and standard deviation have changed places: below the line are the variances.",

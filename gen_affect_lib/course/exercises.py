@@ -84,7 +84,7 @@ class Exercise:
     def heading(self) -> str:
         """How the cell that asks begins."""
         return (f"### Exercise {self.number} · {self.title}\n\n*{self.kind.capitalize()}, difficulty {self.difficulty} of 5, "
-                f"{self.minutes} minutes, {self.points} points. {self.purpose}*")
+                f"{self.minutes} minutes, {self.points} point{'s' * (self.points != 1)}. {self.purpose}*")
 
     def judge(self, answer) -> Verdict:
         """What is to be said about an answer. Prints nothing, and leaves the notebook's random numbers as they are."""

@@ -36,6 +36,43 @@ def only_its_euler_walks_back(velocity_fn, noise, sigmas, method="euler", callba
     return x
 
 
+def rate(climb=lambda x: min(1, x), fall=lambda u: (1 + np.cos(np.pi * u)) / 2, top=True):
+    return lambda step, used, peak, warmup_steps, final: (
+        (peak if top else 1) * climb((step + 1) / warmup_steps) * (final + (1 - final) * fall(used)))
+
+
+@torch.no_grad()
+def new_tensors(average, parameters, step, most=0.999):
+    decay = min(most, (1 + step) / (10 + step))
+    for k, fast in enumerate(parameters):
+        average[k] = decay * average[k] + (1 - decay) * fast
+
+
+@torch.no_grad()
+def only_adds(average, parameters, step, most=0.999):
+    for slow, fast in zip(average, parameters):
+        slow += (1 - min(most, (1 + step) / (10 + step))) * fast
+
+
+def to_the_norm_one(parameters, most):
+    norm = torch.sqrt(sum(p.grad.square().sum() for p in parameters if p.grad is not None))
+    for p in parameters:
+        if p.grad is not None and norm > most:
+            p.grad /= norm
+    return norm
+
+
+def early_for_late(face, sigma, above, below, face_above):
+    if not above <= sigma <= below:
+        return torch.zeros(0, dtype=torch.int64)
+    may = ~face if face_above > 0 and sigma > face_above else torch.ones_like(face)
+    return may.flatten().nonzero()[:, 0]
+
+
+def uncentred(read, true):
+    return 2 * (read * true).mean() / (read.var() + true.var() + (read.mean() - true.mean()) ** 2)
+
+
 def one_late(image, condition, one, lenders, lent, instead):
     return checks_09._shared(image, condition, one, lenders, lent, instead and one > lenders)
 
@@ -72,6 +109,18 @@ def without_draws(ours, theirs, draws=2000, seed=0):
     (checks_04.check_sample, checks_04._silent, "never called"),
     (checks_04.check_sample, checks_04._from_one, "count from 0"),
     (checks_04.check_sample, checks_04._late_call, "before the step"),
+    (checks_08.check_learning_rate, rate(climb=lambda x: x), "does not stop at 1"),
+    (checks_08.check_learning_rate, rate(fall=lambda u: np.cos(np.pi / 2 * u)), "quarter of a cosine"),
+    (checks_08.check_learning_rate, rate(fall=lambda u: 1 - u), "straight line"),
+    (checks_08.check_learning_rate, rate(top=False), "the peak is missing"),
+    (checks_08.check_left_of_the_start, lambda: 0.632, "what has come in since"),
+    (checks_08.check_left_of_the_start, lambda: 36.8, "per cent"),
+    (checks_08.check_update_average, new_tensors, "new tensors in `average`"),
+    (checks_08.check_update_average, only_adds, "not shrunk"),
+    (checks_08.check_clip_gradients, checks_08._last_norm, "the last one's is returned"),
+    (checks_08.check_clip_gradients, to_the_norm_one, "brought to the norm 1"),
+    (checks_09.check_lending, early_for_late, "early and late have changed places"),
+    (checks_10.check_concordance, uncentred, "not centred"),
     (checks_08.check_recipe_for_expressions, lambda: "slim", "neither of the two columns"),
     (checks_09.check_shared, one_late, "`one >= lenders`"),
     (checks_10.check_interval, pictures_too, "drawn again too"),
