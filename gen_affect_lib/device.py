@@ -1,6 +1,7 @@
 """The device, the processes and the seeds, decided in one place."""
 
 import atexit
+import gc
 import os
 import random
 from datetime import timedelta
@@ -31,9 +32,10 @@ def processes():
 
 
 def _part() -> None:
-    """End the group while Python still runs: its threads, ended after it, now and then abort a process that is done."""
+    """End the group while Python still runs: a thread of its that lets go of a tensor after that aborts the process."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        gc.collect()  # its threads end with the last who holds it: networks that were shared, which lie in cycles
 
 
 def seed_everything(seed: int) -> None:

@@ -5,8 +5,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +20,7 @@ import torch
 from tqdm.auto import tqdm
 
 from gen_affect_lib.avatars.folder import FaceFolder
-from gen_affect_lib.avatars.pairs import PairCache
+from gen_affect_lib.avatars.pairs import PairCache, PairsConfig
 from gen_affect_lib.codec import LatentCodec, fit_codec
 from gen_affect_lib.device import pick_device, processes, seed_everything
 from gen_affect_lib.display import grid
@@ -30,6 +36,7 @@ from gen_affect_lib.profiles import Profile
 from gen_affect_lib.training import Trainer, TrainingConfig
 
 SHIPPED = CHECKPOINTS / "gen_affect"
+FACES_FOR_A_PROCESS = 4000  # to read fewer takes less time than to start one
 PREVIEW_WORDS = ("joy", "surprise", "anger", "sadness", "fear", "disgust", "amusement", "contempt")
 
 
@@ -86,9 +93,9 @@ def cache_split(cache: PairCache, codec, faces: FacePack, references: int) -> Sp
     asked = np.arange(len(cache.flat_images)).reshape(-1, images)[:, :references].ravel()  # (N, K) -> (N, R / N) -> (R,)
     kept = cache.folder / f"identities-{references}-{faces.mark}.npz"
     if not kept.is_file():
-        found = [faces.read(cache.flat_images[k]) for k in tqdm(asked, desc="Reading references", unit="face")]
-        sure = [k for k, readings in zip(asked, found) if readings]
-        tokens = [max(readings, key=lambda face: face.score).tokens for readings in found if readings]
+        found = read_references(cache, faces, asked)
+        sure = [k for k, tokens in zip(asked, found) if tokens is not None]
+        tokens = [tokens for tokens in found if tokens is not None]
         partial = kept.with_suffix(".partial.npz")
         np.savez(partial, references=np.array(sure), identities=np.array(tokens, np.float16))
         partial.replace(kept)
@@ -101,6 +108,41 @@ def cache_split(cache: PairCache, codec, faces: FacePack, references: int) -> Sp
         return place, person * images + (picture + rng.integers(1, images, count)) % images
 
     return Split(latents, identities, found, represent(cache.flat_expressions), pick)
+
+
+def read_references(cache: PairCache, faces: FacePack, asked: np.ndarray) -> list[np.ndarray | None]:
+    """Who is on the pictures `asked` (R,) of a cache: for each, the tokens of its surest face, or None without a face.
+
+    Where they are many, several processes read them.
+    """
+    parts = np.array_split(asked, max(1, len(asked) // 256))
+    workers = min(os.cpu_count() or 1, len(asked) // FACES_FOR_A_PROCESS)
+    found = []
+    with tqdm(total=len(asked), desc="Reading references", unit="face") as bar, ExitStack() as stack:
+        if workers < 2:
+            read = (_surest_tokens(faces, cache.flat_images[part]) for part in parts)
+        else:
+            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn")))
+            read = pool.map(_read_part, repeat(faces.name), repeat(cache.config), repeat(cache.folder), parts)
+        for tokens in read:
+            found += tokens
+            bar.update(len(tokens))
+    return found
+
+
+def _read_part(name: str, config: PairsConfig, folder: Path, part: np.ndarray) -> list[np.ndarray | None]:
+    return _surest_tokens(_face_pack(name), PairCache(config, folder).flat_images[part])
+
+
+@lru_cache
+def _face_pack(name: str) -> FacePack:
+    torch.set_num_threads(1)  # there is a process for every core already
+    return FacePack(name)
+
+
+def _surest_tokens(faces: FacePack, images: np.ndarray) -> list[np.ndarray | None]:
+    found = [faces.read(image) for image in images]
+    return [max(readings, key=lambda face: face.score).tokens if readings else None for readings in found]
 
 
 def folder_splits(folder: FaceFolder, codec, faces: FacePack) -> tuple[Split, Split]:

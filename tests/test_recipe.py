@@ -139,6 +139,16 @@ def test_references_are_read_once(run, monkeypatch):
     recipe.make_trainer(SMOKE, out)
 
 
+def test_several_processes_read_what_one_does(monkeypatch):
+    cache, faces = pairs.PairCache.open(SMOKE.validation), FacePack()
+    asked = np.arange(0, len(cache.flat_images), 2)
+    alone = recipe.read_references(cache, faces, asked)
+    monkeypatch.setattr(recipe, "FACES_FOR_A_PROCESS", len(asked) // 2)
+    monkeypatch.setattr(recipe.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(recipe, "_surest_tokens", None)  # here nothing is read any more
+    np.testing.assert_allclose(recipe.read_references(cache, faces, asked), alone, atol=1e-5)
+
+
 def test_a_picture_without_a_face_cannot_be_a_reference(tmp_path, monkeypatch):
     """It is passed over in drawn pairs; of a user's pictures it is named."""
     cache = pairs.PairCache.open(pairs.PairsConfig("train", 16, 4), tmp_path / "pairs")

@@ -108,10 +108,10 @@ def _updated(update: Callable) -> Callable:
         parameters = [nn.Parameter(tensor.clone()) for tensor in parameters]
         held = list(average)
         update(average, parameters, step, *most)
-        if any(one is not other for one, other in zip(average, held)):
-            raise Wrong("there are new tensors in `average`. Whoever holds the old ones sees nothing of it: change the tensors themselves.")
         if any(tensor.requires_grad for tensor in average):
             raise Wrong("the average has become part of a graph: it must be worked out under `no_grad`, or every step keeps all earlier ones.")
+        if any(one is not other for one, other in zip(average, held)):
+            raise Wrong("there are new tensors in `average`. Whoever holds the old ones sees nothing of it: change the tensors themselves.")
         return average, [parameter.detach() for parameter in parameters]
 
     return update_average

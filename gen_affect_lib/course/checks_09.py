@@ -97,8 +97,8 @@ def lending(face: Tensor, sigma: float, above: float = 0.0, below: float = 1.0, 
     return _lending(face, sigma, above, below, face_above)
 
 
-def _lending(face, sigma, above, below, face_above, *, window: bool = True, swapped: bool = False, late: bool = False,
-             zero: bool = True, edge: bool = True, only: bool = False) -> Tensor:
+def _lending(face, sigma, above, below, face_above, *, window: bool = True, swapped: bool = False, turned: bool = False,
+             late: bool = False, zero: bool = True, edge: bool = True, only: bool = False) -> Tensor:
     """The same with choices, each of which but the first is a mistake."""
     inside = above <= sigma <= below if edge else above < sigma < below
     if window and not inside:
@@ -107,6 +107,7 @@ def _lending(face, sigma, above, below, face_above, *, window: bool = True, swap
     alone = not alone if swapped else alone
     if zero:
         alone = alone and face_above > 0
+    alone = not alone if turned else alone
     may = (face if only else ~face) if alone else torch.ones_like(face)
     return may.flatten().nonzero()[:, 0]
 
@@ -119,13 +120,17 @@ def _test_lending(answer) -> None:
              (larger, 0.3, 0.3, 0.8, 0.2), (larger, 0.8, 0.3, 0.8, 0.9), (larger, 0.9, 0.3, 0.8, 0.2), (larger, 0.2, 0.3, 0.8, 0.1),
              (face, 1.0, 0.0, 1.0, 1.0)]
 
+    early_and_late = ("early and late have changed places: sigma falls from 1 to 0, and the face lends while sigma is *above* "
+                      "`face_above`.")
+
     def mistaken(**wrong) -> Callable:
         return lambda *case: _lending(*case, **wrong)
 
     compare(answer, lending, *cases, mistakes=[
         ("the window is not used: where sigma is not between `above` and `below`, no token lends.", mistaken(window=False)),
         ("the edges of the window belong to it: sigma may equal `above` or `below`.", mistaken(edge=False)),
-        ("early and late have changed places: sigma falls from 1 to 0, and the face lends while sigma is *above* `face_above`.", mistaken(swapped=True)),
+        (early_and_late, mistaken(swapped=True)),
+        (early_and_late, mistaken(turned=True)),
         ("where sigma equals `face_above` the face is alone already: it lends only while sigma is *above* it.", mistaken(late=True)),
         ("with `face_above` at 0 there is no mask, and the face lends to the end, at sigma 0 too.", mistaken(zero=False)),
         ("where the face is to be finished alone, it is all that lends: there the tokens *outside* it lend.", mistaken(only=True)),

@@ -82,7 +82,7 @@ class FacePack:
         import torch
         from insightface.app import FaceAnalysis  # takes seconds, and who trains needs none of it
 
-        folder = Path(name)
+        self.name, folder = str(name), Path(name)
         if not folder.is_dir():
             if folder.parent != Path("."):
                 raise UserError(f"{name} is no folder: give one with {DETECTOR} and {RECOGNIZER}, or leave it out")
