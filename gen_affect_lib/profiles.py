@@ -90,9 +90,9 @@ PROFILES = {
         transformer=dict(num_layers=8, attention_head_dim=64, num_attention_heads=6),
         fusion=dict(dim=384, identity_tokens=8, condition_tokens=32, num_layers=3, num_heads=6),
         references=4,
-        training=dict(batch_size=256, learning_rate=5e-4, compile=True, checkpoint_every=2000, preview_every=2000,
-                      validate_every=1000, log_every=50),
-        minutes=10.0,
+        training=dict(batch_size=256, learning_rate=1e-3, warmup_steps=500, face_weight=3.0, checkpoint_every=2000,
+                      preview_every=2000, validate_every=1000, log_every=50),
+        minutes=4.0,
     ),
 }
 

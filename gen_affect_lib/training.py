@@ -57,7 +57,7 @@ class TrainingConfig:
     shift: float = 1.0
     face_weight: float = 0.0  # how many times more the places of brows, eyes and mouth count: see codec.face_weight
     seed: int = 0
-    compile: bool = False  # torch.compile: pays on a GPU, after a minute or so of compiling
+    compile: bool = False  # torch.compile what learns: pays on a GPU, after a minute or so of compiling
     # What follows only says how often to look; it does not change what is learned.
     log_every: int = 10
     validate_every: int = 250
@@ -134,15 +134,14 @@ class Trainer:
         self.device = next(iter(self.parameters.values())).device
         # Older GPUs only emulate bfloat16, slowly; processors mostly too.
         self.bfloat16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        if config.compile:
-            model.compile()
-            condition_encoder.compile()
         self.processes = processes()
         if config.batch_size % self.processes.num_processes:
             raise UserError(f"batch_size {config.batch_size} does not divide among {self.processes.num_processes} processes: "
                             f"give a multiple of {self.processes.num_processes}")
         # With several processes, all begin with the main one's weights, and a backward leaves the mean of all gradients.
         self.shared = self.processes.prepare_model(self.networks, device_placement=False)
+        if config.compile:  # what looks at the run stays as it is: its batches have other sizes, and each would be compiled
+            self.shared = torch.compile(self.shared)
         self.start_over()
 
     def fit(self, max_steps: int | None = None, max_minutes: float | None = None, resume: bool = True) -> list[dict]:

@@ -496,11 +496,23 @@ def test_the_learning_rate_reaches_the_optimizer(tmp_path):
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(expected[-1])
 
 
-def test_compile_compiles_both_networks(tmp_path, monkeypatch):
-    compiled = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
-    tiny_trainer(tmp_path, compile=True)
-    assert compiled == ["TinyModel", "TinyEncoder"]
+def test_what_learns_is_compiled_and_what_looks_is_not(tmp_path, monkeypatch):
+    calls = []
+
+    def compile(networks):
+        def compiled(*arguments):
+            calls.append(torch.is_grad_enabled())
+            return networks(*arguments)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile)
+    trainer = tiny_trainer(tmp_path, compile=True, validate_every=2)
+    trainer.fit(max_steps=4)
+    assert calls == [True] * 4
+    plain = tiny_trainer(tmp_path / "plain", validate_every=2)
+    plain.fit(max_steps=4)
+    assert_equal(weights(trainer), weights(plain))
 
 
 # Limits
