@@ -156,7 +156,7 @@ def notebook_lines() -> Iterator[str]:
         yield " ".join([name.ljust(22), *(cell.rjust(20) for cell in cells)])
     for size in timings.SIZES:
         if size in measured:
-            yield f"{size}: measured on {timings.say_machine(measured[size]['machine'])}"
+            yield f"{size}: measured on {timings.say_where(measured[size])}"
     yield f"Notebooks here start with PROFILE = {default_profile()!r}"
 
 

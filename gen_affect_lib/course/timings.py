@@ -23,7 +23,10 @@ UNKNOWN = "not measured yet"
 
 
 def load(path: Path = TIMINGS) -> dict:
-    """{profile: {"machine": {…}, "notebooks": {name: {"seconds": s, "memory_gb": g}}}}; empty when nothing is known."""
+    """{profile: {"machine": {…}, "notebooks": {name: {"seconds": s, "memory_gb": g}}}}; empty when nothing is known.
+
+    A profile may have a "note" on how it was measured.
+    """
     return read_measured(path)
 
 
@@ -56,6 +59,11 @@ def say_machine(machine: dict) -> str:
     return f"{where}, torch {machine['torch']}"
 
 
+def say_where(measured: dict) -> str:
+    """The machine of one profile's figures, and what else is to be known of them."""
+    return "; ".join(filter(None, (say_machine(measured["machine"]), measured.get("note"))))
+
+
 def notebook_table(name: str, timings: dict) -> str:
     """The markdown of a notebook's cell tagged `timings`."""
     lines = ["**Time and memory**, measured by `make course`:", "", "| `PROFILE` | time | memory | measured on |",
@@ -66,7 +74,7 @@ def notebook_table(name: str, timings: dict) -> str:
             lines.append(f"| `{size}` | {UNKNOWN} | | |")
         else:
             lines.append(f"| `{size}` | {say_seconds(measured['seconds'])} | {measured['memory_gb']:.1f} GB "
-                         f"| {say_machine(timings[size]['machine'])} |")
+                         f"| {say_where(timings[size])} |")
     return "\n".join(lines)
 
 
@@ -75,7 +83,7 @@ def readme_table(titles: dict[str, str], timings: dict) -> str:
     lines = ["| notebook | " + " | ".join(f"`{size}`" for size in SIZES) + " |", "| --- |" + " --- |" * len(SIZES)]
     lines += [_row(f"[{title}](notebooks/{name}.ipynb)", *_costs(name, timings)) for name, title in titles.items()]
     lines += [_row("**the whole course**", *_totals(titles, timings)), ""]
-    lines += [f"- `{size}`: measured on {say_machine(timings[size]['machine'])}" for size in SIZES if size in timings]
+    lines += [f"- `{size}`: measured on {say_where(timings[size])}" for size in SIZES if size in timings]
     return "\n".join(lines).rstrip()
 
 
@@ -96,7 +104,7 @@ def instructors_table(titles: dict[str, str], asked: Mapping[str, Sequence], tim
         measured = timings.get(size, {}).get("notebooks", {})
         if measured:
             name = max(measured, key=lambda name: measured[name]["memory_gb"])
-            lines.append(f"- `{size}`: measured on {say_machine(timings[size]['machine'])}; a kernel takes at most "
+            lines.append(f"- `{size}`: measured on {say_where(timings[size])}; a kernel takes at most "
                          f"{measured[name]['memory_gb']:.1f} GB of memory (notebook {name[:2]})")
         else:
             lines.append(f"- `{size}`: {UNKNOWN}")

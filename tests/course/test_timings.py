@@ -55,6 +55,12 @@ def test_a_notebook_states_what_is_known_and_what_is_not():
     assert "| `gpu` | not measured yet | | |" in table
 
 
+def test_how_it_was_measured_is_said_beside_the_machine():
+    known = {"smoke": {**KNOWN["smoke"], "note": "two at once"}}
+    assert "| 2 CPU cores (a CPU), 8 GB, torch 2.13.0; two at once |" in timings.notebook_table("01_a", known)
+    assert "torch 2.13.0; two at once" in timings.readme_table({"01_a": "First"}, known)
+
+
 def test_the_readme_adds_up_what_is_complete():
     table = timings.readme_table({"01_a": "First", "02_b": "Second"}, KNOWN)
     assert "| [First](notebooks/01_a.ipynb) | 31 s, 0.8 GB | not measured yet | not measured yet |" in table
