@@ -251,8 +251,8 @@ check_clip_gradients = Exercise(
 # --- 8.5 learn -------------------------------------------------------------------------------------------------------
 
 
-def _learn(timed=True, after=True, forgets=True) -> Callable:
-    """The step; each of the three can be switched to the fault that stands in the notebook."""
+def _learn(timed=True, after=True, forgets=True, too_early=False, rated=True) -> Callable:
+    """The step; each of the first three can be switched to the fault that stands in the notebook."""
     def learn(model, condition_encoder, optimizer, average, draws, rate, step, clip_norm=1.0):
         batch, noise, sigma, keep_identity, keep_expression = draws
         tokens, pooled = condition_encoder(
@@ -265,10 +265,12 @@ def _learn(timed=True, after=True, forgets=True) -> Callable:
         if not after:
             nn.utils.clip_grad_norm_(parameters, clip_norm)
         loss.backward()
+        if too_early:
+            optimizer.zero_grad(set_to_none=False)
         if after:
             nn.utils.clip_grad_norm_(parameters, clip_norm)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate if rated else group["lr"]
         optimizer.step()
         if forgets:
             optimizer.zero_grad(set_to_none=True)
@@ -315,7 +317,7 @@ def _three_steps(step_function: Callable) -> Callable:
         model, encoder = _Model(), _Encoder()
         parameters = [*model.parameters(), *encoder.parameters()]
         average = [parameter.detach().clone() for parameter in parameters]
-        optimizer = torch.optim.SGD(parameters, lr=0.0, momentum=0.5)
+        optimizer = torch.optim.SGD(parameters, lr=0.02, momentum=0.5)
         losses = []
         for step in range(3):
             target, noise = 3 * torch.randn(2, 5, 2, 4, 4, generator=generator)
@@ -341,6 +343,10 @@ def _test_learn(answer) -> None:
         for faults in combinations(FAULTS, many):
             words = ("one fault is left: " if many == 1 else f"{many} faults are left. One of them: ") + FAULTS[faults[0]]
             mistakes.append((words, _three_steps(_learn(**{fault: False for fault in faults}))))
+    mistakes.append(("the gradients are emptied after `backward` and before the step, which then has none: empty them after the step, or before "
+                     "`backward`.", _three_steps(_learn(too_early=True))))
+    mistakes.append(("the optimizer never hears the rate of this step: it goes into `group[\"lr\"]` of each of its `param_groups`.",
+                     _three_steps(_learn(rated=False))))
     compare(_three_steps(answer), _three_steps(learn), ("a small model and three batches", 1.0), ("a small model and three batches", 0.3),
             mistakes=mistakes)
 

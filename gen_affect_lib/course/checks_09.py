@@ -265,6 +265,10 @@ def _test_read_bank(answer) -> None:
         count = len(image.key) // len(key)
         return _read(image, condition, key.repeat_interleave(count, 0), value.repeat(count, 1, 1, 1))
 
+    def only_the_values(image, condition, key, value):
+        count = len(image.key) // len(key)
+        return _read(image, condition, key.repeat(count, 1, 1, 1), value.repeat_interleave(count, 0))
+
     compare(answer, read_bank, case(2, 3, 4), case(3, 2, 5), case(3, 1, 2), case(1, 4, 3), tolerance=1e-5, mistakes=[
         ("nothing that matters is changed: the conditions still take turns, A B A B, and the images of a batch stand in blocks, A A B B.",
          mistaken(lambda x, count: x.repeat(count, 1, 1, 1))),
@@ -275,6 +279,7 @@ def _test_read_bank(answer) -> None:
         ("everybody reads what was lent under all conditions: P tokens are lent to each borrower, those of its own condition.",
          mistaken(lambda x, count: x.flatten(0, 1)[None].expand(len(x) * count, -1, -1, -1))),
         ("the keys are in order now, and the values still take turns: a key belongs to its value.", only_the_keys),
+        ("the values are in order now, and the keys still take turns: a key belongs to its value.", only_the_values),
         ("the order of the conditions is reversed.", mistaken(lambda x, count: x.flip(0).repeat_interleave(count, 0))),
         ("nothing is lent: this is plain attention.", lambda image, condition, key, value: _read(image, condition, key[:0, :0].new_zeros(
             len(image.key), 0, *key.shape[2:]), value[:0, :0].new_zeros(len(image.key), 0, *key.shape[2:]))),

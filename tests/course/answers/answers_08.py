@@ -306,7 +306,7 @@ ANSWERS = {
                             (step_with(clip_first=True), "one fault is left: the gradients are"),
                             (step_with(zero=False), "one fault is left: each step"),
                             (step_with(clip="model"), "under 'losses', in result 2"),
-                            (step_with(set_rate=False), "under 'losses'"), (step_with(average_first=True), "under 'averages'")]),
+                            (step_with(set_rate=False), "never hears the rate"), (step_with(average_first=True), "under 'averages'")]),
     "recipe_for_expressions": Answers(right=[lambda: "face_weight", lambda: " Face_weight "],
                                       wrong=[(lambda: "fast", "least validation loss"),
                                              (lambda: "muon", "share of right groups, but its action units are off by more"),
