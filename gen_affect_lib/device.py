@@ -32,7 +32,7 @@ def processes():
 
 
 def _part() -> None:
-    """End the group while Python still runs: a thread of its that lets go of a tensor after that aborts the process."""
+    """End the group while Python still runs: one of its threads that lets go of a tensor later aborts the process."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
         gc.collect()  # its threads end with the last who holds it: networks that were shared, which lie in cycles

@@ -6,18 +6,22 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
+def cores() -> int:
+    """How many this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe_machine() -> dict:
     """What a reader needs to compare a time with that of their own machine."""
     import psutil
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         torch_version = version("torch")
     except PackageNotFoundError:
         torch_version = None
     return {
         "cpu": _cpu_name(),
-        "cores": cores,
+        "cores": cores(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30),
         "gpu": gpu_name(),
         "system": f"{platform.system()} {platform.machine()}",

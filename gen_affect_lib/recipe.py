@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
@@ -28,6 +26,7 @@ from gen_affect_lib.encoders.expression import ExpressionReading
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import RectifiedFlow
+from gen_affect_lib.machine import cores
 from gen_affect_lib.model.fusion import IdentityExpressionFusion
 from gen_affect_lib.model.mmdit import MMDiT
 from gen_affect_lib.paths import CHECKPOINTS
@@ -111,33 +110,34 @@ def cache_split(cache: PairCache, codec, faces: FacePack, references: int) -> Sp
 
 
 def read_references(cache: PairCache, faces: FacePack, asked: np.ndarray) -> list[np.ndarray | None]:
-    """Who is on the pictures `asked` (R,) of a cache: for each, the tokens of its surest face, or None without a face.
-
-    Where they are many, several processes read them.
-    """
-    parts = np.array_split(asked, max(1, len(asked) // 256))
-    workers = min(os.cpu_count() or 1, len(asked) // FACES_FOR_A_PROCESS)
+    """Who is on the pictures `asked` (R,) of a cache: for each, the tokens of its surest face, or None without a face."""
     found = []
-    with tqdm(total=len(asked), desc="Reading references", unit="face") as bar, ExitStack() as stack:
-        if workers < 2:
-            read = (_surest_tokens(faces, cache.flat_images[part]) for part in parts)
-        else:
-            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn")))
-            read = pool.map(_read_part, repeat(faces.name), repeat(cache.config), repeat(cache.folder), parts)
-        for tokens in read:
+    with tqdm(total=len(asked), desc="Reading references", unit="face") as bar:
+        for tokens in _read_all(cache, faces, np.array_split(asked, max(1, len(asked) // 256))):
             found += tokens
             bar.update(len(tokens))
     return found
 
 
-def _read_part(name: str, config: PairsConfig, folder: Path, part: np.ndarray) -> list[np.ndarray | None]:
-    return _surest_tokens(_face_pack(name), PairCache(config, folder).flat_images[part])
+def _read_all(cache: PairCache, faces: FacePack, parts: list[np.ndarray]):
+    """Read part by part, in several processes where there are many faces; yields the tokens of each part, in order."""
+    workers = min(cores(), sum(map(len, parts)) // FACES_FOR_A_PROCESS)
+    if workers < 2:
+        yield from (_surest_tokens(faces, cache.flat_images[part]) for part in parts)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_read_part, repeat(faces.arguments), repeat(cache.config), repeat(cache.folder), parts)
 
 
-@lru_cache
-def _face_pack(name: str) -> FacePack:
+def _read_part(arguments: tuple, config: PairsConfig, folder: Path, part: np.ndarray) -> list[np.ndarray | None]:
+    faces, cache = _reader(arguments, config, folder)
+    return _surest_tokens(faces, cache.flat_images[part])
+
+
+@lru_cache(maxsize=1)  # once for all parts that a process reads
+def _reader(arguments: tuple, config: PairsConfig, folder: Path) -> tuple[FacePack, PairCache]:
     torch.set_num_threads(1)  # there is a process for every core already
-    return FacePack(name)
+    return FacePack(*arguments), PairCache(config, folder)
 
 
 def _surest_tokens(faces: FacePack, images: np.ndarray) -> list[np.ndarray | None]:

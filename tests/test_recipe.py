@@ -144,7 +144,7 @@ def test_several_processes_read_what_one_does(monkeypatch):
     asked = np.arange(0, len(cache.flat_images), 2)
     alone = recipe.read_references(cache, faces, asked)
     monkeypatch.setattr(recipe, "FACES_FOR_A_PROCESS", len(asked) // 2)
-    monkeypatch.setattr(recipe.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(recipe, "cores", lambda: 2)
     monkeypatch.setattr(recipe, "_surest_tokens", None)  # here nothing is read any more
     np.testing.assert_allclose(recipe.read_references(cache, faces, asked), alone, atol=1e-5)
 

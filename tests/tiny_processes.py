@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import torch
 from tiny_training import STEPS, StopsAtStep7, steady_trainer
 
 from gen_affect_lib import training
@@ -34,7 +35,8 @@ def threads_of_the_group():
 
 
 def at_the_end(folder):
-    (folder / f"at the end {os.environ['RANK']}.json").write_text(json.dumps(threads_of_the_group()))
+    left = {"group": torch.distributed.is_initialized(), "threads": threads_of_the_group()}
+    (folder / f"at the end {os.environ['RANK']}.json").write_text(json.dumps(left))
 
 
 def main(folder):

@@ -269,8 +269,9 @@ def _learn(timed=True, after=True, forgets=True, too_early=False, rated=True) ->
             optimizer.zero_grad(set_to_none=False)
         if after:
             nn.utils.clip_grad_norm_(parameters, clip_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = rate if rated else group["lr"]
+        if rated:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         optimizer.step()
         if forgets:
             optimizer.zero_grad(set_to_none=True)
@@ -343,10 +344,12 @@ def _test_learn(answer) -> None:
         for faults in combinations(FAULTS, many):
             words = ("one fault is left: " if many == 1 else f"{many} faults are left. One of them: ") + FAULTS[faults[0]]
             mistakes.append((words, _three_steps(_learn(**{fault: False for fault in faults}))))
-    mistakes.append(("the gradients are emptied after `backward` and before the step, which then has none: empty them after the step, or before "
-                     "`backward`.", _three_steps(_learn(too_early=True))))
-    mistakes.append(("the optimizer never hears the rate of this step: it goes into `group[\"lr\"]` of each of its `param_groups`.",
-                     _three_steps(_learn(rated=False))))
+    mistakes += [
+        ("the gradients are emptied after `backward` and before the step, which then has none: empty them after the step, or before "
+         "`backward`.", _three_steps(_learn(too_early=True))),
+        ("the optimizer never hears the rate of this step: it goes into `group[\"lr\"]` of each of its `param_groups`.",
+         _three_steps(_learn(rated=False))),
+    ]
     compare(_three_steps(answer), _three_steps(learn), ("a small model and three batches", 1.0), ("a small model and three batches", 0.3),
             mistakes=mistakes)
 

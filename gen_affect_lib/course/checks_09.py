@@ -258,28 +258,30 @@ def _test_read_bank(answer) -> None:
         image, condition = (QKV(*torch.randn(3, conditions * count, tokens, 2, 8)) for tokens in (6, 3))
         return image, condition, *torch.randn(2, conditions, lent, 2, 8)
 
-    def mistaken(spread: Callable) -> Callable:
-        return lambda image, condition, key, value: _read(image, condition, *(spread(x, len(image.key) // len(x)) for x in (key, value)))
+    def mistaken(spread: Callable, spread_value: Callable | None = None) -> Callable:
+        def read(image, condition, key, value):
+            count = len(image.key) // len(key)
+            return _read(image, condition, spread(key, count), (spread_value or spread)(value, count))
 
-    def only_the_keys(image, condition, key, value):
-        count = len(image.key) // len(key)
-        return _read(image, condition, key.repeat_interleave(count, 0), value.repeat(count, 1, 1, 1))
+        return read
 
-    def only_the_values(image, condition, key, value):
-        count = len(image.key) // len(key)
-        return _read(image, condition, key.repeat(count, 1, 1, 1), value.repeat_interleave(count, 0))
+    def in_blocks(x, count):
+        return x.repeat_interleave(count, 0)
+
+    def in_turns(x, count):
+        return x.repeat(count, 1, 1, 1)
 
     compare(answer, read_bank, case(2, 3, 4), case(3, 2, 5), case(3, 1, 2), case(1, 4, 3), tolerance=1e-5, mistakes=[
         ("nothing that matters is changed: the conditions still take turns, A B A B, and the images of a batch stand in blocks, A A B B.",
-         mistaken(lambda x, count: x.repeat(count, 1, 1, 1))),
+         mistaken(in_turns)),
         ("everybody reads what was lent under the first condition. Each borrower reads what was lent under its own.",
          mistaken(lambda x, count: x[:1].expand(len(x) * count, -1, -1, -1))),
         ("everybody reads the mean over the conditions, and so what guidance compares is mixed: each borrower reads under its own condition.",
          mistaken(lambda x, count: x.mean(dim=0, keepdim=True).expand(len(x) * count, -1, -1, -1))),
         ("everybody reads what was lent under all conditions: P tokens are lent to each borrower, those of its own condition.",
          mistaken(lambda x, count: x.flatten(0, 1)[None].expand(len(x) * count, -1, -1, -1))),
-        ("the keys are in order now, and the values still take turns: a key belongs to its value.", only_the_keys),
-        ("the values are in order now, and the keys still take turns: a key belongs to its value.", only_the_values),
+        ("the keys are in order now, and the values still take turns: a key belongs to its value.", mistaken(in_blocks, in_turns)),
+        ("the values are in order now, and the keys still take turns: a key belongs to its value.", mistaken(in_turns, in_blocks)),
         ("the order of the conditions is reversed.", mistaken(lambda x, count: x.flip(0).repeat_interleave(count, 0))),
         ("nothing is lent: this is plain attention.", lambda image, condition, key, value: _read(image, condition, key[:0, :0].new_zeros(
             len(image.key), 0, *key.shape[2:]), value[:0, :0].new_zeros(len(image.key), 0, *key.shape[2:]))),

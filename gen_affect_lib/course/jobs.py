@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
+from gen_affect_lib.machine import cores
+
 
 def default_jobs() -> int:
     """One for each core, eight at most: each may take a gigabyte."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores)
+    return min(8, cores())
 
 
 def side_by_side(work: Callable, items: Iterable, jobs: int | None = None) -> Iterator:

@@ -82,7 +82,8 @@ class FacePack:
         import torch
         from insightface.app import FaceAnalysis  # takes seconds, and who trains needs none of it
 
-        self.name, folder = str(name), Path(name)
+        self.arguments = str(name), least_score, tuple(providers)  # another process makes its own from them
+        folder = Path(name)
         if not folder.is_dir():
             if folder.parent != Path("."):
                 raise UserError(f"{name} is no folder: give one with {DETECTOR} and {RECOGNIZER}, or leave it out")

@@ -405,8 +405,11 @@ def test_control_c_stops_all_and_keeps_what_is_done(tmp_path):
     notebook.cells.insert(0, code(f"open({str(mark)!r}, 'w').write(str(__import__('os').getpid()))\nimport time\ntime.sleep(300)"))
     write(notebook, tmp_path / "in" / "b.ipynb")
     command = [sys.executable, "-m", "gen_affect_lib", "course", "grade", str(tmp_path / "in"), "--jobs", "2"]
-    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # what a shell starts with & ignores it
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **heard) as process:
+
+    def listen():  # what a shell starts with & ignores Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen) as process:
         import time
 
         until = time.monotonic() + 120

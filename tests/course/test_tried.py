@@ -62,11 +62,6 @@ def to_the_norm_one(parameters, most):
     return norm
 
 
-def keys_forgotten(image, condition, key, value):
-    count = len(image.key) // len(key)
-    return checks_09._read(image, condition, key.repeat(count, 1, 1, 1), value.repeat_interleave(count, 0))
-
-
 def early_for_late(face, sigma, above, below, face_above):
     if not above <= sigma <= below:
         return torch.zeros(0, dtype=torch.int64)
@@ -124,8 +119,6 @@ def without_draws(ours, theirs, draws=2000, seed=0):
     (checks_08.check_update_average, only_adds, "not shrunk"),
     (checks_08.check_clip_gradients, checks_08._last_norm, "the last one's is returned"),
     (checks_08.check_clip_gradients, to_the_norm_one, "brought to the norm 1"),
-    (checks_08.check_learn, checks_08._learn(too_early=True), "before the step, which then has none"),
-    (checks_09.check_read_bank, keys_forgotten, "the keys still take turns"),
     (checks_09.check_lending, early_for_late, "early and late have changed places"),
     (checks_10.check_concordance, uncentred, "not centred"),
     (checks_08.check_recipe_for_expressions, lambda: "slim", "neither of the two columns"),

@@ -253,7 +253,7 @@ def networks_emptied(model, condition_encoder, optimizer, average, draws, rate, 
     return float(loss.detach())
 
 
-def step_with(told=1000, clip_first=False, zero=True, clip="both", set_rate=True, average_first=False):
+def step_with(told=1000, clip_first=False, zero=True, clip="both", set_rate=True, average_first=False, too_early=False):
     def learn(model, condition_encoder, optimizer, average, draws, rate, step, clip_norm=1.0):
         loss = loss_of(model, condition_encoder, draws, told)
         parameters = list(model.parameters()) + list(condition_encoder.parameters())
@@ -261,6 +261,8 @@ def step_with(told=1000, clip_first=False, zero=True, clip="both", set_rate=True
         if clip_first:
             nn.utils.clip_grad_norm_(clipped, clip_norm)
         loss.backward()
+        if too_early:
+            optimizer.zero_grad()
         if not clip_first:
             nn.utils.clip_grad_norm_(clipped, clip_norm)
         if set_rate:
@@ -306,7 +308,8 @@ ANSWERS = {
                             (step_with(clip_first=True), "one fault is left: the gradients are"),
                             (step_with(zero=False), "one fault is left: each step"),
                             (step_with(clip="model"), "under 'losses', in result 2"),
-                            (step_with(set_rate=False), "never hears the rate"), (step_with(average_first=True), "under 'averages'")]),
+                            (step_with(set_rate=False), "never hears the rate"), (step_with(average_first=True), "under 'averages'"),
+                            (step_with(too_early=True), "before the step, which then has none")]),
     "recipe_for_expressions": Answers(right=[lambda: "face_weight", lambda: " Face_weight "],
                                       wrong=[(lambda: "fast", "least validation loss"),
                                              (lambda: "muon", "share of right groups, but its action units are off by more"),

@@ -199,11 +199,22 @@ def mean_of_conditions(image, condition, key, value):
     return one_by_one(image, condition, key.mean(0, True).expand_as(key), value.mean(0, True).expand_as(value))
 
 
-def values_forgotten(image, condition, key, value):
-    count = len(image.key) // len(key)
-    keys = torch.cat([image.key, condition.key, key.repeat_interleave(count, 0)], 1)
-    values = torch.cat([image.value, condition.value, torch.cat([value] * count)], 1)
-    return torch.stack([attention(*rows) for rows in zip(image.query, keys, values)])
+def in_blocks(x, count):
+    return x.repeat_interleave(count, 0)
+
+
+def in_turns(x, count):
+    return torch.cat([x] * count)
+
+
+def spread_by(spread_keys, spread_values):
+    def answer(image, condition, key, value):
+        count = len(image.key) // len(key)
+        keys = torch.cat([image.key, condition.key, spread_keys(key, count)], 1)
+        values = torch.cat([image.value, condition.value, spread_values(value, count)], 1)
+        return torch.stack([attention(*rows) for rows in zip(image.query, keys, values)])
+
+    return answer
 
 
 ANSWERS = {
@@ -230,7 +241,8 @@ ANSWERS = {
     "read_bank": Answers(right=[one_by_one, by_expand],
                          wrong=[(read_with(lambda b, B, G: b % G), "take turns, A B"), (read_with(lambda b, B, G: 0), "under the first condition"),
                                 (read_with(lambda b, B, G: G - 1 - b // (B // G)), "reversed"), (mean_of_conditions, "the mean over"),
-                                (values_forgotten, "values still take turns")]),
+                                (spread_by(in_blocks, in_turns), "values still take turns"),
+                                (spread_by(in_turns, in_blocks), "keys still take turns")]),
     "work_ratio": Answers(right=[lambda: 135 * (135 * 16 + 16) / (5 * (5 * 16 + 16)), lambda: 612],
                           wrong=[(lambda: 27, "more *queries*"), (lambda: 729, "if there were no condition"), (lambda: 2176 / 96, "*one* query"),
                                  (lambda: 10_000, "too large")]),
