@@ -20,8 +20,8 @@ _NAMES = {
     "RectifiedFlow": "flow",
     "MMDiT": "model.mmdit",
     "GenAffectPipeline": "pipeline",
-    "Trainer": "training",
-    "TrainingConfig": "training",
+    "Trainer": "training.trainer",
+    "TrainingConfig": "training.trainer",
     "UserError": "errors",
     "pick_device": "device",
     "seed_everything": "device",
@@ -31,7 +31,7 @@ _NAMES = {
 }
 # Modules that are reached as attributes, as in `gen_affect_lib.parity.from_diffusers`.
 _MODULES = {"avatars", "codec", "course", "device", "display", "doctor", "errors", "flow", "model", "parity", "paths",
-            "pipeline", "profiles", "recipe", "training", "widgets"}
+            "pipeline", "profiles", "training", "widgets"}
 
 __all__ = sorted(_NAMES)
 

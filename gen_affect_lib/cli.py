@@ -8,12 +8,13 @@ import os
 import sys
 from pathlib import Path
 
-from gen_affect_lib.encoders.train import TRAINERS
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import CHECKPOINTS, OUTPUTS
 
 # An unseen person for the commands that need one: the first of the validation seeds.
 UNSEEN = 1_000_000
+# What `train-encoder` trains: the keys of `readers.TRAINERS`, which would load torch.
+READERS = ("identity", "detector", "landmarks", "expression", "identity-judge", "expression-judge")
 FEELINGS = "joy,amusement,surprise,fear,sadness,anger,disgust"
 
 
@@ -83,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
                      help="do not start from the shipped checkpoint: train what it was trained with")
 
     sub = command("train-encoder", _train_encoder, "train a network that reads faces")
-    sub.add_argument("name", metavar="NAME", help="one of " + ", ".join(TRAINERS))
+    sub.add_argument("name", metavar="NAME", help="one of " + ", ".join(READERS))
     sub.add_argument("--out", type=Path, default=None, metavar="DIR",
                      help="where it goes; None takes a folder of its name under outputs")
     sub.add_argument("--minutes", type=_positive, default=None, metavar="M",
@@ -235,10 +236,10 @@ def _train(options) -> None:
         raise UserError(f"--data {options.data} is no folder: give an image folder with a metadata.jsonl in it")
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out} is a file: give a folder for the checkpoints")
-    from gen_affect_lib.checkpoint import LAST
+    from gen_affect_lib.training.checkpoint import LAST
     from gen_affect_lib.device import processes
     from gen_affect_lib.profiles import get_profile
-    from gen_affect_lib.recipe import train_profile
+    from gen_affect_lib.training.assembly import train_profile
 
     if (options.out / LAST).exists() and not options.resume:
         raise UserError(f"--out {options.out} holds a run already: go on with it by --resume, or give another folder")
@@ -254,7 +255,7 @@ def _train_encoder(options) -> None:
     out = options.out or OUTPUTS / "encoders" / options.name
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: give a folder for the network")
-    from gen_affect_lib.encoders.train import train
+    from gen_affect_lib.readers import train
 
     train(options.name, out, options.minutes, options.profile)
     print(out)
@@ -309,7 +310,7 @@ def _evaluate(options) -> None:
 def _compare(options) -> None:
     out = options.json or OUTPUTS / f"compare_{options.table}.json"
     _require_file_name(out)
-    from gen_affect_lib.evaluation import variants
+    from gen_affect_lib.evaluation.studies import variants
     from gen_affect_lib.evaluation.sets import REPORT_SEED, VALIDATION_SEED, Plan
     from gen_affect_lib.profiles import get_profile
 
@@ -344,7 +345,7 @@ def _bench(options) -> None:
 
 
 def _course_run(options) -> None:
-    from gen_affect_lib.course.run import run_course
+    from gen_affect_lib.course.release.run import run_course
     from gen_affect_lib.profiles import get_profile
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -352,27 +353,27 @@ def _course_run(options) -> None:
 
 
 def _course_student(options) -> None:
-    from gen_affect_lib.course.student import write_student
+    from gen_affect_lib.course.release.student import write_student
 
     written = write_student(options.folder)
     print(f"{len(written)} notebooks without solutions are in {options.folder}")
 
 
 def _course_validate(options) -> None:
-    from gen_affect_lib.course.validate import validate
+    from gen_affect_lib.course.release.validate import validate
 
     validate(options.only, options.jobs)
 
 
 def _course_grade(options) -> None:
-    from gen_affect_lib.course.grade import grade_folder
+    from gen_affect_lib.course.grading.grade import grade_folder
 
     table = grade_folder(options.folder, options.out, seconds=options.seconds, memory_gb=options.memory_gb, jobs=options.jobs)
     print(f"the points are in {table}, and the feedback in {table.parent / 'feedback'}")
 
 
 def _course_timings(options) -> None:
-    from gen_affect_lib.course import timings
+    from gen_affect_lib.course.release import timings
 
     changed = timings.refresh()
     print("changed: " + ", ".join(changed) if changed else "nothing to change")

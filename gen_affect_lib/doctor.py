@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from gen_affect_lib.machine import describe_machine, gpu_name
 from gen_affect_lib.paths import ROOT
 
 INSTALL = "python -m pip install -c constraints.txt -e '.[test]'"
@@ -109,10 +111,6 @@ def check_system_libraries(libraries: dict[str, str] = SYSTEM_LIBRARIES) -> Iter
 
 def check_machine(root: Path = ROOT, disk_gb: float = DISK_GB, memory_gb: float = MEMORY_GB) -> Iterator[Finding]:
     """The device with its memory, the machine's memory, and the disk."""
-    import psutil
-
-    from gen_affect_lib.course.timings import describe_machine
-
     machine = describe_machine()
     yield Finding(True, f"{machine['cores']} CPU cores ({machine['cpu']}), {machine['system']}")
     if machine["gpu"]:
@@ -132,13 +130,14 @@ def check_machine(root: Path = ROOT, disk_gb: float = DISK_GB, memory_gb: float 
 
 def notebook_lines() -> Iterator[str]:
     """Which notebooks will run here at which profile, and in about what time."""
-    import psutil
 
-    from gen_affect_lib.course import notebooks, timings
+
+    from gen_affect_lib.course import notebooks
+    from gen_affect_lib.course.release import timings
     from gen_affect_lib.profiles import default_profile
 
     names = [path.stem for path in notebooks()]
-    measured, has_gpu = timings.load(), timings.gpu_name() is not None
+    measured, has_gpu = timings.load(), gpu_name() is not None
     total = psutil.virtual_memory().total / 2**30
     yield " ".join(["".ljust(22), *(size.rjust(20) for size in timings.SIZES)])
     for name in names:

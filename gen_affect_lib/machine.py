@@ -2,8 +2,11 @@
 
 import os
 import platform
+import threading
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import psutil
 
 
 def cores() -> int:
@@ -13,8 +16,6 @@ def cores() -> int:
 
 def describe_machine() -> dict:
     """What a reader needs to compare a time with that of their own machine."""
-    import psutil
-
     try:
         torch_version = version("torch")
     except PackageNotFoundError:
@@ -44,3 +45,39 @@ def gpu_name() -> str | None:
     import torch
 
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
+class PeakMemory:
+    """The largest resident memory, in bytes, of all descendants of a process while the `with` block runs.
+
+    The process itself is left out: it is papermill, and what a reader wants to know is what the kernel takes.
+    """
+
+    def __init__(self, pid: int, every: float = 0.2):
+        self.peak = 0
+        self._root = psutil.Process(pid)
+        self._every = every
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self):
+        while not self._stop.is_set():
+            total = 0
+            try:
+                for child in self._root.children(recursive=True):
+                    try:
+                        total += child.memory_info().rss
+                    except psutil.Error:
+                        pass  # it ended while we looked
+            except psutil.Error:
+                return
+            self.peak = max(self.peak, total)
+            self._stop.wait(self._every)

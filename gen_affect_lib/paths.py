@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("GEN_AFFECT_DATA", ROOT / "data"))
 CHECKPOINTS = DATA / "checkpoints"
+SHIPPED = CHECKPOINTS / "gen_affect"
 REFERENCE = DATA / "reference"
 NOTEBOOKS = ROOT / "notebooks"
 OUTPUTS = Path(os.environ.get("GEN_AFFECT_OUTPUTS", ROOT / "outputs"))

@@ -24,8 +24,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from gen_affect_lib.avatars import Expression
-from gen_affect_lib.codec import to_images
+from gen_affect_lib.tensors import to_images
 from gen_affect_lib.encoders.expression import ExpressionEncoder, is_picture, understand
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError

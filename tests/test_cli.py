@@ -41,11 +41,11 @@ def test_every_option_has_a_default():
 
 
 def test_train_hands_its_options_on(monkeypatch, tmp_path):
-    from gen_affect_lib import recipe
     from gen_affect_lib.profiles import get_profile
+    from gen_affect_lib.training import assembly
 
     calls = []
-    monkeypatch.setattr(recipe, "train_profile", lambda *args, **options: calls.append((args, options)))
+    monkeypatch.setattr(assembly, "train_profile", lambda *args, **options: calls.append((args, options)))
     folder = tmp_path / "run"
     options = {"data": tmp_path, "resume": True, "minutes": 2.5, "retrain": False}
     assert cli.main(["train", "--profile", "laptop", "--data", str(tmp_path), "--out", str(folder), "--resume",
@@ -83,7 +83,7 @@ def test_evaluate_hands_its_options_on(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize("table, first", [("recipes", 1_000_000), ("codecs", 1_000_000), ("sharing", 1_000_000),
                                           ("baselines", 2_000_000)])
 def test_compare_hands_its_options_on_and_chooses_on_no_one_who_is_reported(table, first, monkeypatch, tmp_path, capsys):
-    from gen_affect_lib.evaluation import variants
+    from gen_affect_lib.evaluation.studies import variants
     from gen_affect_lib.evaluation.sets import Plan
     from gen_affect_lib.profiles import get_profile
 
@@ -109,7 +109,7 @@ def test_train_does_not_throw_an_earlier_run_away(tmp_path, capsys):
 
 
 def test_course_runs_the_profile_asked_for(monkeypatch):
-    from gen_affect_lib.course import run
+    from gen_affect_lib.course.release import run
 
     calls = []
     monkeypatch.setattr(run, "run_course", lambda *args, **options: calls.append((args, options)))
@@ -118,7 +118,9 @@ def test_course_runs_the_profile_asked_for(monkeypatch):
 
 
 def test_course_hands_out_validates_and_grades(monkeypatch, tmp_path, capsys):
-    from gen_affect_lib.course import grade, student, validate
+    from gen_affect_lib.course.grading import grade
+    from gen_affect_lib.course.release import student
+    from gen_affect_lib.course.release import validate
 
     calls = []
     monkeypatch.setattr(student, "write_student", lambda *args: calls.append(args) or [])

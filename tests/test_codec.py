@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
-from gen_affect_lib.codec import (
-    LatentCodec, PixelCodec, face_weight, fit_codec, fit_decoder, to_images, to_tensor,
-)  # fmt: skip
+from gen_affect_lib.codec import LatentCodec, PixelCodec
+from gen_affect_lib.training.codec import face_weight, fit_codec, fit_decoder
+from gen_affect_lib.tensors import to_images, to_tensor  # fmt: skip
 
 TINY = dict(latent_channels=4, widths=(16, 16), blocks=(1, 1))
 

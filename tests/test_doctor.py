@@ -6,7 +6,7 @@ from importlib.metadata import version
 import pytest
 
 from gen_affect_lib import doctor
-from gen_affect_lib.course import timings
+from gen_affect_lib.course.release import timings
 
 PYTEST = version("pytest")
 
@@ -74,7 +74,7 @@ def test_the_notebooks_are_listed_with_their_times(monkeypatch):
     known = {"smoke": {"machine": machine, "notebooks": {"02_patches": {"seconds": 31.2, "memory_gb": 0.8},
                                                          "03_mmdit": {"seconds": 9.0, "memory_gb": 9e6}}}}
     monkeypatch.setattr(timings, "load", lambda: known)
-    monkeypatch.setattr(timings, "gpu_name", lambda: None)
+    monkeypatch.setattr(doctor, "gpu_name", lambda: None)
     lines = {line.split()[0]: line for line in doctor.notebook_lines()}
     assert "31 s, 0.8 GB" in lines["02_patches"] and "needs a GPU" in lines["02_patches"]
     assert timings.UNKNOWN in lines["02_patches"]  # at laptop

@@ -25,7 +25,6 @@ from gen_affect_lib.flow import guide
 from gen_affect_lib.model.consistent import Consistency
 from gen_affect_lib.model.fusion import IdentityExpressionFusion
 from gen_affect_lib.model.mmdit import MMDiT
-from gen_affect_lib.paths import ROOT
 from gen_affect_lib.pipeline import GenAffectPipeline
 
 SIDE, SMALL, CHANNELS, WIDTH = 64, 16, 16, 16

@@ -9,6 +9,7 @@ Letters: B pictures, F faces of one of them, A answers (places times two) of all
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -187,3 +188,8 @@ def detector_loss(outputs: list[Tensor], boxes: list[Tensor], points: list[Tenso
     fit = torch.cat(fits).mean() if fits else found.sum() * 0
     error = torch.cat(errors).mean() if errors else places.sum() * 0
     return focal + 2 * fit + 50 * error, {"score": focal.item(), "box": fit.item(), "points": error.item()}
+
+
+def to_input(images: np.ndarray) -> Tensor:
+    """uint8 RGB (B, H, W, 3) to what the detector reads: float (B, 3, H, W), (value − 127.5) / 128."""
+    return (torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() - 127.5) / 128

@@ -24,7 +24,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from gen_affect_lib.avatars.emotions import EMOTIONS
 from gen_affect_lib.avatars.factors import ACTION_UNITS, Expression
-from gen_affect_lib.codec import to_tensor
+from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.encoders.affect import (
     class_logits, log_likelihoods, shares, vector_of_point, vector_of_word, word_affect,
 )

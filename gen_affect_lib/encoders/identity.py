@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gen_affect_lib.encoders.views import SIZE, VIEWS
+from gen_affect_lib.tensors import to_tensor
 
 
 class IResidual(nn.Module):
@@ -177,3 +179,11 @@ class IdentityEncoder(nn.Module):
             raise ValueError(f"views have shape {tuple(views.shape)}: give (B, {len(VIEWS)}, 3, {SIZE}, {SIZE})")
         tokens = self.net(views.flatten(0, 1)).unflatten(0, views.shape[:2])  # (B * V, E) -> (B, V, E)
         return F.normalize(tokens, dim=-1) * tokens.shape[-1] ** 0.5  # about unit scale each, as networks like it
+
+
+@torch.no_grad()
+def embed(net: nn.Module, images: np.ndarray, batch_size: int = 128) -> Tensor:
+    """Views uint8 (M, 112, 112, 3) to embeddings (M, E), on the CPU."""
+    device = next(net.parameters()).device
+    blocks = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+    return torch.cat([net(to_tensor(block).to(device, memory_format=torch.channels_last)).cpu() for block in blocks])

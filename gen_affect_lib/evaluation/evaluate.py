@@ -16,9 +16,9 @@ import numpy as np
 from gen_affect_lib.encoders.affect import GROUPS, branches
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.figures import Figure, Judged, Truth, bootstrap, class_probabilities, summary
-from gen_affect_lib.evaluation.judges import ExpressionJudge, IdentityJudge
+from gen_affect_lib.evaluation.judges.networks import ExpressionJudge, IdentityJudge
 from gen_affect_lib.evaluation.sets import Plan, Sets, draw_sets, drawn_by, plan_mark
-from gen_affect_lib.evaluation.skin import THIRDS
+from gen_affect_lib.evaluation.metrics.skin import THIRDS
 from gen_affect_lib.machine import describe_machine
 from gen_affect_lib.model.consistent import as_consistency
 from gen_affect_lib.paths import OUTPUTS

@@ -17,8 +17,8 @@ from gen_affect_lib.avatars import ACTION_UNITS, EMOTIONS, Appearance, Avatar, E
 from gen_affect_lib.avatars.emotions import tree_distance
 from gen_affect_lib.encoders.affect import LEVELS, affect_of, branches, word_affect
 from gen_affect_lib.encoders.expression import ExpressionReading
-from gen_affect_lib.evaluation.judge_scores import RANGES
-from gen_affect_lib.evaluation.skin import THIRDS, third
+from gen_affect_lib.evaluation.judges.scores import RANGES
+from gen_affect_lib.evaluation.metrics.skin import THIRDS, third
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from gen_affect_lib.avatars import EMOTIONS, Appearance, Avatar, Expression, Ide
 from gen_affect_lib.avatars.emotions import groups
 from gen_affect_lib.avatars.pairs import fingerprint
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.evaluation.judges import SIZE
-from gen_affect_lib.evaluation.skin import third
+from gen_affect_lib.evaluation.judges.networks import SIZE
+from gen_affect_lib.evaluation.metrics.skin import third
 
 REPORT_SEED, VALIDATION_SEED = 2_000_000, 1_000_000  # figures are reported on the first, anything is chosen on the second
 GALLERY = 1000  # people among whom somebody is to be found

@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from gen_affect_lib.avatars.regions import face_tokens
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.model.attention import QKV, attend, joint_attention
 
@@ -93,25 +93,6 @@ def as_consistency(given: float | Consistency) -> Consistency | None:
     if not isinstance(given, (int, float)) or not 0 <= given <= 1:
         raise UserError(f"consistency {given!r}: give a number from 0 (each image alone) to 1, or a Consistency")
     return Consistency(share=float(given)) if given else None
-
-
-@cache
-def face_tokens(side: int) -> Tensor:
-    """Which of side x side tokens hold brows, eyes or mouth, bool (side, side): by the landmarks of a hundred drawn people
-    with all kinds of expressions and tilts, which reach from the brow above the eyes to the lip below the mouth."""
-    from gen_affect_lib.avatars import EMOTIONS, Appearance, Avatar, Expression, Identity
-    from gen_affect_lib.avatars.landmarks import landmarks
-
-    inside = np.zeros((side, side), bool)
-    for seed in range(100):
-        avatar = Avatar(Identity.sample(seed), Expression.named(EMOTIONS[seed]), Appearance.sample(seed))
-        left_eye, right_eye, _, left_mouth, right_mouth = landmarks(avatar)
-        for left, right, reach in ((left_eye, right_eye, 0.05), (left_mouth, right_mouth, 0.02)):
-            for across in np.linspace(0, 1, 2 * side + 1):
-                for down in (-1.5 * reach, 0, reach):
-                    x, y = left + across * (right - left) + (0, down)
-                    inside[int(y * side), int(x * side)] = True
-    return torch.from_numpy(inside | inside[:, ::-1])
 
 
 # --- what stands in the place of joint attention ---------------------------------------------------------------------

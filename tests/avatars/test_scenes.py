@@ -3,7 +3,7 @@
 import numpy as np
 
 from gen_affect_lib.avatars.scenes import MOST, scene
-from gen_affect_lib.evaluation.detection import ious
+from gen_affect_lib.evaluation.metrics.detection import ious
 
 SCENES = [scene(seed, 1_000_000, 1000, 128) for seed in range(40)]
 

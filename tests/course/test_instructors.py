@@ -9,9 +9,11 @@ import pytest
 
 from gen_affect_lib import doctor
 from gen_affect_lib.cli import build_parser
-from gen_affect_lib.course import grade, notebooks, timings
-from gen_affect_lib.course.exercises import exercises
-from gen_affect_lib.evaluation import variants
+from gen_affect_lib.course import notebooks
+from gen_affect_lib.course.grading import grade
+from gen_affect_lib.course.release import timings
+from gen_affect_lib.course.checks.exercises import exercises
+from gen_affect_lib.evaluation.studies import variants
 from gen_affect_lib.paths import REFERENCE, ROOT
 
 TEXT = (ROOT / "INSTRUCTORS.md").read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ from gen_affect_lib.evaluation.evaluate import (
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.profiles import PROFILES
-from gen_affect_lib.recipe import assemble, make_networks
+from gen_affect_lib.training.assembly import assemble, make_networks
 
 SMOKE = PROFILES["smoke"]
 PLAN = Plan(people=2, words=3, seeds=2)

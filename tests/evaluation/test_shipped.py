@@ -7,11 +7,11 @@ import pytest
 
 from gen_affect_lib.encoders.affect import branches
 from gen_affect_lib.evaluation.evaluate import both_judges, table, weights_mark
-from gen_affect_lib.evaluation.judge_scores import unit_errors
+from gen_affect_lib.evaluation.judges.scores import unit_errors
 from gen_affect_lib.evaluation.sets import Plan, drawn_by
 from gen_affect_lib.paths import REFERENCE
 from gen_affect_lib.pipeline import GenAffectPipeline
-from gen_affect_lib.recipe import SHIPPED
+from gen_affect_lib.paths import SHIPPED
 
 REPORT = json.loads((REFERENCE / "evaluation.json").read_text())
 CARD = (SHIPPED / "README.md").read_text()

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from gen_affect_lib import recipe
+from gen_affect_lib.training import assembly
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.flow import RectifiedFlow
 from gen_affect_lib.profiles import PROFILES
-from gen_affect_lib.training import Trainer, TrainingConfig
+from gen_affect_lib.training.trainer import Trainer, TrainingConfig
 
 BUILT = ("learning_rate", "update_average", "learn")
 
@@ -34,7 +34,7 @@ class Pairs:
 @pytest.fixture
 def trainer(tmp_path):
     torch.manual_seed(0)
-    networks = recipe.make_networks(PROFILES["smoke"], LatentCodec(**PROFILES["smoke"].codec), 64)
+    networks = assembly.make_networks(PROFILES["smoke"], LatentCodec(**PROFILES["smoke"].codec), 64)
     networks = [network.cpu() for network in networks]
     nn.init.normal_(networks[0].proj_out.weight, std=0.1)  # or the first step would reach little else
     return Trainer(TrainingConfig(batch_size=6, warmup_steps=3), *networks, RectifiedFlow(), Pairs(), tmp_path)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from gen_affect_lib.evaluation.evaluate import weights_mark
-from gen_affect_lib.evaluation.sharing import WAYS
+from gen_affect_lib.evaluation.studies.sharing import WAYS
 from gen_affect_lib.model.attention import QKV, attend
 from gen_affect_lib.model.consistent import loop
 from gen_affect_lib.paths import REFERENCE
-from gen_affect_lib.recipe import SHIPPED
+from gen_affect_lib.paths import SHIPPED
 
 N, L, M, H, D = 4, 9, 5, 2, 8
 

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from gen_affect_lib.course import notebooks, timings
+from gen_affect_lib.course import notebooks
+from gen_affect_lib.course.release import timings
 from gen_affect_lib.display import SHORTEST_ALT
 
 COURSE = {"00_quickstart", "01_avatar_world", "02_patches", "03_mmdit", "04_rectified_flow", "05_identity",

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from gen_affect_lib.course import notebooks
-from gen_affect_lib.course.exercises import BEGIN, END, exercises
+from gen_affect_lib.course.checks.exercises import BEGIN, END, exercises
 
 
 def graded(cell) -> dict:
@@ -30,7 +30,7 @@ def test_each_exercise_is_asked_answered_and_checked(path, notebook):
         assert re.search(rf"(?m)^(?:def|class) {exercise.name}\b", source)
         assert graded(notebook.cells[answer])["solution"] and not graded(notebook.cells[answer])["grade"]
         assert graded(check)["grade"] and graded(check)["locked"] and graded(check)["points"] == exercise.points
-        module = f"gen_affect_lib.course.checks_{path.stem[:2]}"
+        module = f"gen_affect_lib.course.checks.notebook_{path.stem[:2]}"
         assert check.source == (f"from {module} import check_{exercise.name}\n\n"
                                 f"{exercise.name} = check_{exercise.name}({exercise.name})")
     assert places == sorted(places), "numbered in the order of the notebook"

@@ -7,9 +7,11 @@ from importlib import import_module
 import nbformat
 import pytest
 
-from gen_affect_lib import codec, flow, model, optim
+from gen_affect_lib import codec, flow, model
 from gen_affect_lib.course import notebooks
 from gen_affect_lib.paths import NOTEBOOKS, ROOT
+from gen_affect_lib.training import codec as codec_training
+from gen_affect_lib.training import optim
 
 TEXT = (NOTEBOOKS / "README.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| (?P<claim>.+?) \| `(?P<dotted>gen_affect_lib[\w.]+)`(?: \(here `(?P<here>[^`]+)`\))? "
@@ -24,15 +26,13 @@ HELPERS = {  # public, and not on the map: why
     "model.consistent.but": "the numbers of the tokens that are not lent",
     "model.consistent.seen_by_condition": "the condition's half of joint attention, which joint attention teaches",
     "model.mmdit.DualStream": "Stable Diffusion 3.5's second attention, kept for parity with diffusers",
-    "optim.adamw": "torch's AdamW with the course's groups of parameters",
-    "optim.make_optimizers": "chooses by a setting which optimizer gets which parameters",
-    "optim.orthogonalized": "the arithmetic inside of Muon",
-    "codec.to_tensor": "pictures to numbers from -1 to 1",
-    "codec.to_images": "and back",
+    "training.optim.adamw": "torch's AdamW with the course's groups of parameters",
+    "training.optim.make_optimizers": "chooses by a setting which optimizer gets which parameters",
+    "training.optim.orthogonalized": "the arithmetic inside of Muon",
     "codec.Residual": "a block of the autoencoder, as in any ResNet",
-    "codec.picture_loss": "a part of codec_loss",
-    "codec.decoder_loss": "a part of fit_decoder",
-    "codec.fit_codec": "the loop that trains the autoencoder",
+    "training.codec.picture_loss": "a part of codec_loss",
+    "training.codec.decoder_loss": "a part of fit_decoder",
+    "training.codec.fit_codec": "the loop that trains the autoencoder",
 }
 
 
@@ -110,7 +110,7 @@ def test_every_notebook_is_on_the_map():
 
 
 def test_every_public_part_is_on_the_map_or_a_helper():
-    modules = [*(import_module(f"{model.__name__}.{name}") for name in PARTS), flow, optim, codec]
+    modules = [*(import_module(f"{model.__name__}.{name}") for name in PARTS), flow, optim, codec, codec_training]
     public = {f"{module.__name__}.{name}" for module in modules for name, value in vars(module).items()
               if not name.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == module.__name__}
     mapped = {match["dotted"] for match in ENTRIES}

@@ -1,0 +1,63 @@
+"""Drawings with all factors known, for the judges to learn from and to be measured on."""
+
+from __future__ import annotations
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from gen_affect_lib.avatars import EMOTIONS, Appearance, Avatar, Expression, Identity
+from gen_affect_lib.avatars.pairs import fingerprint
+from gen_affect_lib.evaluation.judges.networks import SIZE
+from gen_affect_lib.paths import CACHE
+
+IMAGES = 4  # of each person
+_WORDS_STREAM = 9  # keeps the choice of words apart from the sampling of factors
+
+
+class Drawings:
+    """People with several pictures each, drawn once.
+
+    Attributes:
+        images: uint8 (N, I, 64, 64, 3)
+        identity: float32 (N, Identity.VECTOR_SIZE)
+        expression: float32 (N, I, 21)
+        appearance: float32 (N, I, Appearance.VECTOR_SIZE)
+        word: int64 (N, I): which of the 135 words the face shows. -1 for the odd pictures of each person: mixtures of
+            action units, `Expression.sample`.
+    """
+
+    PARTS = ("images", "identity", "expression", "appearance", "word")
+
+    def __init__(self, first_seed: int, people: int, images: int = IMAGES):
+        self.images = np.empty((people, images, SIZE, SIZE, 3), np.uint8)
+        self.identity = np.empty((people, Identity.VECTOR_SIZE), np.float32)
+        self.expression = np.empty((people, images, Expression.VECTOR_SIZE), np.float32)
+        self.appearance = np.empty((people, images, Appearance.VECTOR_SIZE), np.float32)
+        self.word = np.full((people, images), -1)
+        for n in tqdm(range(people), desc="Drawing", unit="person"):
+            identity = Identity.sample(first_seed + n)
+            self.identity[n] = identity.to_vector()
+            for k in range(images):
+                seed = (first_seed + n) * 1000 + k  # its own expression and appearance
+                if k % 2 == 0:
+                    self.word[n, k] = np.random.default_rng([_WORDS_STREAM, seed]).integers(len(EMOTIONS))
+                    expression = Expression.named(EMOTIONS[self.word[n, k]])
+                else:
+                    expression = Expression.sample(seed)
+                appearance = Appearance.sample(seed)
+                self.expression[n, k], self.appearance[n, k] = expression.to_vector(), appearance.to_vector()
+                self.images[n, k] = Avatar(identity, expression, appearance).render(SIZE)
+
+    @classmethod
+    def cached(cls, first_seed: int, people: int, images: int = IMAGES) -> Drawings:
+        """The same, kept on the disk for the next training; drawn anew when the drawing has changed."""
+        folder = CACHE / "judges" / f"{first_seed}-{people}x{images}-{fingerprint()}"
+        if not (folder / "word.npy").exists():
+            drawings = cls(first_seed, people, images)
+            folder.mkdir(parents=True, exist_ok=True)
+            for part in cls.PARTS:  # "word" is the last, so that its file says that all are there
+                np.save(folder / f"{part}.npy", getattr(drawings, part))
+        drawings = cls.__new__(cls)
+        for part in cls.PARTS:
+            setattr(drawings, part, np.load(folder / f"{part}.npy", mmap_mode="r" if part == "images" else None))
+        return drawings

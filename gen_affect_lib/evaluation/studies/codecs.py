@@ -1,0 +1,96 @@
+"""Autoencoders beside ours: what each loses after the same minutes of training from nothing, and what that costs a face.
+
+    python -m gen_affect_lib compare codecs --minutes 3 --seeds 2
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from gen_affect_lib.avatars.pairs import PairCache
+from gen_affect_lib.codec import LatentCodec
+from gen_affect_lib.training.codec import fit_codec
+from gen_affect_lib.tensors import to_images, to_tensor
+from gen_affect_lib.device import pick_device, seed_everything
+from gen_affect_lib.evaluation.evaluate import both_judges, heading, intervals, read_rows, write_rows
+from gen_affect_lib.evaluation.figures import Judged, expression_figures, ratio
+from gen_affect_lib.evaluation.sets import Plan
+from gen_affect_lib.profiles import Profile
+
+
+def autoencoder_kl(widths: tuple[int, ...] = (24, 40, 64, 88), latent_channels: int = 16) -> LatentCodec:
+    """diffusers' `AutoencoderKL` behind the seam of `codec.py`: convolutions at the full side, a half, a quarter, an eighth."""
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=widths, layers_per_block=1, norm_num_groups=8, latent_channels=latent_channels,
+    )
+    nn.init.constant_(vae.quant_conv.bias[latent_channels:], -6.0)  # as ours starts, see LatentCodec
+    codec = LatentCodec(latent_channels)
+    codec.encoder = nn.Sequential(vae.encoder, vae.quant_conv)
+    codec.decoder = nn.Sequential(vae.post_quant_conv, vae.decoder)
+    return codec.to(memory_format=torch.channels_last)
+
+
+CODECS = {
+    "ours": ("pixel-unshuffle, convolutions at a quarter and an eighth", LatentCodec),
+    "autoencoder_kl": ("diffusers' AutoencoderKL, as many parameters", autoencoder_kl),
+    "8_channels": ("ours with 8 latent channels", lambda: LatentCodec(latent_channels=8)),
+}
+
+
+def compare_codecs(
+    profile: Profile, plan: Plan, minutes: float | None, steps: int | None, seeds: int, names: list[str], path: Path
+) -> dict:
+    """Train each for so many minutes or steps with each seed, and score what is left of the true drawings of a plan.
+
+    Returns the rows so far of `path`, with "mse" on [-1, 1] and the judge's "expression_error" of the restored pictures.
+    """
+    profile = profile.retrained()
+    pictures, judges = PairCache.open(profile.pairs).flat_images, both_judges()
+    true = plan.truth()
+    about = heading(profile, plan, minutes, steps)
+    rows = read_rows(path, about)
+
+    def keep(row: dict, restored: np.ndarray) -> None:
+        rows.append(row | scored(restored, true, plan, judges))
+        write_rows(path, rows, about)
+
+    if not any(row["name"] == "drawings" for row in rows):
+        keep({"name": "drawings", "about": "the true drawings themselves", "seed": 0}, true)
+    for seed in range(seeds):
+        for name in names:
+            if any((row["name"], row["seed"]) == (name, seed) for row in rows):
+                continue
+            phrase, make = CODECS[name]
+            seed_everything(seed)
+            codec, begin = make().to(pick_device()), time.monotonic()
+            taken = len(fit_codec(codec, pictures, minutes=minutes, steps=steps, seed=seed))
+            row = {"name": name, "about": phrase, "seed": seed, "steps": taken,
+                   "parameters": sum(p.numel() for p in codec.parameters()),
+                   "images_per_second": round(32 * taken / (time.monotonic() - begin), 1)}
+            keep(row, restore(codec, true))
+    return write_rows(path, rows, about)
+
+
+@torch.no_grad()
+def restore(codec: LatentCodec, images: np.ndarray) -> np.ndarray:
+    """Pictures uint8 (…, S, S, 3) through the autoencoder and back."""
+    flat = images.reshape(-1, *images.shape[-3:])  # (…, S, S, 3) -> (M, S, S, 3)
+    parts = [to_tensor(flat[start : start + 256]).to(codec.device) for start in range(0, len(flat), 256)]
+    return np.concatenate([to_images(codec.decode(codec.encode(part))) for part in parts]).reshape(images.shape)
+
+
+def scored(restored: np.ndarray, true: np.ndarray, plan: Plan, judges) -> dict:
+    """Mean squared error, and what the judge reads off the restored pictures (N, S, W, P, P, 3)."""
+    words, asked = plan.targets()
+    figures = expression_figures(Judged(judges, restored), words, asked)
+    figures["mse"] = ratio(((restored / 127.5 - true / 127.5) ** 2).mean(axis=(2, 3, 4, 5)))
+    names = ("mse", "expression_error", "expression_top1_25")
+    return {"figures": intervals({name: figures[name] for name in names}, plan.people, digits=5)}

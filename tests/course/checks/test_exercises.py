@@ -1,0 +1,220 @@
+"""The frame of the exercises: what a check says, what it gives back, and how answers are compared."""
+
+import re
+from typing import NamedTuple
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gen_affect_lib.course.checks import exercises
+from gen_affect_lib.course.checks.exercises import Exercise, Wrong, check_choice, check_number, compare, compare_modules, difference
+from gen_affect_lib.errors import UserError
+
+
+def double(x):
+    return 2 * x
+
+
+def doubles(answer):
+    compare(answer, double, (torch.randn(3),), (torch.randn(2, 4),), gradients=True,
+            mistakes=[("that is the square: multiply by 2.", lambda x: x**2)])
+
+
+@pytest.fixture
+def exercise():
+    return Exercise("2.9", "double", "Twice", "implement", 1, 5, 2, "It is used everywhere.", double, doubles,
+                    ("Twice is a sum.", "`x + x`"))
+
+
+# --- what a check says and gives back ---
+
+
+def test_a_right_answer_is_given_back(exercise, capsys):
+    def mine(x):
+        return x + x
+
+    assert exercise(mine) is mine
+    said = capsys.readouterr()
+    assert said.out == "✓ Exercise 2.9, double: right.\n" and not said.err
+
+
+def test_until_then_the_library_stands_in_and_says_so(exercise, capsys):
+    def unfinished(x):
+        raise NotImplementedError
+
+    assert exercise(unfinished) is double
+    said = capsys.readouterr()
+    assert not said.out, "nbgrader gives points for a cell that writes to stdout only"
+    assert "unfinished" in said.err and "stands in" in said.err and "check_double.hint(1)" in said.err
+
+
+def test_a_wrong_answer_hears_the_likely_mistake(exercise, capsys):
+    assert exercise(lambda x: x * x) is double
+    assert "that is the square" in capsys.readouterr().err
+
+
+def test_an_error_names_the_line_that_it_came_from(exercise):
+    def mine(x):
+        return x.twice()
+
+    verdict = exercise.judge(mine)
+    assert verdict.state == "wrong" and "AttributeError" in verdict.message and "return x.twice()" in verdict.message
+
+
+def test_judging_leaves_random_numbers_alone(exercise):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    exercise.judge(double), exercise.judge(lambda x: x + x)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_hints_come_one_by_one(exercise, capsys):
+    exercise.hint(1)
+    assert "Twice is a sum." in capsys.readouterr().out
+    exercise.hint(2)
+    assert "`x + x`" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"hint\(3\): there are hint\(1\) and hint\(2\)"):
+        exercise.hint(3)
+
+
+def test_a_solution_that_is_not_there_is_said_so(exercise, capsys, tmp_path, monkeypatch):
+    cell = nbformat.v4.new_code_cell("def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION",
+                                     metadata={"nbgrader": {"grade_id": "double"}})
+    for content, words in (([], "not in this copy"), ([cell], "def double(x):\n    return 2 * x\n")):
+        nbformat.write(nbformat.v4.new_notebook(cells=content), tmp_path / "02_patches.ipynb")
+        monkeypatch.setattr(exercises, "notebooks", lambda only: [tmp_path / "02_patches.ipynb"])
+        exercise.reveal()
+        assert words in capsys.readouterr().out
+
+
+def test_a_notebook_without_checks_has_no_exercises():
+    assert exercises.exercises("00_quickstart") == []
+
+
+# --- how answers are compared ---
+
+
+@pytest.mark.parametrize("answer, words", [
+    (lambda x: x.repeat(2), "the shape is"), (lambda x: (2 * x).detach(), "the gradients are not"),
+    (lambda x: 2 * x + 0.01, "of the numbers are not"), (lambda x: x.mul_(2), "changes what it is given"),
+    (lambda x: None, "is there a `return`"), (lambda x: (2 * x).tolist(), "was expected"),
+    (lambda x: 2 * x * (x - x) / (x - x), "NaN"), (lambda x: (2 * x).long(), "of type torch.int64"), (lambda x: x.nothing, "AttributeError"),
+])
+def test_what_is_different_is_said(answer, words):
+    with pytest.raises(Wrong, match=words):
+        doubles(answer)
+
+
+@pytest.mark.parametrize("got, want", [
+    (1.0, 1), (np.float64(0.5), 0.5), (torch.tensor(2.0), 2.0), ((1, [2.0]), [1, (2,)]), ({"a": 1}, {"a": 1.0}), ("b", "b"),
+    (True, True), (np.array([1.0, np.inf]), np.array([1.0, np.inf])), (torch.zeros(0), torch.zeros(0)), (None, None),
+    (torch.ones(3).double(), torch.ones(3)), (np.bool_(True), True), (float("nan"), float("nan")),
+])
+def test_the_same_is_the_same(got, want):
+    assert difference(got, want) == ""
+
+
+@pytest.mark.parametrize("got, want", [
+    (1.1, 1), (True, 1.0), (1, True), ("a", "b"), ({"a": 1}, {"b": 1}), ([1], [1, 2]), (torch.ones(2), torch.ones(3)),
+    (torch.ones(2), np.ones(2)), (np.array([np.nan]), np.array([0.0])), (np.array([np.inf]), np.array([1.0])), (None, 1), (1, None), (float("nan"), 1.0),
+    (1.0, float("nan")),
+])
+def test_what_differs_is_told(got, want):
+    assert difference(got, want)
+
+
+class Line(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.layer = nn.Linear(size, size)
+        self.gate = nn.Parameter(torch.zeros(size))
+
+    def forward(self, x):
+        return x + self.gate * self.layer(x)
+
+
+class SameLine(Line):
+    def forward(self, x):
+        return torch.addcmul(x, self.layer(x), self.gate)
+
+
+class NoResidual(Line):
+    def forward(self, x):
+        return self.gate * self.layer(x)
+
+
+class NoGate(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.layer = nn.Linear(size, size)
+
+
+class Frozen(Line):
+    def forward(self, x):
+        return x + self.gate.detach() * self.layer(x)
+
+
+def test_classes_are_compared_with_the_same_weights():
+    case = (torch.randn(2, 4),)
+    compare_modules(SameLine, Line, {"size": 4}, case)
+    for kind, words in ((NoResidual, "the residual is lost"), (NoGate, "no `gate`"), (Frozen, "the gradient of `gate`")):
+        with pytest.raises(Wrong, match=words):
+            compare_modules(kind, Line, {"size": 4}, case, mistakes=[("the residual is lost.", NoResidual)])
+
+
+def test_predictions_are_told_why_they_are_wrong():
+    check_choice(lambda: "B", "b", {"a": "no."})
+    check_number(lambda: torch.tensor(4.0), 4)
+    for answer, words in ((lambda: "a", "that is half"), (lambda: "z", "return one of 'a', 'b'")):
+        with pytest.raises(Wrong, match=words):
+            check_choice(answer, "b", {"a": "that is half."})
+    for answer, words in ((lambda: 2, "too small"), (lambda: 8, "squared"), (lambda: "4", "return a number")):
+        with pytest.raises(Wrong, match=words):
+            check_number(answer, 4, wrong=[(8, "squared")])
+
+
+class Pair(NamedTuple):
+    left: object
+    right: object
+
+
+@pytest.mark.parametrize("got, want, words", [
+    ((1, 2), Pair(1, 2), r"a `Pair\(left, right\)` was expected, and a tuple \(1, 2\) came back"),
+    (Pair(1, 3), Pair(1, 2), "in `right`, 3 came back, and should be 2"),
+    (None, [1, 2], "is there a `return`"),
+    ([[1.0], [2.0]], np.ones((2, 1)), r"a list of 2 came back: make it an array, `np.array\(…\)`"),
+    ([1.0], torch.ones(1), "a list of 1 came back: make it a tensor"),
+    (torch.tensor(1.5), torch.tensor(2.0), r"^it gives 1.5, and should give 2\.$"),
+    (np.array([0.1, 0.38942]), np.array([0.1, 0.38941]), "it is 0.38942, and should be 0.38941"),
+])
+def test_a_difference_is_told_so_that_it_is_seen(got, want, words):
+    assert re.search(words, difference(got, want, 1e-7))
+
+
+def test_the_call_is_told_with_the_names_of_its_arguments():
+    def scaled(pair, by):
+        return pair.left * by
+
+    with pytest.raises(Wrong, match=r"called with pair=Pair\(left=a tensor \(3,\), right=0\), by=2, a tensor"):
+        compare(lambda pair, by: by, scaled, (Pair(torch.ones(3), 0), 2))
+    with pytest.raises(Wrong, match=r"the line `.*missing.*`: .*'missing'\. It was called with pair="):
+        compare(lambda pair, by: pair.missing, scaled, (Pair(torch.ones(3), 0), 2))
+
+
+def test_what_a_callback_sees_is_said_as_it_is():
+    def refuses(x):
+        raise Wrong("the walk began at 1.")
+
+    with pytest.raises(Wrong, match="^the walk began at 1.$"):
+        compare(lambda x, see: see(x), lambda x, see: x, (1, refuses))
+
+
+def test_a_likely_mistake_is_told_from_another_where_the_scale_is_coarse():
+    wrong = [(0.375, "the weight"), (1.5, "one column"), (0.0, "nothing at all")]
+    for number, words in ((0.37, "the weight"), (1.48, "one column"), (0.2, "nothing at all"), (5.0, "too small")):
+        with pytest.raises(Wrong, match=words):
+            check_number(lambda: number, 9.6, within=1.3, wrong=wrong)

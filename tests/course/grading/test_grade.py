@@ -1,0 +1,424 @@
+"""Grading: right answers get their points, whatever else is in the notebook, and nothing broken stops the rest."""
+
+import csv
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+
+from gen_affect_lib.course.grading import grade as grading
+from gen_affect_lib.course import notebooks
+from gen_affect_lib.course.grading import sandbox
+from gen_affect_lib.course.grading.grade import Grade, grade_file, grade_folder
+from gen_affect_lib.course.release.student import student_edition
+from gen_affect_lib.errors import UserError
+from tests.course.handed_in import WRONG, answered, code, graded, solved, write
+
+LIMITS = {"seconds": 120, "memory_gb": 4}
+RIGHT = {"looks_ratio": "right", "unpatchify": "right", "patchify_by_unfold": "right", "sincos_1d": "right"}
+
+
+def graded_as(notebook, tmp_path, **limits) -> Grade:
+    return grade_file(write(notebook, tmp_path / "02_patches.ipynb"), "ada", **(LIMITS | limits))
+
+
+def states(grade: Grade) -> dict:
+    return {exercise.name: grade.state(exercise) for exercise in grade.exercises}
+
+
+def message(grade: Grade, name: str) -> str:
+    return grade.outcome.verdicts[name]["message"]
+
+
+# --- what is right and what is not ---
+
+
+def test_the_whole_notebook_gets_all_points(tmp_path):
+    grade = graded_as(nbformat.read(notebooks("02")[0], as_version=4), tmp_path)
+    assert states(grade) == RIGHT and (grade.points, grade.of, grade.percent) == (9, 9, 100)
+    assert grade.problem == "" and grade.notebook == "02_patches" and grade.outcome.seconds > 0
+
+
+def test_nothing_written_gets_none_and_is_called_unfinished(tmp_path):
+    grade = graded_as(student_edition(solved()), tmp_path)
+    assert set(states(grade).values()) == {"unfinished"} and grade.points == 0 and grade.problem == ""
+
+
+def test_a_wrong_answer_hears_what_its_check_says_and_the_others_count(tmp_path):
+    grade = graded_as(answered(**WRONG), tmp_path)
+    assert states(grade) == RIGHT | {"looks_ratio": "wrong", "unpatchify": "wrong"} and grade.points == 6
+    assert "Looks are tokens times tokens" in message(grade, "looks_ratio") and "only cut anew" in message(grade, "unpatchify")
+    assert grade.outcome.verdicts["unpatchify"]["code"] == WRONG["unpatchify"]
+
+
+def test_later_cells_have_the_stand_in_as_in_the_notebook(tmp_path):
+    notebook = answered(**WRONG)
+    notebook.cells.append(code("assert looks_ratio() == 16\nassert unpatchify(torch.ones(1, 4, 4), 4, 4, 2).shape == (1, 1, 4, 4)"))
+    assert graded_as(notebook, tmp_path).outcome.errors == []
+
+
+def test_errors_of_other_cells_are_told_with_number_and_line_and_cost_nothing(tmp_path):
+    notebook = solved()
+    notebook.cells.insert(0, code("x = 1\nx.missing()"))
+    grade = graded_as(notebook, tmp_path)
+    assert states(grade) == RIGHT and grade.problem == "1 cell stopped with an error"
+    error, = grade.outcome.errors
+    assert error["cell"] == 1 and "AttributeError" in error["error"] and error["line"] == "x.missing()"
+
+
+# --- cells copied, split, moved, edited and deleted ---
+
+
+def test_of_a_copied_exercise_the_best_answer_counts(tmp_path):
+    notebook = solved()
+    for name, at in (("looks_ratio", 0), ("unpatchify", len(notebook.cells))):  # once before the right one, once after
+        for cell in (nbformat.v4.new_code_cell(WRONG[name], metadata=graded(notebook, name).metadata),
+                     nbformat.from_dict(graded(notebook, f"check_{name}"))):
+            notebook.cells.insert(at, cell)
+            at += 1
+    notebook.cells.insert(0, code("import torch"))
+    assert states(graded_as(notebook, tmp_path)) == RIGHT
+
+
+def test_a_split_answer_counts(tmp_path):
+    notebook = answered(looks_ratio="def looks_ratio():\n    return fourfold() ** 2")
+    place = notebook.cells.index(graded(notebook, "looks_ratio"))
+    notebook.cells.insert(place, code("def fourfold():\n    return 4"))
+    assert states(graded_as(notebook, tmp_path)) == RIGHT
+
+
+def test_without_its_check_an_answer_is_judged_where_it_is_complete(tmp_path):
+    notebook = answered(looks_ratio="def looks_ratio(): return 4", unpatchify=WRONG["unpatchify"])
+    notebook.cells = [cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade_id") not in
+                      ("check_looks_ratio", "check_unpatchify")]
+    notebook.cells.insert(notebook.cells.index(graded(notebook, "unpatchify")), code("def looks_ratio(): return 16"))
+    notebook.cells.append(code("assert unpatchify(torch.ones(1, 4, 4), 4, 4, 2).shape == (1, 1, 4, 4)"))  # the kit's own
+    grade = graded_as(notebook, tmp_path)
+    assert states(grade) == RIGHT | {"unpatchify": "wrong"} and grade.outcome.errors == []
+
+
+def test_an_answer_below_its_check_counts(tmp_path):
+    notebook = answered(looks_ratio=WRONG["looks_ratio"])
+    notebook.cells.append(code("def looks_ratio(): return 16"))
+    assert states(graded_as(notebook, tmp_path)) == RIGHT
+
+
+@pytest.mark.parametrize("check", ["check_looks_ratio = lambda answer: answer\nlooks_ratio = check_looks_ratio(looks_ratio)", "print('✓ right')",
+                                   "raise RuntimeError", "looks_ratio = lambda: 4", "def looks_ratio(:"])
+def test_an_edited_check_is_not_believed(tmp_path, check):
+    notebook = answered(looks_ratio=WRONG["looks_ratio"])
+    graded(notebook, "check_looks_ratio").source = check
+    assert states(graded_as(notebook, tmp_path))["looks_ratio"] == "wrong"
+
+
+def test_an_edited_check_does_no_harm_to_a_right_answer(tmp_path):
+    notebook = solved()
+    graded(notebook, "check_looks_ratio").source = "from gen_affect_lib.course.checks import notebook_02\nnotebook_02.check_looks_ratio(looks_ratio)"
+    graded(notebook, "check_unpatchify").source = "1 / 0"
+    assert states(graded_as(notebook, tmp_path)) == RIGHT
+
+
+@pytest.mark.parametrize("answer, words", [("", "is its cell still there"), ("def unpatchify(:\n    pass", "its cell stopped: SyntaxError"),
+                                           ("x = undefined\ndef unpatchify(): pass", "its cell stopped: NameError"),
+                                           ("raise SystemExit\nunpatchify = 1", "its cell stopped: SystemExit")])
+def test_an_answer_that_is_missing_is_unfinished_and_the_notebook_goes_on(tmp_path, answer, words):
+    notebook = answered(unpatchify=answer)
+    notebook.cells.append(code("unpatchify(torch.ones(1, 4, 4), 4, 4, 2)"))
+    grade = graded_as(notebook, tmp_path)
+    assert states(grade) == RIGHT | {"unpatchify": "unfinished"} and words in message(grade, "unpatchify")
+    assert len(grade.outcome.errors) == bool(answer)
+
+
+def test_the_kits_own_component_is_no_answer(tmp_path):
+    grade = graded_as(answered(unpatchify="from gen_affect_lib.model.patches import unpatchify"), tmp_path)
+    assert states(grade) == RIGHT | {"unpatchify": "unfinished"} and "the kit's own" in message(grade, "unpatchify")
+
+
+# --- what a notebook may not do, and what it does not harm ---
+
+
+TAKES_NO_POINTS = {
+    "a loop in an answer": ("def looks_ratio():\n    while True:\n        pass", "wrong", "did not come to an end within", ""),
+    "a loop that catches everything": ("def looks_ratio():\n    while True:\n        try:\n            while True:\n                pass\n"
+                                       "        except Exception:\n            pass", "wrong", "did not come to an end within", ""),
+    "a loop in a cell": ("while True:\n    pass\nlooks_ratio = 1", "unfinished", "it did not come to an end within", "1 cell stopped"),
+    "a number without end, deep in Python": ("looks_ratio = 7 ** 10**10", "unfinished", "did not come to an end within", ""),
+    "the end of the process": ("import os\nlooks_ratio = 1\nos._exit(0)", "unfinished", "it ended the whole run (exit code 0)",
+                               "] ended the whole run (exit code 0), and was left out"),
+    "its end within the check": ("def looks_ratio():\n    import os\n    os._exit(3)", "wrong", "ended the whole run (exit code 3) when it was called", ""),
+    "a signal": ("import os\nlooks_ratio = os.kill(os.getpid(), 9)", "unfinished", "SIGKILL", "] ended the whole run (SIGKILL)"),
+    "a fault of memory": ("import faulthandler\nlooks_ratio = faulthandler._sigsegv()", "unfinished", "SIGSEGV", "SIGSEGV"),
+    "an exit": ("import sys\nlooks_ratio = sys.exit(0)", "unfinished", "SystemExit", "1 cell stopped"),
+    "an exit within the check": ("def looks_ratio():\n    raise SystemExit", "wrong", "SystemExit", ""),
+    "more memory than there may be": ("looks_ratio = []\nwhile True:\n    looks_ratio.append(bytearray(b'x') * 10**7)", "unfinished",
+                                      "took more than 2 GB of memory", "took more than 2 GB of memory"),
+    "too large a tensor within the check": ("def looks_ratio():\n    import torch\n    return torch.ones(10**10)", "wrong", "allocate memory", ""),
+    "output without end": ("import sys\nfor _ in range(10**5):\n    print('x' * 1000)\n    print('y' * 1000, file=sys.stderr)\n    "
+                           "sys.__stdout__.write('z')\ndef looks_ratio():\n    print('x' * 10**6)\n    return 4", "wrong", "Looks are tokens", ""),
+    "an answer that is endless to read": ("def looks_ratio():\n    return 'x' * 10**7", "wrong", "return a number", ""),
+    "another program": ("import subprocess\nlooks_ratio = subprocess.run(['true'])", "unfinished", "no other program or process", "1 cell stopped"),
+    "a shell": ("!ls\nlooks_ratio = 1/0", "unfinished", "ZeroDivisionError", "1 cell stopped"),
+    "another process": ("import os\nlooks_ratio = os.fork()", "unfinished", "no other program or process", "1 cell stopped"),
+    "a pool of processes": ("from multiprocessing import get_context\nlooks_ratio = get_context('spawn').Process().start()", "unfinished",
+                            "no other program or process", "1 cell stopped"),
+    "a question to nobody": ("looks_ratio = input('who are you?')", "unfinished", "EOFError", "1 cell stopped"),
+    "a file that is too large": ("with open('big', 'wb') as file:\n    looks_ratio = file.truncate(2**40)", "unfinished", "OSError", "1 cell stopped"),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="cells are timed by a signal")
+@pytest.mark.parametrize("what", TAKES_NO_POINTS)
+def test_what_breaks_a_notebook_costs_its_own_points_only(tmp_path, what):
+    answer, state, words, problem = TAKES_NO_POINTS[what]
+    grade = graded_as(answered(looks_ratio=answer), tmp_path, seconds=32, memory_gb=2)
+    assert states(grade) == RIGHT | {"looks_ratio": state}, grade.outcome
+    assert words in message(grade, "looks_ratio") and len(message(grade, "looks_ratio")) <= 10_000
+    assert problem in grade.problem
+    assert len(grading.page(grade)) < 50_000
+
+
+def test_its_own_files_lie_apart_and_are_gone_afterwards(tmp_path):
+    told = tmp_path / "told.json"
+    look = ("import json, os, tempfile\nfrom pathlib import Path\nfrom gen_affect_lib import paths\n"
+            f"Path({str(told)!r}).write_text(json.dumps([os.getcwd(), str(paths.OUTPUTS), str(paths.CACHE), tempfile.gettempdir(), PROFILE]))")
+    notebook = solved()
+    notebook.cells.append(code("PROFILE = 'gpu'"))
+    notebook.cells.append(code(look))
+    assert states(graded_as(notebook, tmp_path)) == RIGHT
+    *folders, profile = json.loads(told.read_text())
+    assert profile == "smoke", "whatever size it was set to at home"
+    assert all("gen_affect_grade_" in folder for folder in folders)
+    assert not any((tmp_path / folder).exists() for folder in folders)
+
+
+def test_random_numbers_are_the_same_wherever_a_cell_stands(tmp_path):
+    told = tmp_path / "told.txt"
+    draw = (f"import random, numpy, torch\nwith open({str(told)!r}, 'a') as file:\n"
+            "    print(random.random(), numpy.random.rand(), torch.rand(1).item(), file=file)")
+    notebook = solved()
+    notebook.cells += [code(draw), code("torch.rand(5)"), code(draw), code(draw + "\n# another")]
+    graded_as(notebook, tmp_path)
+    first, second, other = told.read_text().splitlines()
+    assert first == second != other
+
+
+def test_nothing_reaches_the_network_not_even_this_machine(tmp_path):
+    reached = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+
+        def listen():
+            try:
+                reached.append(server.accept())
+            except OSError:
+                pass
+
+        threading.Thread(target=listen, daemon=True).start()
+        address = f"('127.0.0.1', {server.getsockname()[1]})"
+        notebook = solved()
+        notebook.cells += [code(f"import socket\nsocket.create_connection({address})"), code(f"socket.socket().connect({address})"),
+                           code(f"socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', {address})"),
+                           code("socket.gethostbyname('localhost')"), code("import urllib.request\nurllib.request.urlopen('http://localhost')")]
+        grade = graded_as(notebook, tmp_path)
+    assert len(grade.outcome.errors) == 5 and all("the network is closed" in error["error"] for error in grade.outcome.errors)
+    assert states(grade) == RIGHT and not reached
+
+
+def test_when_its_time_is_over_what_was_judged_is_kept(tmp_path):
+    notebook = solved()
+    place = notebook.cells.index(graded(notebook, "sincos_1d"))
+    for _ in range(4):
+        notebook.cells.insert(place, code("import time\ntime.sleep(60)"))
+    grade = graded_as(notebook, tmp_path, seconds=24)
+    assert states(grade) == RIGHT | {"sincos_1d": "not reached"} and grade.points == 6
+    assert "its 24 seconds were over in cell [" in grade.problem and grade.outcome.seconds < 40
+
+
+def test_a_notebook_that_ends_again_and_again_is_given_up(tmp_path):
+    notebook = solved()
+    notebook.cells += [code(f"import os\nos._exit({k})") for k in range(sandbox.TRIES)]
+    grade = graded_as(notebook, tmp_path)
+    assert states(grade) == RIGHT and f"it ended {sandbox.TRIES} times" in grade.problem and not grade.outcome.finished
+
+
+def test_a_kit_that_does_not_start_is_said_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox, "_environment", lambda folder, profile: {"PYTHONPATH": str(tmp_path)})
+    (tmp_path / "gen_affect_lib").mkdir()
+    (tmp_path / "gen_affect_lib" / "__init__.py").write_text("raise RuntimeError('the kit is broken')")
+    grade = graded_as(solved(), tmp_path)
+    assert "it did not start: RuntimeError: the kit is broken" in grade.problem and set(states(grade).values()) == {"not reached"}
+
+
+# --- a folder of them ---
+
+
+class Page(HTMLParser):
+    """The tags of a page, each closed in its turn, and its words."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags, self.open, self.words = [], [], ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words += data
+
+
+@pytest.fixture(scope="module")
+def handed_in(tmp_path_factory):
+    """A folder of submissions and what became of it: (the rows of the table, the folder of the pages)"""
+    folder = tmp_path_factory.mktemp("all") / "submitted"
+    write(solved(), folder / "ada" / "ps1" / "my homework.ipynb")
+    write(answered(looks_ratio="def looks_ratio():\n    '''<script>alert(1)</script>'''\n    return '<b>`4`</b>'",
+                   unpatchify="raise ValueError('<i>no</i>')"), folder / "=bob.ipynb")
+    (folder / "cut.ipynb").write_text((folder / "=bob.ipynb").read_text()[:999])
+    (folder / "drawing.ipynb").write_text('{"cells": [{"cell_type": "code", "source": "1"}]}')
+    write(nbformat.v4.new_notebook(cells=[code("1")]), folder / "cy" / "03_mmdit.ipynb")
+    (folder / "notes.md").write_text("not graded")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    out = grade_folder(folder, **LIMITS, jobs=2)
+    assert out == folder.parent / "submitted_grades" / "grades.csv"
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    with out.open(newline="", encoding="utf-8-sig") as stream:
+        return {row["submission"]: row for row in csv.DictReader(stream)}, out.parent / "feedback"
+
+
+def test_every_submission_has_a_row(handed_in):
+    rows, _ = handed_in
+    assert list(rows) == ["'=bob", "ada/ps1/my homework", "cut", "cy/03_mmdit", "drawing"]
+    assert rows["ada/ps1/my homework"] == rows["ada/ps1/my homework"] | {"notebook": "02_patches", "points": "9", "of": "9", "percent": "100",
+                                                                         "problem": "", "2.1 looks_ratio": "right", "3.1 Modulator": ""}
+    bob = rows["'=bob"]
+    assert (bob["points"], bob["percent"], bob["2.1 looks_ratio"], bob["2.2 unpatchify"]) == ("6", "67", "wrong", "unfinished")
+    assert (rows["cut"]["points"], rows["cut"]["of"]) == ("0", "") and "only a part" in rows["cut"]["problem"]
+    assert "none of the notebooks with exercises" in rows["drawing"]["problem"]
+    assert rows["cy/03_mmdit"]["3.1 Modulator"] == "unfinished" and rows["cy/03_mmdit"]["2.1 looks_ratio"] == ""
+
+
+def test_every_submission_has_a_page_that_needs_nothing_else(handed_in):
+    rows, folder = handed_in
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.html")} == {f"{name.strip(chr(39))}.html" for name in rows}
+    for path in folder.rglob("*.html"):
+        page = Page(path.read_text())
+        names = [tag for tag, _ in page.tags]
+        assert ("html", {"lang": "en"}) in page.tags and names.count("h1") == names.count("main") == names.count("title") == 1
+        assert not {"script", "img", "link", "a", "b", "i"} & set(names), "nothing is loaded, and no answer becomes a tag"
+        assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.tags if tag == "th")
+        levels = [int(name[1]) for name in names if re.fullmatch("h[1-6]", name)]
+        assert levels[0] == 1 and all(later <= level + 1 for level, later in zip(levels, levels[1:]))
+
+
+def test_a_page_says_verdict_hint_answer_and_errors(handed_in):
+    _, folder = handed_in
+    words = Page((folder / "=bob.html").read_text()).words
+    assert "6 of 9 points (67 %)" in words
+    assert "not yet. Return a number; '<b>4</b>' came back." in words  # backticks are code's
+    assert "A hint: How many patches of 4 lie in one patch of 8?" in words
+    assert "<script>alert(1)</script>" in words, "the answer, as it was written"
+    assert "There is no unpatchify" in words and "ValueError: <i>no</i>" in words
+    assert "in the line raise ValueError('<i>no</i>')" in words
+    assert "Nothing could be run" in Page((folder / "cut.html").read_text()).words
+
+
+def test_ink_and_paper_of_a_page_are_far_apart():
+    def luminance(color):
+        channels = [int(color[k:k + 2], 16) / 255 for k in (1, 3, 5)]
+        return sum(weight * (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4) for weight, c in zip((0.2126, 0.7152, 0.0722), channels))
+
+    text = grading.page(Grade("ada", broken="x"))
+    assert set(re.findall(r"color: (#\w+)", text)) == {"#1b1b1b"} and "#fff" in text
+    for paper in ("#ffffff", "#f6f6f6"):
+        assert (luminance(paper) + 0.05) / (luminance("#1b1b1b") + 0.05) > 7
+
+
+def test_each_submission_is_told_as_it_ends(tmp_path, capsys, monkeypatch):
+    def broken_for_ada(cells, number, **_):
+        return sandbox.Outcome(problems=["it was odd"], seconds=3.2)
+
+    monkeypatch.setattr(sandbox, "run", broken_for_ada)
+    write(solved(), tmp_path / "in" / "ada.ipynb")
+    (tmp_path / "in" / "bob.ipynb").write_text("")
+    grade_folder(tmp_path / "in", tmp_path / "out", jobs=1)
+    assert sorted(capsys.readouterr().out.splitlines()) == [
+        "ada    0 of   9 points     3 s  it was odd", "bob                             the file is no notebook, or only a part of one"]
+
+
+def test_a_fault_of_ours_is_a_row_too(tmp_path, monkeypatch, capsys):
+    def fails(*_, **__):
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(sandbox, "run", fails)
+    grade = graded_as(solved(), tmp_path)
+    assert grade.problem == "grading it failed with RuntimeError: ours" and "Traceback" in capsys.readouterr().err
+
+
+def test_names_from_other_systems_do_no_harm(tmp_path):
+    name = b"\xfcmit.ipynb".decode("utf-8", "surrogateescape")  # not UTF-8: as some archives unpack
+    (tmp_path / "in").mkdir()
+    try:
+        (tmp_path / "in" / name).write_text("")
+    except OSError:
+        pytest.skip("this system has no such names")
+    table = grade_folder(tmp_path / "in", tmp_path / "out")
+    assert "?mit" in table.read_text(encoding="utf-8-sig")
+
+
+@pytest.mark.parametrize("given, words", [
+    (["{}/none"], "is no folder"), (["{}/file"], "is no folder"), (["{}/empty"], "there is no notebook in"),
+    (["{}/in", "--out", "{}/in"], "lies among the submissions"), (["{}/in", "--out", "{}/in/deep"], "lies among the submissions"),
+    (["{}/in", "--out", "{}/file"], "is a file"),
+])
+def test_a_mistake_of_who_grades_ends_in_one_line(tmp_path, given, words):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "02.ipynb").write_text("")
+    folder, *out = [part.replace("{}", str(tmp_path)) for part in given if part != "--out"]
+    with pytest.raises(UserError, match=words):
+        grade_folder(folder, *out)
+    assert not (tmp_path / "in_grades").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is a signal here")
+def test_control_c_stops_all_and_keeps_what_is_done(tmp_path):
+    import os
+    import signal
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.ipynb").write_text("")
+    mark = tmp_path / "started"
+    notebook = solved()
+    notebook.cells.insert(0, code(f"open({str(mark)!r}, 'w').write(str(__import__('os').getpid()))\nimport time\ntime.sleep(300)"))
+    write(notebook, tmp_path / "in" / "b.ipynb")
+    command = [sys.executable, "-m", "gen_affect_lib", "course", "grade", str(tmp_path / "in"), "--jobs", "2"]
+
+    def listen():  # what a shell starts with & ignores Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen) as process:
+        import time
+
+        until = time.monotonic() + 120
+        while not (mark.exists() and mark.read_text()) and time.monotonic() < until:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130 and said == "stopped\n"
+    assert "only a part" in (tmp_path / "in_grades" / "grades.csv").read_text(encoding="utf-8-sig")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)

@@ -1,0 +1,77 @@
+"""The student edition: without solutions and outputs, with the checks; and it runs to its end, unfinished as it is."""
+
+import nbformat
+import papermill
+import pytest
+
+from gen_affect_lib.__main__ import main
+from gen_affect_lib.course import notebooks
+from gen_affect_lib.course.checks.exercises import BEGIN, exercises
+from gen_affect_lib.course.release.student import MARK, student_edition, write_student
+from gen_affect_lib.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("student") / "edition"
+    write_student(folder)
+    return folder
+
+
+def test_everything_goes_along(folder):
+    assert {file.name for file in folder.iterdir()} == {MARK, "README.md", *(path.name for path in notebooks())}
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_solutions_and_outputs_are_out_and_checks_are_in(folder, path):
+    edition, source = nbformat.read(folder / path.name, 4), nbformat.read(path, 4)
+    nbformat.validate(edition)
+    assert [cell.id for cell in edition.cells] == [cell.id for cell in source.cells]
+    text = "\n".join(cell.source for cell in edition.cells)
+    assert BEGIN not in text and not [cell for cell in edition.cells if cell.get("outputs")]
+    for exercise in exercises(path.stem):
+        answer, check = (next(cell for cell in edition.cells if cell.metadata.get("nbgrader", {}).get("grade_id") == grade_id)
+                         for grade_id in (exercise.name, f"check_{exercise.name}"))
+        assert "raise NotImplementedError()" in answer.source
+        assert check.metadata.deletable is False and check.metadata.editable is False
+    changed = [mine.id for mine, theirs in zip(edition.cells, source.cells) if mine.source != theirs.source]
+    assert changed == [cell.id for cell in source.cells if BEGIN in cell.source]
+
+
+WITH_EXERCISES = [path for path in notebooks() if exercises(path.stem)]
+
+
+@pytest.mark.parametrize("path", WITH_EXERCISES, ids=lambda path: path.stem)
+def test_an_unfinished_notebook_runs_to_its_end(folder, path, tmp_path, monkeypatch):
+    monkeypatch.setenv("GEN_AFFECT_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("GEN_AFFECT_CACHE", str(tmp_path / "cache"))
+    executed = papermill.execute_notebook(folder / path.name, tmp_path / path.name, parameters={"PROFILE": "smoke"},
+                                          cwd=tmp_path, kernel_name="python3", progress_bar=False)
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", ())]
+    assert not [output for output in outputs if output.output_type == "error"]
+    said = "".join(output.get("text", "") for output in outputs if output.get("name") == "stderr")
+    for exercise in exercises(path.stem):
+        assert f"✗ Exercise {exercise.number}, {exercise.name}: unfinished" in said
+    assert "✓ Exercise" not in "".join(output.get("text", "") for output in outputs)
+
+
+def test_an_older_edition_is_replaced_and_nothing_else_is(folder, tmp_path):
+    (folder / "02_patches.ipynb").write_text("{")
+    write_student(folder)
+    assert nbformat.read(folder / "02_patches.ipynb", 4)
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds something else"):
+        write_student(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_command_says_where_it_is(tmp_path, capsys):
+    main(["course", "student", str(tmp_path / "new")])
+    assert f"{len(notebooks())} notebooks" in capsys.readouterr().out
+
+
+def test_the_source_is_left_as_it_was():
+    source = nbformat.read(notebooks("02")[0], 4)
+    before = source.copy()
+    student_edition(source)
+    assert source == before

@@ -1,0 +1,124 @@
+"""Stated times come from one file, and reach the notebooks and the README."""
+
+import json
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+
+from gen_affect_lib.course.release import timings
+from gen_affect_lib.errors import UserError
+from gen_affect_lib.paths import ROOT
+from gen_affect_lib.profiles import PROFILES
+
+MACHINE = {"cpu": "a CPU", "cores": 2, "memory_gb": 8, "gpu": None, "system": "Linux x86_64", "python": "3.11.7",
+           "torch": "2.13.0"}
+KNOWN = {"smoke": {"machine": MACHINE, "notebooks": {"01_a": {"seconds": 31.2, "memory_gb": 0.84},
+                                                     "02_b": {"seconds": 200.0, "memory_gb": 1.0}}}}
+
+
+def test_the_sizes_are_the_profiles():
+    assert timings.SIZES == tuple(PROFILES)
+
+
+def test_a_measurement_is_kept_with_its_machine(tmp_path):
+    file = tmp_path / "new" / "timings.json"
+    timings.record("laptop", "02_b", 12.345, 0.5, file)
+    timings.record("smoke", "01_a", 3.0, 0.256, file)
+    timings.record("laptop", "01_a", 1.0, 0.1, file)
+    kept = json.loads(file.read_text())
+    assert list(kept) == ["smoke", "laptop"] and list(kept["laptop"]["notebooks"]) == ["01_a", "02_b"]
+    assert kept["laptop"]["notebooks"]["02_b"] == {"seconds": 12.3, "memory_gb": 0.5}
+    assert kept["smoke"]["machine"] == timings.describe_machine()
+
+
+def test_figures_of_two_machines_are_not_mixed(tmp_path):
+    file = tmp_path / "timings.json"
+    file.write_text(json.dumps(KNOWN))
+    kept = timings.record("smoke", "02_b", 5.0, 1.0, file)
+    assert kept["smoke"]["notebooks"] == {"02_b": {"seconds": 5.0, "memory_gb": 1.0}}
+
+
+def test_the_machine_is_described_in_full():
+    assert set(timings.describe_machine()) == set(MACHINE)
+
+
+@pytest.mark.parametrize("seconds, words", [(0.4, "0 s"), (31.2, "31 s"), (99.4, "99 s"),
+                                            (190, "3 min"), (3540, "59 min")])
+def test_seconds_are_said_shortly(seconds, words):
+    assert timings.say_seconds(seconds) == words
+
+
+def test_a_notebook_states_what_is_known_and_what_is_not():
+    table = timings.notebook_table("01_a", KNOWN)
+    assert "| `smoke` | 31 s | 0.8 GB | 2 CPU cores (a CPU), 8 GB, torch 2.13.0 |" in table
+    assert "| `gpu` | not measured yet | | |" in table
+
+
+def test_how_it_was_measured_is_said_beside_the_machine():
+    known = {"smoke": {**KNOWN["smoke"], "note": "two at once"}}
+    assert "| 2 CPU cores (a CPU), 8 GB, torch 2.13.0; two at once |" in timings.notebook_table("01_a", known)
+    assert "torch 2.13.0; two at once" in timings.readme_table({"01_a": "First"}, known)
+
+
+def test_the_readme_adds_up_what_is_complete():
+    table = timings.readme_table({"01_a": "First", "02_b": "Second"}, KNOWN)
+    assert "| [First](notebooks/01_a.ipynb) | 31 s, 0.8 GB | not measured yet | not measured yet |" in table
+    assert "| **the whole course** | 4 min |  |  |" in table
+    assert "- `smoke`: measured on 2 CPU cores (a CPU)" in table
+
+
+def test_instructors_see_what_is_asked_and_what_it_takes():
+    def asked(code, points, minutes):
+        return SimpleNamespace(is_code=code, points=points, minutes=minutes)
+
+    table = timings.instructors_table({"01_a": "First", "02_b": "Second"},
+                                      {"01_a": [], "02_b": [asked(True, 3, 15), asked(False, 1, 5)]}, KNOWN)
+    assert "| [First](notebooks/01_a.ipynb) | 0 | 0 | 0 | 0 | 31 s, 0.8 GB | not measured yet | not measured yet |" in table
+    assert "| [Second](notebooks/02_b.ipynb) | 2 | 1 | 4 | 20 | 3 min, 1.0 GB | not measured yet | not measured yet |" in table
+    assert "| **the whole course** | 2 | 1 | 4 | 20 | 4 min |  |  |" in table
+    assert "torch 2.13.0; a kernel takes at most 1.0 GB of memory (notebook 02)" in table
+    assert "- `gpu`: not measured yet" in table
+
+
+def test_refreshing_writes_the_tables_once(tmp_path, monkeypatch):
+    cell = nbformat.v4.new_markdown_cell("old", metadata={"tags": ["timings"]})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# First\n\nText"), cell])
+    nbformat.write(notebook, tmp_path / "01_a.ipynb")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{timings.BEGIN}\nold\n{timings.END}\nafter\n")
+    instructors = tmp_path / "INSTRUCTORS.md"
+    instructors.write_text(f"first\n{timings.BEGIN}\n{timings.END}\nlast\n")
+    (tmp_path / "timings.json").write_text(json.dumps(KNOWN))
+    monkeypatch.setattr(timings, "notebooks", lambda: [tmp_path / "01_a.ipynb"])
+    assert timings.refresh(readme, tmp_path / "timings.json") == ["01_a.ipynb", "README.md", "INSTRUCTORS.md"]
+    assert nbformat.read(tmp_path / "01_a.ipynb", 4).cells[1].source == timings.notebook_table("01_a", KNOWN)
+    assert readme.read_text().startswith("before\n") and readme.read_text().endswith("after\n")
+    assert "[First](notebooks/01_a.ipynb)" in readme.read_text()
+    assert instructors.read_text().startswith("first\n") and "[First](notebooks/01_a.ipynb)" in instructors.read_text()
+    assert timings.refresh(readme, tmp_path / "timings.json") == []
+
+
+def test_a_notebook_without_its_cell_is_named(tmp_path, monkeypatch):
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# First")]), tmp_path / "01_a.ipynb")
+    monkeypatch.setattr(timings, "notebooks", lambda: [tmp_path / "01_a.ipynb"])
+    with pytest.raises(UserError, match="01_a.ipynb has 0 cells tagged 'timings'"):
+        timings.refresh(tmp_path / "README.md", tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("text", ["text", timings.BEGIN, timings.END])
+def test_a_file_without_its_marks_is_named(text):
+    with pytest.raises(UserError, match="INSTRUCTORS.md has lost its marks"):
+        timings.replace_between(text, "table", "INSTRUCTORS.md")
+
+
+def test_a_broken_file_is_named(tmp_path):
+    (tmp_path / "timings.json").write_text("{")
+    with pytest.raises(UserError, match="timings.json is no JSON"):
+        timings.load(tmp_path / "timings.json")
+
+
+def test_the_readme_states_the_measured_times():
+    titles = {path.stem: timings.title_of(nbformat.read(path, 4)) for path in timings.notebooks()}
+    text = (ROOT / "README.md").read_text()
+    assert timings.replace_between(text, timings.readme_table(titles, timings.load())) == text, "run `make timings`"

@@ -1,0 +1,11 @@
+"""Every skin tone falls into one of three equal parts."""
+
+import numpy as np
+
+from gen_affect_lib.avatars import Identity
+from gen_affect_lib.evaluation.metrics.skin import third
+
+
+def test_thirds_of_the_skin():
+    assert third(np.array([0.0, 0.33, 0.34, 0.66, 0.67, 1.0])).tolist() == [0, 0, 1, 1, 2, 2]
+    assert [third(Identity(skin=tone).skin) for tone in (0, 0.3, 0.34, 0.66, 0.67, 1)] == [0, 0, 1, 1, 2, 2]

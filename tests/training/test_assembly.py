@@ -1,0 +1,200 @@
+"""The whole recipe at its smallest: from nothing to a pipeline that draws."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from gen_affect_lib import cli
+from gen_affect_lib.training import assembly
+from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity, pairs
+from gen_affect_lib.avatars.folder import FaceFolder, write_folder
+from gen_affect_lib.training.checkpoint import read_last_checkpoint
+from gen_affect_lib.codec import LatentCodec
+from gen_affect_lib.encoders.pack import FacePack
+from gen_affect_lib.errors import UserError
+from gen_affect_lib.paths import DATA
+from gen_affect_lib.pipeline import GenAffectPipeline
+from gen_affect_lib.profiles import PROFILES, default_profile, get_profile
+
+SMOKE = PROFILES["smoke"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setattr(pairs, "CACHE", tmp_path_factory.mktemp("cache"))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    return out, assembly.train_profile(SMOKE, out)
+
+
+def test_a_run_leaves_a_pipeline_that_draws_the_same(run):
+    out, pipeline = run
+    again = GenAffectPipeline.from_pretrained(out / "pipeline")
+    again.set_progress_bar_config(disable=True)
+    assert again.config.recognizer == FacePack().mark
+    reference = Avatar(Identity.sample(1_000_000), Expression(), Appearance.sample(0)).render(64)
+    images = again(reference, ["joy", "anger"], generator=torch.Generator().manual_seed(0)).images
+    assert [image.size for image in images] == [(64, 64)] * 2
+    assert (out / "codec" / "config.json").is_file()
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_at_another_size_is_the_same_but_for_its_pictures(name):
+    large = PROFILES[name].at(128)
+    assert large.pairs.size == large.validation.size == large.retrained().pairs.size == large.retrained().validation.size == 128
+    assert large.at(64) == PROFILES[name] and large.retrained().at(64) == PROFILES[name].retrained()
+
+
+def test_a_run_at_128_pixels_leaves_a_pipeline_that_draws_128_pixels(tmp_path):
+    assert cli.main(["train", "--profile", "smoke", "--size", "128", "--out", str(tmp_path)]) == 0
+    pipeline = GenAffectPipeline.from_pretrained(tmp_path / "pipeline")
+    reference = Avatar(Identity.sample(1_000_000), Expression(), Appearance.sample(0)).render(96)
+    assert pipeline(reference, ["joy"]).images[0].size == (128, 128)
+    assert pipeline.transformer.config.sample_size == 16
+
+
+def test_the_shipped_checkpoint_is_not_trained_on_at_another_size(tmp_path):
+    with pytest.raises(UserError, match="draws 64 pixels a side, not 128: train from nothing with --from-nothing"):
+        assembly.make_trainer(PROFILES["laptop"].at(128), tmp_path, data=DATA / "sample_folder")
+
+
+def test_a_run_that_is_over_goes_on_from_its_end(run, tmp_path):
+    out, _ = run
+    trainer, _ = assembly.make_trainer(SMOKE, out)
+    history = trainer.fit(max_steps=SMOKE.steps + 5, resume=True)
+    assert trainer.step == SMOKE.steps + 5 and history[0]["step"] == 5
+
+
+def test_two_processes_leave_what_one_leaves(run, tmp_path, launch):
+    out, _ = run
+    done = launch("-m", "gen_affect_lib", "train", "--profile", "smoke", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(tmp_path / "pipeline")], "one of them speaks"
+    two, one = (read_last_checkpoint(folder)[1]["history"] for folder in (tmp_path, out))
+    assert two[-1]["step"] == SMOKE.steps
+    for mine, other in zip(two, one):
+        for name in mine.keys() - {"seconds", "training/images_per_second"}:
+            assert mine[name] == pytest.approx(other[name], rel=1e-4), name
+    one, two = (load_file(path / "pipeline" / "codec" / "diffusion_pytorch_model.safetensors") for path in (tmp_path, out))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_batch_is_a_function_of_its_step(run):
+    out, _ = run
+    data = assembly.make_trainer(SMOKE, out)[0].data
+    a, b, c = data.batch(3, 8), data.batch(3, 8), data.batch(4, 8)
+    assert all(torch.equal(a[name], b[name]) for name in a) and not torch.equal(a["target"], c["target"])
+    assert a["target"].shape == (8, 16, 8, 8)
+    assert a["identity"].shape == (8, 2, 512) and a["expression"].shape == (8, 48)
+    assert torch.equal(data.validation(4)["target"], data.validation(4)["target"])
+
+
+def test_a_users_own_folder_can_be_trained_on(tmp_path):
+    assembly.train_profile(SMOKE, tmp_path, data=DATA / "sample_folder")
+    assert (tmp_path / "pipeline" / "model_index.json").is_file()
+
+
+def test_the_shipped_checkpoint_can_be_fitted_to_a_few_people(tmp_path):
+    few = PROFILES["laptop"].training | dict(batch_size=16, warmup_steps=3, validation_size=24)
+    trainer, _ = assembly.make_trainer(replace(PROFILES["laptop"], training=few), tmp_path, data=DATA / "sample_folder")
+    trainer.preview = None  # takes as long as the rest
+    before = trainer.validate()
+    trainer.fit(max_steps=20)
+    after = trainer.validate()
+    assert all(after[name] < 0.95 * before[name] for name in before) and sum(after.values()) < 0.9 * sum(before.values())
+
+
+def test_people_with_one_picture_each_cannot_be_learned_from(tmp_path, capsys):
+    faces = [(name, "joy", Avatar(Identity.sample(n), Expression(), Appearance.sample(n))) for n, name in enumerate("ab")]
+    arguments = ["train", "--profile", "laptop", "--data", str(write_folder(faces, tmp_path / "faces")), "--out", str(tmp_path)]
+    assert cli.main(arguments) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "error: identity 'a' has only one picture: give at least two with different expressions"
+
+
+def test_a_target_is_another_picture_of_the_person_on_its_reference(run):
+    out, _ = run
+    split, K = assembly.make_trainer(SMOKE, out)[0].data.train, SMOKE.pairs.images
+    place, target = split.pick(np.random.default_rng(0), 500)
+    reference = split.references[place]
+    assert (reference // K == target // K).all() and (reference != target).all()
+    assert set(reference % K) == set(range(SMOKE.references)) and set(target % K) == set(range(K))
+    tokens = split.identities[place].astype(np.float32)
+    assert np.abs(np.linalg.norm(tokens, axis=2) / 512**0.5 - 1).max() < 1e-2
+
+
+def test_references_are_read_once(run, monkeypatch):
+    out, _ = run
+    monkeypatch.setattr(assembly.FacePack, "read", lambda *_: pytest.fail("read again"))
+    assembly.make_trainer(SMOKE, out)
+
+
+def test_several_processes_read_what_one_does(monkeypatch):
+    cache, faces = pairs.PairCache.open(SMOKE.validation), FacePack()
+    asked = np.arange(0, len(cache.flat_images), 2)
+    alone = assembly.read_references(cache, faces, asked)
+    monkeypatch.setattr(assembly, "FACES_FOR_A_PROCESS", len(asked) // 2)
+    monkeypatch.setattr(assembly, "cores", lambda: 2)
+    monkeypatch.setattr(assembly, "_surest_tokens", None)  # here nothing is read any more
+    np.testing.assert_allclose(assembly.read_references(cache, faces, asked), alone, atol=1e-5)
+
+
+def test_a_picture_without_a_face_cannot_be_a_reference(tmp_path, monkeypatch):
+    """It is passed over in drawn pairs; of a user's pictures it is named."""
+    cache = pairs.PairCache.open(pairs.PairsConfig("train", 16, 4), tmp_path / "pairs")
+    images = cache.images.copy()
+    images[3, 0] = (20, 90, 200)
+    cache.images = images
+    split = assembly.cache_split(cache, LatentCodec(**SMOKE.codec), FacePack(), 2)
+    assert len(split.references) == 31 and 12 not in split.references
+
+    folder = shutil.copytree(DATA / "sample_folder", tmp_path / "folder")
+    name = FaceFolder(folder, 64).entries[2].path
+    Image.new("RGB", (64, 64), "blue").save(name)
+    with pytest.raises(UserError, match=f"no face found in .*{name.name}"):
+        assembly.folder_splits(FaceFolder(folder, 64), LatentCodec(**SMOKE.codec), FacePack())
+
+
+def test_with_five_people_one_of_them_is_held_out(tmp_path):
+    people = [(name, Identity.sample(1_000_000 + n)) for n, name in enumerate("abcde")]
+    faces = [(a, word, Avatar(who, Expression.named(word), Appearance.sample(0))) for a, who in people for word in ("joy", "rage")]
+    folder = FaceFolder(write_folder(faces, tmp_path), 64)
+    splits = assembly.folder_splits(folder, LatentCodec(**SMOKE.codec), FacePack())
+    owner = np.array([entry.identity for entry in folder.entries])
+    trained, held_out = (owner[split.pick(np.random.default_rng(0), 200)[1]] for split in splits)
+    assert set(trained) | set(held_out) == set(owner) and not set(trained) & set(held_out)
+    drawn = splits[1].draw(np.random.default_rng(0), 50)
+    assert drawn["target"].shape == (50, 16, 8, 8) and drawn["identity"].shape == (50, 2, 512)
+
+
+def test_a_profile_without_its_checkpoint_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(assembly, "SHIPPED", tmp_path / "nothing")
+    monkeypatch.setattr(assembly.PairCache, "open", lambda config: None)
+    with pytest.raises(UserError, match="restore it from the repository, or train from nothing with --from-nothing"):
+        assembly.make_trainer(PROFILES["laptop"], tmp_path)
+
+
+def test_a_shipped_checkpoint_that_learned_from_another_recognizer_is_not_trained_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(assembly.FacePack, "mark", "0123456789ab")
+    with pytest.raises(UserError, match="learned from recognizer .* is 0123456789ab: .*train the pipeline from nothing"):
+        assembly.make_trainer(PROFILES["laptop"], tmp_path, data=DATA / "sample_folder")
+
+
+def test_profiles_are_found_by_name_or_by_the_environment(monkeypatch):
+    monkeypatch.setenv("GEN_AFFECT_PROFILE", "smoke")
+    assert default_profile() == "smoke" and get_profile() is SMOKE
+    monkeypatch.delenv("GEN_AFFECT_PROFILE")
+    assert default_profile() == ("gpu" if torch.cuda.is_available() else "laptop")
+    with pytest.raises(UserError, match="did you mean laptop"):
+        get_profile("labtop")
