@@ -30,8 +30,23 @@ _NAMES = {
     "show": "display",
 }
 # Modules that are reached as attributes, as in `gen_affect_lib.parity.from_diffusers`.
-_MODULES = {"avatars", "codec", "course", "device", "display", "doctor", "errors", "flow", "model", "parity", "paths",
-            "pipeline", "profiles", "training", "widgets"}
+_MODULES = {
+    "avatars",
+    "codec",
+    "course",
+    "device",
+    "display",
+    "doctor",
+    "errors",
+    "flow",
+    "model",
+    "parity",
+    "paths",
+    "pipeline",
+    "profiles",
+    "training",
+    "widgets",
+}
 
 __all__ = sorted(_NAMES)
 

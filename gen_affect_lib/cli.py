@@ -28,8 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "gen_affect_lib":
             raise
-        return _fail(f"the package {error.name} is not installed: run `make .venv/.installed`, or "
-                     "python -m pip install -c constraints.txt -e .")
+        return _fail(
+            f"the package {error.name} is not installed: run `make .venv/.installed`, or "
+            "python -m pip install -c constraints.txt -e ."
+        )
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}")
@@ -49,13 +51,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m gen_affect_lib", formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-                     description="Gen-AFFECT from scratch: one person, many fine-grained expressions.")
+    parser = _Parser(
+        prog="python -m gen_affect_lib",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Gen-AFFECT from scratch: one person, many fine-grained expressions.",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
     def command(name: str, run, about: str):
-        sub = commands.add_parser(name, help=about, description=about,
-                                  formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        sub = commands.add_parser(
+            name, help=about, description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
         sub.set_defaults(run=run)
         return sub
 
@@ -68,42 +74,95 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--size", type=int, default=256, metavar="PX", help="side of the picture in pixels")
     sub.add_argument("--out", type=Path, default=OUTPUTS / "avatar.png", metavar="FILE", help="where the picture goes")
 
-    sub = command("train", _train, "train the model of one profile; on several GPUs by `accelerate launch -m gen_affect_lib train`")
-    sub.add_argument("--profile", default=None, metavar="NAME",
-                     help="smoke, laptop or gpu; None takes what this machine can do")
-    sub.add_argument("--data", type=Path, default=None, metavar="FOLDER",
-                     help="your own image folder with metadata.jsonl, which laptop fits the shipped checkpoint to; of five people "
-                          "or more, one in five is kept for validation; None draws avatars")
+    sub = command(
+        "train",
+        _train,
+        "train the model of one profile; on several GPUs by `accelerate launch -m gen_affect_lib train`",
+    )
+    sub.add_argument(
+        "--profile", default=None, metavar="NAME", help="smoke, laptop or gpu; None takes what this machine can do"
+    )
+    sub.add_argument(
+        "--data",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="your own image folder with metadata.jsonl, which laptop fits the shipped checkpoint to; of five people "
+        "or more, one in five is kept for validation; None draws avatars",
+    )
     sub.add_argument("--out", type=Path, default=OUTPUTS / "train", metavar="DIR", help="where the checkpoints go")
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
-    sub.add_argument("--minutes", type=_positive, default=None, metavar="M",
-                     help="how long the training lasts; None takes the profile's own time or number of steps")
-    sub.add_argument("--size", type=int, default=None, metavar="PX",
-                     help="side of the pictures that it learns to draw, such as 64 or 128; None takes the profile's own")
-    sub.add_argument("--from-nothing", action="store_true",
-                     help="do not start from the shipped checkpoint: train what it was trained with")
+    sub.add_argument(
+        "--minutes",
+        type=_positive,
+        default=None,
+        metavar="M",
+        help="how long the training lasts; None takes the profile's own time or number of steps",
+    )
+    sub.add_argument(
+        "--size",
+        type=int,
+        default=None,
+        metavar="PX",
+        help="side of the pictures that it learns to draw, such as 64 or 128; None takes the profile's own",
+    )
+    sub.add_argument(
+        "--from-nothing",
+        action="store_true",
+        help="do not start from the shipped checkpoint: train what it was trained with",
+    )
 
     sub = command("train-encoder", _train_encoder, "train a network that reads faces")
     sub.add_argument("name", metavar="NAME", help="one of " + ", ".join(READERS))
-    sub.add_argument("--out", type=Path, default=None, metavar="DIR",
-                     help="where it goes; None takes a folder of its name under outputs")
-    sub.add_argument("--minutes", type=_positive, default=None, metavar="M",
-                     help="how long the training lasts; None takes the profile's own time")
-    sub.add_argument("--profile", default=None, metavar="NAME",
-                     help="smoke, laptop or gpu; None takes what this machine can do")
+    sub.add_argument(
+        "--out",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="where it goes; None takes a folder of its name under outputs",
+    )
+    sub.add_argument(
+        "--minutes",
+        type=_positive,
+        default=None,
+        metavar="M",
+        help="how long the training lasts; None takes the profile's own time",
+    )
+    sub.add_argument(
+        "--profile", default=None, metavar="NAME", help="smoke, laptop or gpu; None takes what this machine can do"
+    )
 
     sub = command("sample", _sample, "generate one person with several expressions")
     sub.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "gen_affect", metavar="DIR", help="trained model")
-    sub.add_argument("--reference", type=Path, default=None, metavar="FILE",
-                     help="a picture of the person; None draws a person who was never trained on")
-    sub.add_argument("--which", type=_seed, default=None, metavar="N",
-                     help="which face of --reference, from 0 at the left; None takes the largest")
-    sub.add_argument("--emotions", default=FEELINGS, metavar="WORD,WORD",
-                     help="what to show, separated by commas: emotion words, or files with faces to copy it from")
+    sub.add_argument(
+        "--reference",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="a picture of the person; None draws a person who was never trained on",
+    )
+    sub.add_argument(
+        "--which",
+        type=_seed,
+        default=None,
+        metavar="N",
+        help="which face of --reference, from 0 at the left; None takes the largest",
+    )
+    sub.add_argument(
+        "--emotions",
+        default=FEELINGS,
+        metavar="WORD,WORD",
+        help="what to show, separated by commas: emotion words, or files with faces to copy it from",
+    )
     sub.add_argument("--steps", type=_count, default=None, metavar="N", help="sampling steps; None is the model's own")
     sub.add_argument("--seed", type=_seed, default=0, help="of the noise")
-    sub.add_argument("--consistency", type=float, default=1.0, metavar="C",
-                     help="how much the images share of what nothing tells them, from 0 (each alone) to 1")
+    sub.add_argument(
+        "--consistency",
+        type=float,
+        default=1.0,
+        metavar="C",
+        help="how much the images share of what nothing tells them, from 0 (each alone) to 1",
+    )
     sub.add_argument("--out", type=Path, default=OUTPUTS / "sample.png", metavar="FILE", help="where the picture goes")
 
     sub = command("evaluate", _evaluate, "let the judges score what a checkpoint draws of people it never saw")
@@ -111,59 +170,124 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--identities", type=_count, default=100, metavar="N", help="people, from seed 2,000,000 on")
     sub.add_argument("--words", type=_count, default=27, metavar="N", help="how many of the 135, spread over the tree")
     sub.add_argument("--seeds", type=_count, default=2, metavar="N", help="sets of each person, with other noise")
-    sub.add_argument("--consistency", type=float, default=0.0, metavar="C",
-                     help="how much the images of a set share, from 0 (each alone) to 1")
-    sub.add_argument("--json", type=Path, default=OUTPUTS / "evaluation.json", metavar="FILE", help="where the figures go")
+    sub.add_argument(
+        "--consistency",
+        type=float,
+        default=0.0,
+        metavar="C",
+        help="how much the images of a set share, from 0 (each alone) to 1",
+    )
+    sub.add_argument(
+        "--json", type=Path, default=OUTPUTS / "evaluation.json", metavar="FILE", help="where the figures go"
+    )
 
-    sub = command("compare", _compare, "train other recipes, baselines or autoencoders beside ours, or share otherwise, and score all")
+    sub = command(
+        "compare",
+        _compare,
+        "train other recipes, baselines or autoencoders beside ours, or share otherwise, and score all",
+    )
     sub.add_argument("table", metavar="WHAT", help="recipes, baselines, codecs or sharing")
-    sub.add_argument("--profile", default=None, metavar="NAME",
-                     help="smoke, laptop or gpu; None takes what this machine can do")
+    sub.add_argument(
+        "--profile", default=None, metavar="NAME", help="smoke, laptop or gpu; None takes what this machine can do"
+    )
     length = sub.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=_positive, default=None, metavar="M",
-                        help="how long each is trained, from nothing; None, and no --steps: 8")
-    length.add_argument("--steps", type=_count, default=None, metavar="N",
-                        help="for how many steps each is trained: the same on any machine, however busy")
+    length.add_argument(
+        "--minutes",
+        type=_positive,
+        default=None,
+        metavar="M",
+        help="how long each is trained, from nothing; None, and no --steps: 8",
+    )
+    length.add_argument(
+        "--steps",
+        type=_count,
+        default=None,
+        metavar="N",
+        help="for how many steps each is trained: the same on any machine, however busy",
+    )
     sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="how often each is trained")
-    sub.add_argument("--identities", type=_count, default=40, metavar="N",
-                     help="people to score on: reported ones for baselines, validation's for what is chosen by it")
+    sub.add_argument(
+        "--identities",
+        type=_count,
+        default=40,
+        metavar="N",
+        help="people to score on: reported ones for baselines, validation's for what is chosen by it",
+    )
     sub.add_argument("--words", type=_count, default=27, metavar="N", help="how many of the 135, spread over the tree")
     sub.add_argument("--only", default=None, metavar="NAME,NAME", help="only these")
-    sub.add_argument("--json", type=Path, default=None, metavar="FILE",
-                     help="where the figures go; None takes a file named after what is compared, under outputs")
+    sub.add_argument(
+        "--json",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="where the figures go; None takes a file named after what is compared, under outputs",
+    )
 
     sub = command("bench", _bench, "time the MM-DiT against diffusers' with the same weights")
     sub.add_argument("--json", type=Path, default=OUTPUTS / "bench.json", metavar="FILE", help="where the figures go")
 
     course = command("course", None, "run the notebooks and measure them, hand them out, and grade what comes back")
     actions = course.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
-    sub = actions.add_parser("run", help="run every notebook in order and measure time and memory",
-                             formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    sub.add_argument("profile", nargs="?", default=None, metavar="PROFILE",
-                     help="smoke, laptop or gpu; None takes what this machine can do")
+    sub = actions.add_parser(
+        "run",
+        help="run every notebook in order and measure time and memory",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    sub.add_argument(
+        "profile",
+        nargs="?",
+        default=None,
+        metavar="PROFILE",
+        help="smoke, laptop or gpu; None takes what this machine can do",
+    )
     sub.add_argument("--only", default=None, metavar="NAME,NAME", help="only these notebooks, by number or name")
     sub.add_argument("--in-place", action="store_true", help="keep the outputs in the notebooks themselves")
-    sub.add_argument("--reference", action="store_true", help="make this run the one that readers' runs are compared with")
+    sub.add_argument(
+        "--reference", action="store_true", help="make this run the one that readers' runs are compared with"
+    )
     sub.set_defaults(run=_course_run)
-    sub = actions.add_parser("student", help="write the notebooks without solutions and outputs",
-                             formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    sub.add_argument("folder", nargs="?", type=Path, default=OUTPUTS / "student", metavar="DIR",
-                     help="a new folder, an empty one, or an older student edition")
+    sub = actions.add_parser(
+        "student",
+        help="write the notebooks without solutions and outputs",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    sub.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=OUTPUTS / "student",
+        metavar="DIR",
+        help="a new folder, an empty one, or an older student edition",
+    )
     sub.set_defaults(run=_course_student)
-    sub = actions.add_parser("validate", help="prove that the solutions pass, and that without them only the checks fail",
-                             formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    sub = actions.add_parser(
+        "validate",
+        help="prove that the solutions pass, and that without them only the checks fail",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     sub.add_argument("--only", default=None, metavar="NAME,NAME", help="only these notebooks, by number or name")
-    sub.add_argument("--jobs", type=_count, default=None, metavar="N", help="how many run at once; None takes one for each core")
+    sub.add_argument(
+        "--jobs", type=_count, default=None, metavar="N", help="how many run at once; None takes one for each core"
+    )
     sub.set_defaults(run=_course_validate)
-    sub = actions.add_parser("grade", help="submitted notebooks to a table of points, and a page of feedback each",
-                             formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    sub = actions.add_parser(
+        "grade",
+        help="submitted notebooks to a table of points, and a page of feedback each",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     sub.add_argument("folder", type=Path, metavar="DIR", help="where the submitted notebooks lie, in folders or not")
     sub.add_argument("--out", type=Path, default=None, metavar="DIR", help="where the grades go; None takes DIR_grades")
     sub.add_argument("--seconds", type=_positive, default=600.0, help="the most that one submission may take")
-    sub.add_argument("--memory-gb", type=_positive, default=4.0, metavar="GB", help="the most that one submission may hold")
-    sub.add_argument("--jobs", type=_count, default=None, metavar="N", help="how many run at once; None takes one for each core")
+    sub.add_argument(
+        "--memory-gb", type=_positive, default=4.0, metavar="GB", help="the most that one submission may hold"
+    )
+    sub.add_argument(
+        "--jobs", type=_count, default=None, metavar="N", help="how many run at once; None takes one for each core"
+    )
     sub.set_defaults(run=_course_grade)
-    sub = actions.add_parser("timings", help="write the measured times into the notebooks, README.md and INSTRUCTORS.md")
+    sub = actions.add_parser(
+        "timings", help="write the measured times into the notebooks, README.md and INSTRUCTORS.md"
+    )
     sub.set_defaults(run=_course_timings)
     return parser
 
@@ -220,8 +344,9 @@ def _render(options) -> None:
 
     from gen_affect_lib.avatars import Appearance, Avatar, Identity
 
-    avatar = Avatar(Identity.sample(options.identity), _expression(options.emotion),
-                    Appearance.sample(options.appearance))
+    avatar = Avatar(
+        Identity.sample(options.identity), _expression(options.emotion), Appearance.sample(options.appearance)
+    )
     _save(Image.fromarray(avatar.render(options.size)), options.out)
 
 
@@ -236,18 +361,24 @@ def _train(options) -> None:
         raise UserError(f"--data {options.data} is no folder: give an image folder with a metadata.jsonl in it")
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out} is a file: give a folder for the checkpoints")
-    from gen_affect_lib.training.checkpoint import LAST
     from gen_affect_lib.device import processes
     from gen_affect_lib.profiles import get_profile
     from gen_affect_lib.training.assembly import train_profile
+    from gen_affect_lib.training.checkpoint import LAST
 
     if (options.out / LAST).exists() and not options.resume:
         raise UserError(f"--out {options.out} holds a run already: go on with it by --resume, or give another folder")
     profile = get_profile(options.profile)
     if options.size is not None:
         profile = profile.at(options.size)
-    train_profile(profile, options.out, data=options.data, resume=options.resume, minutes=options.minutes,
-                  retrain=options.from_nothing)
+    train_profile(
+        profile,
+        options.out,
+        data=options.data,
+        resume=options.resume,
+        minutes=options.minutes,
+        retrain=options.from_nothing,
+    )
     processes().print(options.out / "pipeline")
 
 
@@ -280,9 +411,16 @@ def _sample(options) -> None:
 
     pipeline = GenAffectPipeline.from_pretrained(checkpoint).to(pick_device())
     reference = options.reference or to_image(
-        Avatar(Identity.sample(UNSEEN), Expression.neutral(), Appearance.sample(UNSEEN)).render(256))
-    images = pipeline(reference, expressions, options.steps, generator=torch.Generator().manual_seed(options.seed),
-                      which="largest" if options.which is None else options.which, consistency=options.consistency).images
+        Avatar(Identity.sample(UNSEEN), Expression.neutral(), Appearance.sample(UNSEEN)).render(256)
+    )
+    images = pipeline(
+        reference,
+        expressions,
+        options.steps,
+        generator=torch.Generator().manual_seed(options.seed),
+        which="largest" if options.which is None else options.which,
+        consistency=options.consistency,
+    ).images
     titles = ["reference", *(Path(word).stem if Path(word).suffix else word for word in words)]
     _save(grid([square(open_picture(reference), 256), *images], titles, tile=160), options.out)
 
@@ -302,24 +440,30 @@ def _evaluate(options) -> None:
     from gen_affect_lib.evaluation.evaluate import evaluate, say
     from gen_affect_lib.evaluation.sets import Plan
 
-    print(say(evaluate(checkpoint, Plan(options.identities, options.words, options.seeds), options.json,
-                       options.consistency)))
+    print(
+        say(
+            evaluate(
+                checkpoint, Plan(options.identities, options.words, options.seeds), options.json, options.consistency
+            )
+        )
+    )
     print(options.json)
 
 
 def _compare(options) -> None:
     out = options.json or OUTPUTS / f"compare_{options.table}.json"
     _require_file_name(out)
-    from gen_affect_lib.evaluation.studies import variants
     from gen_affect_lib.evaluation.sets import REPORT_SEED, VALIDATION_SEED, Plan
+    from gen_affect_lib.evaluation.studies import variants
     from gen_affect_lib.profiles import get_profile
 
     # What is chosen by its figures must not be chosen on the people that are reported.
     first = REPORT_SEED if options.table == "baselines" else VALIDATION_SEED
     plan = Plan(options.identities, options.words, 1, first)
     minutes = options.minutes or (None if options.steps else 8.0)
-    report = variants.compare(options.table, get_profile(options.profile), plan, minutes, options.steps, options.seeds,
-                              options.only, out)
+    report = variants.compare(
+        options.table, get_profile(options.profile), plan, minutes, options.steps, options.seeds, options.only, out
+    )
     print(variants.say(report))
     print(out)
 
@@ -331,8 +475,10 @@ def _require_file_name(path: Path) -> None:
 
 def _pipeline_folder(checkpoint: Path) -> Path:
     if not checkpoint.is_dir():
-        raise UserError(f"--checkpoint {checkpoint} is no folder: train one with "
-                        "`python -m gen_affect_lib train`, or leave the option out")
+        raise UserError(
+            f"--checkpoint {checkpoint} is no folder: train one with "
+            "`python -m gen_affect_lib train`, or leave the option out"
+        )
     return checkpoint / "pipeline" if (checkpoint / "pipeline").is_dir() else checkpoint  # what `train --out` wrote
 
 
@@ -349,7 +495,9 @@ def _course_run(options) -> None:
     from gen_affect_lib.profiles import get_profile
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    run_course(get_profile(options.profile).name, only=options.only, in_place=options.in_place, reference=options.reference)
+    run_course(
+        get_profile(options.profile).name, only=options.only, in_place=options.in_place, reference=options.reference
+    )
 
 
 def _course_student(options) -> None:
@@ -368,7 +516,9 @@ def _course_validate(options) -> None:
 def _course_grade(options) -> None:
     from gen_affect_lib.course.grading.grade import grade_folder
 
-    table = grade_folder(options.folder, options.out, seconds=options.seconds, memory_gb=options.memory_gb, jobs=options.jobs)
+    table = grade_folder(
+        options.folder, options.out, seconds=options.seconds, memory_gb=options.memory_gb, jobs=options.jobs
+    )
     print(f"the points are in {table}, and the feedback in {table.parent / 'feedback'}")
 
 

@@ -85,7 +85,9 @@ class LatentCodec(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(self, latent_channels: int = 16, widths: tuple[int, int] = (64, 128), blocks: tuple[int, int] = (1, 3)):
+    def __init__(
+        self, latent_channels: int = 16, widths: tuple[int, int] = (64, 128), blocks: tuple[int, int] = (1, 3)
+    ):
         super().__init__()
         self.latent_channels, self.downscale = latent_channels, 8
         fine, coarse = widths

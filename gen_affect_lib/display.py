@@ -17,7 +17,15 @@ from gen_affect_lib.errors import UserError
 
 # Colours of Okabe & Ito 2008. Those of one palette stay apart for all eyes (tests/test_colors.py simulates three kinds of
 # colour blindness); where lines or dots are drawn in them, dashes or shapes differ as well.
-BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"
+BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, GREY = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#999999",
+)
 FAMILY_COLORS = {"love": PURPLE, "joy": AMBER, "surprise": SKY, "anger": ORANGE, "sadness": BLUE, "fear": GREEN}
 PALETTES = {
     "lines": (BLUE, ORANGE, GREEN, GREY),
@@ -86,16 +94,23 @@ def to_image(picture) -> Image.Image:
     if hasattr(picture, "_repr_png_"):
         return Image.open(io.BytesIO(picture._repr_png_())).convert("RGB")
     if hasattr(picture, "detach"):
-        picture = picture.detach().cpu().numpy() if picture.dtype.itemsize >= 4 or not picture.is_floating_point() \
-            else picture.detach().float().cpu().numpy()  # NumPy has no bfloat16
+        picture = (
+            picture.detach().cpu().numpy()
+            if picture.dtype.itemsize >= 4 or not picture.is_floating_point()
+            else picture.detach().float().cpu().numpy()
+        )  # NumPy has no bfloat16
     if not isinstance(picture, np.ndarray):
-        raise UserError(f"a {type(picture).__name__} is no picture: pass a PIL image, a uint8 array (H, W, 3), "
-                        "a float array (3, H, W) in [-1, 1], or a matplotlib figure")
+        raise UserError(
+            f"a {type(picture).__name__} is no picture: pass a PIL image, a uint8 array (H, W, 3), "
+            "a float array (3, H, W) in [-1, 1], or a matplotlib figure"
+        )
     if np.issubdtype(picture.dtype, np.floating) and picture.ndim == 3 and picture.shape[0] in (1, 3):
         picture = np.clip(picture.transpose(1, 2, 0) * 127.5 + 127.5, 0, 255).round().astype(np.uint8)  # (H, W, C)
     elif picture.dtype != np.uint8:
-        raise UserError(f"an array of {picture.dtype} with shape {picture.shape} is no picture: pass uint8 (H, W, 3) "
-                        "or float (3, H, W) in [-1, 1]")
+        raise UserError(
+            f"an array of {picture.dtype} with shape {picture.shape} is no picture: pass uint8 (H, W, 3) "
+            "or float (3, H, W) in [-1, 1]"
+        )
     if picture.ndim == 3 and picture.shape[2] == 1:
         picture = picture[:, :, 0]  # (H, W)
     if picture.ndim != 2 and not (picture.ndim == 3 and picture.shape[2] == 3):
@@ -103,9 +118,17 @@ def to_image(picture) -> Image.Image:
     return Image.fromarray(picture).convert("RGB")
 
 
-def grid(images: Sequence, titles: Sequence[str] | None = None, *, rows: int | None = None, columns: int | None = None,
-         row_titles: Sequence[str] | None = None, tile: int | None = None, heading: str | None = None,
-         pixels: bool = False) -> Image.Image:
+def grid(
+    images: Sequence,
+    titles: Sequence[str] | None = None,
+    *,
+    rows: int | None = None,
+    columns: int | None = None,
+    row_titles: Sequence[str] | None = None,
+    tile: int | None = None,
+    heading: str | None = None,
+    pixels: bool = False,
+) -> Image.Image:
     """A labelled sheet of pictures, filled row by row.
 
     images: pictures as `to_image` takes them; None leaves a place empty.
@@ -122,8 +145,10 @@ def grid(images: Sequence, titles: Sequence[str] | None = None, *, rows: int | N
         raise UserError("grid got no pictures: pass at least one")
     rows, columns = _layout(len(pictures), rows, columns)
     if titles is not None and len(titles) not in (len(pictures), columns):
-        raise UserError(f"grid got {len(titles)} titles for {len(pictures)} pictures in {columns} columns: "
-                        "pass one a picture or one a column")
+        raise UserError(
+            f"grid got {len(titles)} titles for {len(pictures)} pictures in {columns} columns: "
+            "pass one a picture or one a column"
+        )
     if row_titles is not None and len(row_titles) != rows:
         raise UserError(f"grid got {len(row_titles)} row titles for {rows} rows: pass one a row")
     tile = tile or max(96, max(max(p.size) for p in pictures if p))
@@ -179,8 +204,9 @@ def _layout(count: int, rows: int | None, columns: int | None) -> tuple[int, int
     if rows is None:
         rows = math.ceil(count / columns)
     if rows * columns < count:
-        raise UserError(f"{rows} rows × {columns} columns hold {rows * columns} pictures, not {count}: "
-                        "leave out rows or columns")
+        raise UserError(
+            f"{rows} rows × {columns} columns hold {rows * columns} pictures, not {count}: leave out rows or columns"
+        )
     return rows, columns
 
 

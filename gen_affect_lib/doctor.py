@@ -40,9 +40,11 @@ class Finding:
 def report() -> int:
     """Print everything, and return the exit code: 0 when all is well, else 1."""
     failed = 0
-    for heading, findings in (("Python and packages", [check_python(), *check_packages()]),
-                              ("System libraries", check_system_libraries()),
-                              ("Machine", check_machine())):
+    for heading, findings in (
+        ("Python and packages", [check_python(), *check_packages()]),
+        ("System libraries", check_system_libraries()),
+        ("Machine", check_machine()),
+    ):
         print(heading)
         for finding in findings:
             print("  " + str(finding), flush=True)
@@ -62,8 +64,9 @@ def check_python(requires: str | None = None, current: str | None = None) -> Fin
     return Finding(False, f"Python {current}, but {requires} is needed: make .venv again with a newer one")
 
 
-def check_packages(requirements: list[str] | None = None,
-                   constraints: dict[str, str] | None = None) -> Iterator[Finding]:
+def check_packages(
+    requirements: list[str] | None = None, constraints: dict[str, str] | None = None
+) -> Iterator[Finding]:
     """Each package that pyproject.toml asks for, held against the version in constraints.txt that was tested."""
     if requirements is None:
         project = _pyproject()
@@ -90,8 +93,11 @@ def check_system_libraries(libraries: dict[str, str] = SYSTEM_LIBRARIES) -> Iter
         packages = " ".join(libraries[name] for name in missing)
         for name in libraries:
             if name in missing:
-                yield Finding(False, f"{name} is missing: sudo apt-get install {packages} (Debian, Ubuntu), or "
-                                     "conda install -c conda-forge libgl libegl")
+                yield Finding(
+                    False,
+                    f"{name} is missing: sudo apt-get install {packages} (Debian, Ubuntu), or "
+                    "conda install -c conda-forge libgl libegl",
+                )
             else:
                 yield Finding(True, name)
         if missing:
@@ -121,16 +127,21 @@ def check_machine(root: Path = ROOT, disk_gb: float = DISK_GB, memory_gb: float 
     else:
         yield Finding(True, "no CUDA device: everything runs on the CPU")
     total, free = psutil.virtual_memory().total / 2**30, psutil.virtual_memory().available / 2**30
-    yield Finding(free >= memory_gb, f"{free:.1f} of {total:.1f} GB memory free"
-                  + ("" if free >= memory_gb else f", but {memory_gb} are needed: close other programs"))
+    yield Finding(
+        free >= memory_gb,
+        f"{free:.1f} of {total:.1f} GB memory free"
+        + ("" if free >= memory_gb else f", but {memory_gb} are needed: close other programs"),
+    )
     free = shutil.disk_usage(root).free / 2**30
-    yield Finding(free >= disk_gb, f"{free:.0f} GB disk free"
-                  + ("" if free >= disk_gb else f", but {disk_gb} are needed: make room on the disk of {root}"))
+    yield Finding(
+        free >= disk_gb,
+        f"{free:.0f} GB disk free"
+        + ("" if free >= disk_gb else f", but {disk_gb} are needed: make room on the disk of {root}"),
+    )
 
 
 def notebook_lines() -> Iterator[str]:
     """Which notebooks will run here at which profile, and in about what time."""
-
 
     from gen_affect_lib.course import notebooks
     from gen_affect_lib.course.release import timings

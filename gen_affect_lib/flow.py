@@ -19,6 +19,7 @@ from .errors import UserError
 
 # The path
 
+
 def interpolate(data, noise, sigma):
     """The point at `sigma` on the straight path from `data` to `noise`.
 
@@ -50,6 +51,7 @@ def _beside(sigma, x):
 
 
 # Which sigmas to learn at, which to stop at
+
 
 def shift_sigma(sigma, shift):
     """Move sigmas towards the noise: shift * sigma / (1 + (shift - 1) * sigma). 0 and 1 stay; shift 1 changes nothing.
@@ -104,6 +106,7 @@ def schedule(num_steps, shift=1.0, *, spacing="even", dtype=torch.float32, devic
 
 # What the network learns
 
+
 class RectifiedFlow:
     """What an output means, and its loss. A network is any function of (noisy (B, ...), sigma (B,)) -> (B, ...).
 
@@ -156,6 +159,7 @@ class RectifiedFlow:
 
 # Sampling
 
+
 @torch.no_grad()
 def sample(velocity_fn, noise, sigmas, method="euler", callback=None):
     """Walk from noise down to data along a velocity field.
@@ -189,6 +193,7 @@ def sample(velocity_fn, noise, sigmas, method="euler", callback=None):
 
 
 # Guidance
+
 
 def guide_one(unconditional, conditional, scale):
     """Classifier-free guidance, u + scale * (c - u): 0 ignores the condition, 1 follows it, above 1 exaggerates it.

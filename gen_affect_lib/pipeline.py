@@ -24,13 +24,13 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from gen_affect_lib.tensors import to_images
 from gen_affect_lib.encoders.expression import ExpressionEncoder, is_picture, understand
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import RectifiedFlow, sample, schedule, timestep
 from gen_affect_lib.model.consistent import AnchorBank, Consistency, as_consistency
 from gen_affect_lib.pictures import open_picture
+from gen_affect_lib.tensors import to_images
 
 
 @dataclass
@@ -143,7 +143,9 @@ class GenAffectPipeline(DiffusionPipeline):
 
         made_with, sharing = (steps, shift, identity_scale, expression_scale), as_consistency(consistency)
         if bank is not None and bank.made_with != made_with:
-            raise UserError(f"the bank was made with steps, shift and scales {bank.made_with}, not {made_with}: give the same")
+            raise UserError(
+                f"the bank was made with steps, shift and scales {bank.made_with}, not {made_with}: give the same"
+            )
         if bank is None and sharing is not None and attention is None:
             bank = AnchorBank(sharing, made_with)
         if attention is not None or bank is None:
@@ -168,7 +170,9 @@ class GenAffectPipeline(DiffusionPipeline):
             sizes = self.condition_encoder.config
             expected = sizes.get("identity_views", reference.shape[0]), sizes.get("identity_dim", reference.shape[1])
             if reference.shape != expected:
-                raise UserError(f"an identity has shape {reference.shape}: give what read_identity gave, {expected}, or a picture")
+                raise UserError(
+                    f"an identity has shape {reference.shape}: give what read_identity gave, {expected}, or a picture"
+                )
             return reference.astype(np.float32)
         self.face_pack = self.face_pack or FacePack()
         self.require_recognizer(self.face_pack)
@@ -209,7 +213,11 @@ class GenAffectPipeline(DiffusionPipeline):
             )
 
     def guided_velocity(
-        self, identity: Tensor, expressions: Tensor, identity_scale: float, expression_scale: float,
+        self,
+        identity: Tensor,
+        expressions: Tensor,
+        identity_scale: float,
+        expression_scale: float,
         attention: Callable | None = None,
     ):
         """The velocity field of one person (1, V, E) with N expressions (N, 48): a function of x (N, C, s, s) and

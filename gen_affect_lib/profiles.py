@@ -41,8 +41,12 @@ class Profile:
 
     def at(self, size: int) -> Profile:
         """The same with pictures of `size` pixels a side. Raises UserError for a size that the networks cannot draw."""
-        if size < 32 or size % 16:  # the codec shrinks pictures eight times, and the MM-DiT's patches are 2 latents wide
-            raise UserError(f"pictures of {size} pixels cannot be drawn: give a multiple of 16 from 32 on, such as 64 or 128")
+        if (
+            size < 32 or size % 16
+        ):  # the codec shrinks pictures eight times, and the MM-DiT's patches are 2 latents wide
+            raise UserError(
+                f"pictures of {size} pixels cannot be drawn: give a multiple of 16 from 32 on, such as 64 or 128"
+            )
         return replace(self, pairs=replace(self.pairs, size=size), validation=replace(self.validation, size=size))
 
 
@@ -55,8 +59,15 @@ PROFILES = {
         codec_steps=30,
         transformer=dict(num_layers=2, attention_head_dim=16, num_attention_heads=2),
         fusion=dict(dim=32, identity_tokens=4, expression_tokens=2, condition_tokens=6, num_layers=1, num_heads=2),
-        training=dict(batch_size=8, warmup_steps=5, log_every=5, validate_every=20, validation_size=8,
-                      preview_every=20, checkpoint_every=20),
+        training=dict(
+            batch_size=8,
+            warmup_steps=5,
+            log_every=5,
+            validate_every=20,
+            validation_size=8,
+            preview_every=20,
+            checkpoint_every=20,
+        ),
         steps=20,
         sampling_steps=4,
     ),
@@ -90,8 +101,16 @@ PROFILES = {
         transformer=dict(num_layers=8, attention_head_dim=64, num_attention_heads=6),
         fusion=dict(dim=384, identity_tokens=8, condition_tokens=32, num_layers=3, num_heads=6),
         references=4,
-        training=dict(batch_size=256, learning_rate=1e-3, warmup_steps=500, face_weight=3.0, checkpoint_every=2000,
-                      preview_every=2000, validate_every=1000, log_every=50),
+        training=dict(
+            batch_size=256,
+            learning_rate=1e-3,
+            warmup_steps=500,
+            face_weight=3.0,
+            checkpoint_every=2000,
+            preview_every=2000,
+            validate_every=1000,
+            log_every=50,
+        ),
         minutes=4.0,
     ),
 }

@@ -35,8 +35,19 @@ def test_render_knows_the_neutral_face(tmp_path):
 
 def test_every_option_has_a_default():
     """Parsing each command bare succeeds: none asks for an option."""
-    for command in (["doctor"], ["render"], ["train"], ["sample"], ["bench"], ["evaluate"], ["course", "run"], ["course", "timings"],
-                    ["course", "student"], ["course", "validate"], ["course", "grade", "submissions"]):
+    for command in (
+        ["doctor"],
+        ["render"],
+        ["train"],
+        ["sample"],
+        ["bench"],
+        ["evaluate"],
+        ["course", "run"],
+        ["course", "timings"],
+        ["course", "student"],
+        ["course", "validate"],
+        ["course", "grade", "submissions"],
+    ):
         assert callable(cli.build_parser().parse_args(command).run)
 
 
@@ -48,8 +59,23 @@ def test_train_hands_its_options_on(monkeypatch, tmp_path):
     monkeypatch.setattr(assembly, "train_profile", lambda *args, **options: calls.append((args, options)))
     folder = tmp_path / "run"
     options = {"data": tmp_path, "resume": True, "minutes": 2.5, "retrain": False}
-    assert cli.main(["train", "--profile", "laptop", "--data", str(tmp_path), "--out", str(folder), "--resume",
-                     "--minutes", "2.5"]) == 0
+    assert (
+        cli.main(
+            [
+                "train",
+                "--profile",
+                "laptop",
+                "--data",
+                str(tmp_path),
+                "--out",
+                str(folder),
+                "--resume",
+                "--minutes",
+                "2.5",
+            ]
+        )
+        == 0
+    )
     assert calls == [((get_profile("laptop"), folder), options)]
     assert cli.main(["train", "--profile", "gpu", "--size", "128", "--from-nothing"]) == 0
     options = {"data": None, "resume": False, "minutes": None, "retrain": True}
@@ -80,11 +106,14 @@ def test_evaluate_hands_its_options_on(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out == f"the report in lines\n{out}\n"
 
 
-@pytest.mark.parametrize("table, first", [("recipes", 1_000_000), ("codecs", 1_000_000), ("sharing", 1_000_000),
-                                          ("baselines", 2_000_000)])
-def test_compare_hands_its_options_on_and_chooses_on_no_one_who_is_reported(table, first, monkeypatch, tmp_path, capsys):
-    from gen_affect_lib.evaluation.studies import variants
+@pytest.mark.parametrize(
+    "table, first", [("recipes", 1_000_000), ("codecs", 1_000_000), ("sharing", 1_000_000), ("baselines", 2_000_000)]
+)
+def test_compare_hands_its_options_on_and_chooses_on_no_one_who_is_reported(
+    table, first, monkeypatch, tmp_path, capsys
+):
     from gen_affect_lib.evaluation.sets import Plan
+    from gen_affect_lib.evaluation.studies import variants
     from gen_affect_lib.profiles import get_profile
 
     calls = []
@@ -95,7 +124,16 @@ def test_compare_hands_its_options_on_and_chooses_on_no_one_who_is_reported(tabl
     assert cli.main(["compare", table, "--profile", "laptop", *options, "--json", str(out)]) == 0
     assert cli.main(["compare", table]) == 0
     assert calls[0] == (table, get_profile("laptop"), Plan(7, 5, 1, first), 2.5, None, 3, "ours", out)
-    assert calls[1] == (table, get_profile(), Plan(40, 27, 1, first), 8.0, None, 1, None, cli.OUTPUTS / f"compare_{table}.json")
+    assert calls[1] == (
+        table,
+        get_profile(),
+        Plan(40, 27, 1, first),
+        8.0,
+        None,
+        1,
+        None,
+        cli.OUTPUTS / f"compare_{table}.json",
+    )
     assert cli.main(["compare", table, "--steps", "30"]) == 0
     assert calls[2][3:5] == (None, 30)
     assert capsys.readouterr().out.startswith(f"rows in lines\n{out}\n")
@@ -119,17 +157,20 @@ def test_course_runs_the_profile_asked_for(monkeypatch):
 
 def test_course_hands_out_validates_and_grades(monkeypatch, tmp_path, capsys):
     from gen_affect_lib.course.grading import grade
-    from gen_affect_lib.course.release import student
-    from gen_affect_lib.course.release import validate
+    from gen_affect_lib.course.release import student, validate
 
     calls = []
     monkeypatch.setattr(student, "write_student", lambda *args: calls.append(args) or [])
     monkeypatch.setattr(validate, "validate", lambda *args: calls.append(args))
-    monkeypatch.setattr(grade, "grade_folder", lambda *args, **options: calls.append((*args, options)) or args[1] / "grades.csv")
+    monkeypatch.setattr(
+        grade, "grade_folder", lambda *args, **options: calls.append((*args, options)) or args[1] / "grades.csv"
+    )
     given = tmp_path / "given", tmp_path / "out"
     assert cli.main(["course", "student", str(given[0])]) == 0
     assert cli.main(["course", "validate", "--only", "02", "--jobs", "3"]) == 0
-    assert cli.main(["course", "grade", str(given[0]), "--out", str(given[1]), "--seconds", "60", "--memory-gb", "2"]) == 0
+    assert (
+        cli.main(["course", "grade", str(given[0]), "--out", str(given[1]), "--seconds", "60", "--memory-gb", "2"]) == 0
+    )
     assert calls == [(given[0],), ("02", 3), (*given, {"seconds": 60.0, "memory_gb": 2.0, "jobs": None})]
     assert f"the points are in {given[1] / 'grades.csv'}" in capsys.readouterr().out
 
@@ -141,7 +182,10 @@ MISTAKES = {
     "a seed that is no number": (["render", "--identity", "Ada"], "'Ada' is no seed"),
     "a negative seed": (["render", "--appearance", "-1"], "'-1' is no seed"),
     "a misspelt emotion": (["render", "--emotion", "gle"], "did you mean glee"),
-    "a time and a number of steps": (["compare", "recipes", "--minutes", "1", "--steps", "9"], "not allowed with argument --minutes"),
+    "a time and a number of steps": (
+        ["compare", "recipes", "--minutes", "1", "--steps", "9"],
+        "not allowed with argument --minutes",
+    ),
     "a size that is no number": (["render", "--size", "big"], "invalid int value: 'big'"),
     "a size of nothing": (["render", "--size", "0"], "size 0"),
     "a file name without an ending": (["render", "--size", "16", "--out", "{}/face"], "ends in .png"),

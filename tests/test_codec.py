@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
 from gen_affect_lib.codec import LatentCodec, PixelCodec
-from gen_affect_lib.training.codec import face_weight, fit_codec, fit_decoder
 from gen_affect_lib.tensors import to_images, to_tensor  # fmt: skip
+from gen_affect_lib.training.codec import face_weight, fit_codec, fit_decoder
 
 TINY = dict(latent_channels=4, widths=(16, 16), blocks=(1, 1))
 
@@ -111,7 +111,9 @@ def test_a_decoder_learns_on_its_own_and_the_latents_stay_bit_by_bit(trained, pi
     errors = fit_decoder(codec, pictures, steps=100, batch_size=16, learning_rate=1e-2)
     assert len(errors) == 100 and np.mean(errors[-10:]) < 0.85 * np.mean(errors[:10]) and not codec.training
     assert F.mse_loss(restored(codec, pictures), images) < 0.8 * fresh
-    changed = {name.split(".")[0] for name, tensor in codec.state_dict().items() if not torch.equal(tensor, before[name])}
+    changed = {
+        name.split(".")[0] for name, tensor in codec.state_dict().items() if not torch.equal(tensor, before[name])
+    }
     assert changed == {"decoder"} and codec.mark == mark
 
 

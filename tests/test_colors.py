@@ -88,8 +88,12 @@ def color_of(item: ast.expr) -> str | None:
 def colors_together(source: str):
     """The colours that a notebook's cell lists side by side: for the curves of one plot, or the families."""
     tree = ast.parse(source)
-    names = {id(part) for node in ast.walk(tree) if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)
-             for part in (node.value, node.targets[0])}  # BLUE, ORANGE = …: what they are used for is said elsewhere
+    names = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)
+        for part in (node.value, node.targets[0])
+    }  # BLUE, ORANGE = …: what they are used for is said elsewhere
     for node in ast.walk(tree):
         items = node.values if isinstance(node, ast.Dict) else getattr(node, "elts", ())
         colors = [color_of(item) for item in items]

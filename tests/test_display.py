@@ -20,8 +20,7 @@ def published(monkeypatch):
     """All that reaches the page, as a list of (data, metadata)."""
     everything = []
     monkeypatch.setattr("IPython.core.interactiveshell.InteractiveShell.initialized", classmethod(lambda cls: True))
-    monkeypatch.setattr("IPython.display.display",
-                        lambda data, raw, metadata=None: everything.append((data, metadata)))
+    monkeypatch.setattr("IPython.display.display", lambda data, raw, metadata=None: everything.append((data, metadata)))
     return everything
 
 
@@ -33,7 +32,7 @@ def shown(published):
 
 def test_a_picture_carries_its_words(shown):
     display.show(RED, ALT, width=200)
-    (data, metadata), = shown()
+    ((data, metadata),) = shown()
     assert metadata == {"image/png": {"alt": ALT, "width": 200}}
     image = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
     assert image.size == (8, 8) and image.getpixel((3, 3)) == (255, 0, 0)
@@ -78,12 +77,18 @@ class DrawsItself:
         return display.to_png(RED)
 
 
-@pytest.mark.parametrize("picture", [
-    RED, Image.fromarray(RED), DrawsItself(),
-    torch.tensor([1.0, -1.0, -1.0]).view(3, 1, 1).expand(3, 8, 8),
-    torch.tensor([1.0, -1.0, -1.0], dtype=torch.bfloat16).view(3, 1, 1).expand(3, 8, 8),
-    torch.tensor([1.0, -1.0, -1.0]).view(3, 1, 1).expand(3, 8, 8).numpy(),
-], ids=["array", "PIL", "draws itself", "tensor", "bfloat16 tensor", "float array"])
+@pytest.mark.parametrize(
+    "picture",
+    [
+        RED,
+        Image.fromarray(RED),
+        DrawsItself(),
+        torch.tensor([1.0, -1.0, -1.0]).view(3, 1, 1).expand(3, 8, 8),
+        torch.tensor([1.0, -1.0, -1.0], dtype=torch.bfloat16).view(3, 1, 1).expand(3, 8, 8),
+        torch.tensor([1.0, -1.0, -1.0]).view(3, 1, 1).expand(3, 8, 8).numpy(),
+    ],
+    ids=["array", "PIL", "draws itself", "tensor", "bfloat16 tensor", "float array"],
+)
 def test_every_kind_of_picture_becomes_the_same_image(picture):
     assert np.array_equal(np.asarray(display.to_image(picture)), RED)
 
@@ -93,8 +98,10 @@ def test_values_beyond_the_range_are_cut_not_wrapped():
     assert display.to_image(np.full((1, 2, 2), -4.0, np.float32)).getpixel((0, 0)) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("picture", ["joy.png", np.zeros((2, 3, 8, 8), np.float32), np.zeros((8, 8, 2), np.uint8),
-                                     np.zeros((8, 8, 3), np.int64)])
+@pytest.mark.parametrize(
+    "picture",
+    ["joy.png", np.zeros((2, 3, 8, 8), np.float32), np.zeros((8, 8, 2), np.uint8), np.zeros((8, 8, 3), np.int64)],
+)
 def test_what_is_no_picture_is_refused_with_what_came(picture):
     with pytest.raises(UserError, match="is no picture"):
         display.to_image(picture)
@@ -110,8 +117,14 @@ def test_a_grid_places_pictures_row_by_row():
 
 def test_titles_make_room_for_themselves_and_leave_ink():
     plain = display.grid([RED, RED], rows=1, tile=100)
-    titled = display.grid([RED, RED], ["a very long title of many words", "b"], rows=1, tile=100, heading="Two squares",
-                          row_titles=["row"])
+    titled = display.grid(
+        [RED, RED],
+        ["a very long title of many words", "b"],
+        rows=1,
+        tile=100,
+        heading="Two squares",
+        row_titles=["row"],
+    )
     assert titled.height > plain.height and titled.width > plain.width
     lower = np.asarray(titled)[-40:]
     assert (lower.max(axis=2) < 100).any()  # dark letters below the pictures
@@ -129,12 +142,15 @@ def test_single_pixels_stay_sharp_when_asked_for():
     assert sharp == {(0, 0, 0), (255, 255, 255)}
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"images": []}, "no pictures"),
-    ({"images": [RED] * 3, "titles": ["one", "two"], "rows": 1}, "2 titles for 3 pictures"),
-    ({"images": [RED] * 3, "rows": 1, "columns": 2}, "hold 2 pictures, not 3"),
-    ({"images": [RED] * 4, "rows": 2, "row_titles": ["one"]}, "1 row titles for 2 rows"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"images": []}, "no pictures"),
+        ({"images": [RED] * 3, "titles": ["one", "two"], "rows": 1}, "2 titles for 3 pictures"),
+        ({"images": [RED] * 3, "rows": 1, "columns": 2}, "hold 2 pictures, not 3"),
+        ({"images": [RED] * 4, "rows": 2, "row_titles": ["one"]}, "1 row titles for 2 rows"),
+    ],
+)
 def test_a_grid_that_cannot_be_says_why(arguments, message):
     with pytest.raises(UserError, match=message):
         display.grid(**arguments)

@@ -19,12 +19,15 @@ def test_all_is_well_where_the_suite_runs(capsys):
         assert size in said
 
 
-@pytest.mark.parametrize("requirement, pinned, ok, words", [
-    ("pytest", {"pytest": PYTEST}, True, f"pytest {PYTEST}"),
-    ("pytest", {"pytest": PYTEST + "+cpu"}, True, f"pytest {PYTEST}"),  # the same code, built for another device
-    ("pytest", {"pytest": "0.1"}, False, "but 0.1 was tested"),
-    ("no-such-package-at-all", {}, False, "is not installed"),
-])
+@pytest.mark.parametrize(
+    "requirement, pinned, ok, words",
+    [
+        ("pytest", {"pytest": PYTEST}, True, f"pytest {PYTEST}"),
+        ("pytest", {"pytest": PYTEST + "+cpu"}, True, f"pytest {PYTEST}"),  # the same code, built for another device
+        ("pytest", {"pytest": "0.1"}, False, "but 0.1 was tested"),
+        ("no-such-package-at-all", {}, False, "is not installed"),
+    ],
+)
 def test_a_package_is_held_against_the_tested_version(requirement, pinned, ok, words):
     (finding,) = doctor.check_packages([requirement], pinned)
     assert finding.ok is ok and words in finding.text
@@ -71,8 +74,15 @@ def test_one_failure_makes_the_exit_code_1(monkeypatch, capsys):
 
 def test_the_notebooks_are_listed_with_their_times(monkeypatch):
     machine = {"cpu": "a CPU", "cores": 2, "memory_gb": 8, "gpu": None, "torch": "2.13.0"}
-    known = {"smoke": {"machine": machine, "notebooks": {"02_patches": {"seconds": 31.2, "memory_gb": 0.8},
-                                                         "03_mmdit": {"seconds": 9.0, "memory_gb": 9e6}}}}
+    known = {
+        "smoke": {
+            "machine": machine,
+            "notebooks": {
+                "02_patches": {"seconds": 31.2, "memory_gb": 0.8},
+                "03_mmdit": {"seconds": 9.0, "memory_gb": 9e6},
+            },
+        }
+    }
     monkeypatch.setattr(timings, "load", lambda: known)
     monkeypatch.setattr(doctor, "gpu_name", lambda: None)
     lines = {line.split()[0]: line for line in doctor.notebook_lines()}

@@ -367,7 +367,10 @@ class TestTheLoss:
     def test_the_loss_of_an_output_is_that_of_the_network_that_gave_it(self, prediction):
         data, noise = pair()
         network = lambda x, sigma: x * (1 + sigma[:, None, None, None])
-        output, objective = network(flow.interpolate(data, noise, self.sigma), self.sigma), flow.RectifiedFlow(prediction)
+        output, objective = (
+            network(flow.interpolate(data, noise, self.sigma), self.sigma),
+            flow.RectifiedFlow(prediction),
+        )
         loss = objective.loss(network, data, noise, self.sigma)
         assert torch.equal(objective.loss_of(output, data, noise, self.sigma), loss) and (loss > 0).all()
 
@@ -419,9 +422,13 @@ class TestGuidance:
 
     def test_on_a_gaussian_guidance_goes_beyond_the_condition(self):
         """Condition: data at 2; no condition: data at 0; both of spread 1. Scale 3 must pass 2, and does so at 6."""
+
         def velocity_of(mean):
-            return lambda x, sigma: -mean + (2 * sigma - 1)[:, None] * (x - (1 - sigma[:, None]) * mean) / (
-                ((1 - sigma) ** 2 + sigma**2)[:, None]
+            return lambda x, sigma: (
+                -mean
+                + (2 * sigma - 1)[:, None]
+                * (x - (1 - sigma[:, None]) * mean)
+                / (((1 - sigma) ** 2 + sigma**2)[:, None])
             )
 
         guided = lambda x, sigma: flow.guide_one(velocity_of(0.0)(x, sigma), velocity_of(2.0)(x, sigma), 3.0)

@@ -131,7 +131,9 @@ def test_the_pictures_are_of_the_reference_with_the_expressions_in_the_order_ask
     pipeline = GenAffectPipeline(Painter(), Colour(), PixelCodec(), prediction="x", image_size=8)
     pipeline.face_pack = Palette()
     reference = np.full((8, 8, 3), (51, 102, 0), np.uint8)  # -0.6, -0.2, -1 in [-1, 1]
-    images = pipeline(reference, [Expression(), Expression(au1=0.4), Expression(au1=0.8)], generator=seed(), consistency=0).images
+    images = pipeline(
+        reference, [Expression(), Expression(au1=0.4), Expression(au1=0.8)], generator=seed(), consistency=0
+    ).images
     assert [image.mode for image in images] == ["RGB"] * 3 and {image.size for image in images} == {(8, 8)}
     for image, lighter in zip(images, (0, 51, 102)):
         expected = np.broadcast_to(np.array([51 + lighter, 102 + lighter, lighter]), (8, 8, 3))
@@ -208,9 +210,7 @@ def test_the_condition_is_embedded_once_a_run_each_kind_of_it_for_all_expression
         with_kwargs=True,
     )
     pipeline(face, ["glee", "rage"], identity_scale=2.0, expression_scale=3.0, generator=seed(), consistency=0)
-    assert asked == [
-        ([False, False, True, True, True, True], [False, False, False, False, True, True])
-    ]
+    assert asked == [([False, False, True, True, True, True], [False, False, False, False, True, True])]
 
 
 @pytest.mark.parametrize("scales", [(1.0, 1.0), (1.7, 1.0), (1.0, 2.5), (3.0, 3.0), (2.0, 1.5), (0.0, 0.0), (0.0, 1.0)])
@@ -476,7 +476,7 @@ def test_an_unknown_word_suggests_the_nearest_ones(pipeline):
 @pytest.mark.parametrize(
     "expressions, message",
     [
-        ("glee", 'expressions is \'glee\': give a list, such as \\["glee"\\]'),
+        ("glee", "expressions is 'glee': give a list, such as \\[\"glee\"\\]"),
         (Expression(), "give a list"),
         (None, "give a list"),
         ([], "expressions is empty"),
@@ -532,7 +532,9 @@ def test_one_anchor_is_drawn_as_without_and_a_set_of_one_is_the_plain_image(pipe
     assert np.array_equal(drawn(pipeline, face, WORDS[:1], consistency=Consistency(anchors=None))[0][0], together[0])
 
 
-@pytest.mark.parametrize("sharing", [Consistency(), Consistency(anchors=2, share=0.5, above=0.2), Consistency(shared_noise=0.5)])
+@pytest.mark.parametrize(
+    "sharing", [Consistency(), Consistency(anchors=2, share=0.5, above=0.2), Consistency(shared_noise=0.5)]
+)
 def test_a_bank_adds_to_a_set_what_would_have_come_with_it(pipeline, face, sharing):
     whole, bank = drawn(pipeline, face, consistency=sharing)
     begun, kept = drawn(pipeline, face, WORDS[:2], consistency=sharing)

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from gen_affect_lib import cli
+from gen_affect_lib import cli, readers
 from gen_affect_lib.encoders import pack
-from gen_affect_lib.training import detector as detector_training
 from gen_affect_lib.encoders.identity import embed
-from gen_affect_lib.training import identity as identity_training
-from gen_affect_lib.training import landmarks as landmark_training
-from gen_affect_lib import readers
-from gen_affect_lib.training.detector import Scenes
-from gen_affect_lib.training.identity_data import IdentityPictures
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.metrics.recognition import retrieval
+from gen_affect_lib.training import detector as detector_training
+from gen_affect_lib.training import identity as identity_training
+from gen_affect_lib.training import landmarks as landmark_training
+from gen_affect_lib.training.detector import Scenes
+from gen_affect_lib.training.identity_data import IdentityPictures
 
 
 @pytest.fixture

@@ -52,8 +52,11 @@ def test_constraints_hold_all_that_the_requirements_bring_along():
             asked = distribution(name).requires or []
         except PackageNotFoundError:
             continue  # needed on another platform only
-        waiting += [Requirement(text).name for text in asked
-                    if Requirement(text).marker is None or Requirement(text).marker.evaluate({"extra": ""})]
+        waiting += [
+            Requirement(text).name
+            for text in asked
+            if Requirement(text).marker is None or Requirement(text).marker.evaluate({"extra": ""})
+        ]
     assert seen - set(pinned) <= {"pip"} | {name for name in seen if not _installed(name)}
 
 
@@ -118,8 +121,9 @@ def test_make_says_clearly_that_a_python_is_too_old(tmp_path):
     old.chmod(0o755)
     for name in ("pyproject.toml", "constraints.txt"):
         (tmp_path / name).write_text("")
-    done = subprocess.run(["make", "-s", "-f", ROOT / "Makefile", f"PYTHON={old}", "doctor"], cwd=tmp_path,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "-s", "-f", ROOT / "Makefile", f"PYTHON={old}", "doctor"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode != 0
     assert f"error: {old} is no Python 3.11 or newer" in done.stderr
     assert not (tmp_path / ".venv").exists()
@@ -142,15 +146,21 @@ def test_the_integration_run_is_both_test_targets(tmp_path, failing):
     """Both run, whatever the first one says, and either one's failure is the run's."""
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
-    place = in_a_bare_place(tmp_path, ldconfig="echo libGL.so.1 libEGL.so.1",
-                            make=f'echo "$1" >> "{tmp_path}/ran"; [ "$1" != "{failing}" ]')
+    place = in_a_bare_place(
+        tmp_path, ldconfig="echo libGL.so.1 libEGL.so.1", make=f'echo "$1" >> "{tmp_path}/ran"; [ "$1" != "{failing}" ]'
+    )
     done = subprocess.run([script], env=place, capture_output=True, text=True)
     assert (tmp_path / "ran").read_text().split() == ["test", "test-browser"]
     assert (done.returncode != 0) == (failing is not None), done.stderr
 
 
-@pytest.mark.parametrize("user, said", [("0", "apt-get install -qq -y --no-install-recommends chromium"),
-                                        ("1000", "error: no Chromium was found. Install one (Debian: apt install chromium)")])
+@pytest.mark.parametrize(
+    "user, said",
+    [
+        ("0", "apt-get install -qq -y --no-install-recommends chromium"),
+        ("1000", "error: no Chromium was found. Install one (Debian: apt install chromium)"),
+    ],
+)
 def test_without_a_chromium_make_gets_it_or_says_how(tmp_path, user, said):
     venv = tmp_path / ".venv" / "bin"
     venv.mkdir(parents=True)

@@ -49,7 +49,9 @@ class Avatar:
         return np.ascontiguousarray(pixels[:, :, :3])
 
     def _repr_png_(self) -> bytes:
-        return bytes(skia.Image.fromarray(np.dstack([self.render(256), np.full((256, 256), 255, np.uint8)])).encodeToData())
+        return bytes(
+            skia.Image.fromarray(np.dstack([self.render(256), np.full((256, 256), 255, np.uint8)])).encodeToData()
+        )
 
 
 def draw(pen: Pen, identity: Identity, expression: Expression, appearance: Appearance) -> None:
@@ -94,7 +96,9 @@ def body(pen: Pen, g: Geometry, a: Appearance) -> None:
     if a.collar == "hood":
         pen.ellipse(0.5, 0.93, 0.26, 0.11, dark)
     pen.fill(pen.polygon([(0.415, 0.70), (0.585, 0.70), (0.595, 0.95), (0.405, 0.95)]), g.colors["shade"])
-    shoulders = pen.path("M .40 .895 C .30 .915 .14 .93 .07 1.02 L .93 1.02 C .86 .93 .70 .915 .60 .895 C .58 .95 .42 .95 .40 .895 Z")
+    shoulders = pen.path(
+        "M .40 .895 C .30 .915 .14 .93 .07 1.02 L .93 1.02 C .86 .93 .70 .915 .60 .895 C .58 .95 .42 .95 .40 .895 Z"
+    )
     pen.fill(shoulders, cloth)
     if a.collar == "crew":
         pen.stroke(pen.path("M .395 .895 C .42 .958 .58 .958 .605 .895"), dark, 0.024)
@@ -102,10 +106,16 @@ def body(pen: Pen, g: Geometry, a: Appearance) -> None:
         pen.fill(pen.path("M .41 .89 L .5 .995 L .59 .89 Z"), g.colors["skin"])
         pen.stroke(pen.path("M .395 .893 L .5 1.0 L .605 .893"), dark, 0.022)
     elif a.collar == "shirt":
-        pen.fill(pen.path("M .395 .865 L .5 .955 L .42 1.01 L .345 .915 Z M .605 .865 L .5 .955 L .58 1.01 L .655 .915 Z"), light)
+        pen.fill(
+            pen.path("M .395 .865 L .5 .955 L .42 1.01 L .345 .915 Z M .605 .865 L .5 .955 L .58 1.01 L .655 .915 Z"),
+            light,
+        )
         pen.stroke(pen.path("M .5 .955 L .5 1.02"), dark, 0.012)
     elif a.collar == "turtleneck":
-        pen.fill(pen.path("M .392 .835 C .45 .855 .55 .855 .608 .835 L .615 .93 C .55 .96 .45 .96 .385 .93 Z"), mix(cloth, BLACK, 0.14))
+        pen.fill(
+            pen.path("M .392 .835 C .45 .855 .55 .855 .608 .835 L .615 .93 C .55 .96 .45 .96 .385 .93 Z"),
+            mix(cloth, BLACK, 0.14),
+        )
         pen.stroke(pen.path("M .389 .88 C .45 .90 .55 .90 .611 .88"), dark, 0.010)
     elif a.collar == "hood":
         pen.stroke(pen.path("M .375 .90 C .36 .95 .45 .985 .5 1.0 C .55 .985 .64 .95 .625 .90"), dark, 0.034)

@@ -29,7 +29,12 @@ def eyes(pen: Pen, g: Geometry) -> None:
 
         def lid(height, spread=0.58):  # a cubic whose control points stand 4/3 as high as its middle
             inner, outer = (x - side * w, y), (x + side * w, outer_y)
-            return inner, (x - side * spread * w, y - height / 0.75), (x + side * spread * w, outer_y - height / 0.75), outer
+            return (
+                inner,
+                (x - side * spread * w, y - height / 0.75),
+                (x + side * spread * w, outer_y - height / 0.75),
+                outer,
+            )
 
         upper, lower = lid(rise), lid(-drop)
         opening = pen.curve(upper[0], upper[1:], lower[:3][::-1], close=True)
@@ -98,7 +103,10 @@ def nose(pen: Pen, g: Geometry) -> None:
             wrinkle = pen.curve((x - width, wy - 0.004), ((x, wy + 0.014), (x + width, wy - 0.004)))
             pen.stroke(wrinkle, c["fold"], 0.010, e.au9)
         for side in SIDES:
-            flare = pen.curve((x + side * (half + 0.010), y - 0.034), ((x + side * (half + 0.030), y - 0.016), (x + side * (half + 0.034), y + 0.016)))
+            flare = pen.curve(
+                (x + side * (half + 0.010), y - 0.034),
+                ((x + side * (half + 0.030), y - 0.016), (x + side * (half + 0.034), y + 0.016)),
+            )
             pen.stroke(flare, c["fold"], 0.010, e.au9)
 
 
@@ -130,8 +138,12 @@ def mouth(pen: Pen, g: Geometry) -> None:
     bow = 0.35 * upper_lip
     top = above - upper_lip - 0.010 * e.au10
     upper_edge = (
-        ((0.5 - 0.62 * half, 0.5 * (top + corner_y) - 0.5 * upper_lip), (0.5 - 0.34 * half, top - bow), (0.5 - 0.18 * half, top - bow)),
-        ((0.5, top + bow),(0.5 + 0.18 * half, top - bow)),
+        (
+            (0.5 - 0.62 * half, 0.5 * (top + corner_y) - 0.5 * upper_lip),
+            (0.5 - 0.34 * half, top - bow),
+            (0.5 - 0.18 * half, top - bow),
+        ),
+        ((0.5, top + bow), (0.5 + 0.18 * half, top - bow)),
         ((0.5 + 0.34 * half, top - bow), (0.5 + 0.62 * half, 0.5 * (top + corner_y) - 0.5 * upper_lip), right),
     )
     pen.fill(pen.curve(left, *upper_edge, back(below + lower_lip), close=True), c["lips"])
@@ -142,7 +154,16 @@ def mouth(pen: Pen, g: Geometry) -> None:
             if gap > 0.07:
                 pen.ellipse(0.5, below + 0.006, 0.55 * half, 0.36 * gap, TONGUE)
             teeth_y = min(above, corner_y) - 0.02
-            pen.fill(pen.curve((0.5 - half, teeth_y), ((0.5 + half, teeth_y),), (right,), back(above + min(0.024, 0.55 * gap) + 0.004), close=True), TEETH)
+            pen.fill(
+                pen.curve(
+                    (0.5 - half, teeth_y),
+                    ((0.5 + half, teeth_y),),
+                    (right,),
+                    back(above + min(0.024, 0.55 * gap) + 0.004),
+                    close=True,
+                ),
+                TEETH,
+            )
         pen.stroke(inside, c["line"], 0.007)
     else:
         pen.stroke(pen.curve(left, edge(0.5 * (above + below))), c["line"], 0.013)
@@ -174,7 +195,12 @@ def folds(pen: Pen, g: Geometry) -> None:
         if e.au2:
             for side in SIDES:
                 x = 0.5 + side * 0.115
-                pen.stroke(pen.curve((x - side * 0.035, y), ((x, y - 0.012), (x + side * 0.045, y + 0.008))), fold, 0.008, 0.85 * e.au2)
+                pen.stroke(
+                    pen.curve((x - side * 0.035, y), ((x, y - 0.012), (x + side * 0.045, y + 0.008))),
+                    fold,
+                    0.008,
+                    0.85 * e.au2,
+                )
     if e.au4:
         for side in SIDES:
             x = 0.5 + side * 0.014
@@ -184,15 +210,22 @@ def folds(pen: Pen, g: Geometry) -> None:
         eye_x = 0.5 + side * g.eye_dx
         if e.au6:  # the cheek's upper edge and crow's feet
             y = EYE_Y + 1.05 * g.eye_height
-            cheek = pen.curve((eye_x - side * 0.050, y + 0.004), ((eye_x + side * 0.005, y + 0.026), (eye_x + side * 0.066, y - 0.008)))
+            cheek = pen.curve(
+                (eye_x - side * 0.050, y + 0.004),
+                ((eye_x + side * 0.005, y + 0.026), (eye_x + side * 0.066, y - 0.008)),
+            )
             pen.stroke(cheek, fold, 0.010, e.au6)
-            pen.ellipse(eye_x + side * 0.012, y + 0.055, 0.042, 0.026, mix(c["skin"], (0.95, 0.32, 0.30), 0.40), 0.75 * e.au6)
+            pen.ellipse(
+                eye_x + side * 0.012, y + 0.055, 0.042, 0.026, mix(c["skin"], (0.95, 0.32, 0.30), 0.40), 0.75 * e.au6
+            )
             for slope in (-0.012, 0.012):
                 x0 = eye_x + side * (g.eye_half + 0.020)
                 pen.line(x0, EYE_Y + 0.6 * slope, x0 + side * 0.024, EYE_Y + 2 * slope, fold, 0.008, e.au6)
         if e.au7:  # the tight lower lid
             y = EYE_Y + 0.62 * g.eye_height
-            lid = pen.curve((eye_x - side * 0.8 * g.eye_half, y), ((eye_x, y + 0.014), (eye_x + side * 0.8 * g.eye_half, y)))
+            lid = pen.curve(
+                (eye_x - side * 0.8 * g.eye_half, y), ((eye_x, y + 0.014), (eye_x + side * 0.8 * g.eye_half, y))
+            )
             pen.stroke(lid, fold, 0.009, 0.9 * e.au7)
         furrow = max(0.9 * e.au12, e.au10)
         if furrow or i.age > 0.6:  # from the nose's wing to beside the mouth's corner
@@ -225,7 +258,9 @@ def marks(pen: Pen, g: Geometry) -> None:
         strength = min(1.0, 2 * (i.age - 0.5))
         for side in SIDES:
             x, y = 0.5 + side * g.eye_dx, EYE_Y + 1.25 * g.eye_height
-            pen.stroke(pen.curve((x - side * 0.045, y), ((x, y + 0.020), (x + side * 0.040, y))), c["shade"], 0.010, strength)
+            pen.stroke(
+                pen.curve((x - side * 0.045, y), ((x, y + 0.020), (x + side * 0.040, y))), c["shade"], 0.010, strength
+            )
         pen.stroke(pen.curve((0.42, 0.318), ((0.5, 0.306), (0.58, 0.318))), c["shade"], 0.010, strength)
 
 
@@ -250,7 +285,13 @@ def beard(pen: Pen, g: Geometry) -> None:
         )
         pen.fill(shape, c["beard"], 0.28 if kind == "stubble" else 1.0)
     if kind == "beard":  # bare skin around the lips, so that every mouth can be read
-        pen.ellipse(0.5, MOUTH_Y + 0.020 * g.expression.au26, 0.135 + 0.03 * g.identity.mouth_width, 0.058 + 0.03 * g.expression.au26, c["skin"])
+        pen.ellipse(
+            0.5,
+            MOUTH_Y + 0.020 * g.expression.au26,
+            0.135 + 0.03 * g.identity.mouth_width,
+            0.058 + 0.03 * g.expression.au26,
+            c["skin"],
+        )
 
 
 def moustache(pen: Pen, g: Geometry) -> None:
@@ -284,8 +325,21 @@ def glasses(pen: Pen, g: Geometry) -> None:
             pen.ellipse(x, y, r, r, WHITE, 0.10)
             pen.ring(x, y, r, color, 0.013)
         else:
-            box = pen.polygon([(x - rx, y - 0.85 * ry), (x + rx, y - 0.85 * ry), (x + 0.92 * rx, y + 0.95 * ry), (x - 0.92 * rx, y + 0.95 * ry)])
+            box = pen.polygon(
+                [
+                    (x - rx, y - 0.85 * ry),
+                    (x + rx, y - 0.85 * ry),
+                    (x + 0.92 * rx, y + 0.95 * ry),
+                    (x - 0.92 * rx, y + 0.95 * ry),
+                ]
+            )
             pen.fill(box, WHITE, 0.10)
             pen.stroke(box, color, 0.014)
         pen.line(x + side * rx, y - 0.01, 0.5 + side * (g.half_width + 0.002) - g.turn_x, y - 0.02, color, 0.012)
-    pen.stroke(pen.curve((0.5 - g.eye_dx + rx - 0.004, y - 0.008), ((0.5, y - 0.026), (0.5 + g.eye_dx - rx + 0.004, y - 0.008))), color, 0.012)
+    pen.stroke(
+        pen.curve(
+            (0.5 - g.eye_dx + rx - 0.004, y - 0.008), ((0.5, y - 0.026), (0.5 + g.eye_dx - rx + 0.004, y - 0.008))
+        ),
+        color,
+        0.012,
+    )

@@ -211,8 +211,23 @@ class Identity(Factors):
     lip_fullness: float = real()
     ear_size: float = real()
     hair_style: str = choice(
-        bald=1, buzz=1, short=1, side_part=1, quiff=1, fringe=1, curly=1, afro=1, bob=1, long=1, wavy=1, bun=1,
-        ponytail=1, braids=1, headscarf=1, turban=1, beanie=1,
+        bald=1,
+        buzz=1,
+        short=1,
+        side_part=1,
+        quiff=1,
+        fringe=1,
+        curly=1,
+        afro=1,
+        bob=1,
+        long=1,
+        wavy=1,
+        bun=1,
+        ponytail=1,
+        braids=1,
+        headscarf=1,
+        turban=1,
+        beanie=1,
     )
     hair_color: str = choice(
         black=3, dark_brown=3, brown=2, auburn=1, ginger=1, blond=1, platinum=1, grey=1, white=1, blue=0.5, pink=0.5

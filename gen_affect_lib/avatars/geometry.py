@@ -30,7 +30,12 @@ REGIONS = {
 def region(unit: int, size: int) -> tuple[int, int, int, int]:
     """The pixels (x0, y0, x1, y1) of a picture of that side in which an action unit shows; x1 and y1 are outside."""
     x0, y0, x1, y1 = REGIONS[unit]
-    zoomed = (ZOOM_X + ZOOM * (x0 - ZOOM_X), ZOOM_Y + ZOOM * (y0 - ZOOM_Y), ZOOM_X + ZOOM * (x1 - ZOOM_X), ZOOM_Y + ZOOM * (y1 - ZOOM_Y))
+    zoomed = (
+        ZOOM_X + ZOOM * (x0 - ZOOM_X),
+        ZOOM_Y + ZOOM * (y0 - ZOOM_Y),
+        ZOOM_X + ZOOM * (x1 - ZOOM_X),
+        ZOOM_Y + ZOOM * (y1 - ZOOM_Y),
+    )
     return tuple(round(size * place) for place in zoomed)
 
 

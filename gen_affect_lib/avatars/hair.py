@@ -80,7 +80,12 @@ def _shine(pen: Pen, g: Geometry, w: float):
 
 
 def bald(pen, g, w):
-    pen.stroke(pen.curve((0.5 - 0.5 * w, TOP + 0.06), ((0.5 - 0.30 * w, TOP + 0.022), (0.5, TOP + 0.022))), g.colors["light"], 0.022, 0.9)
+    pen.stroke(
+        pen.curve((0.5 - 0.5 * w, TOP + 0.06), ((0.5 - 0.30 * w, TOP + 0.022), (0.5, TOP + 0.022))),
+        g.colors["light"],
+        0.022,
+        0.9,
+    )
 
 
 def buzz(pen, g, w):
@@ -95,7 +100,12 @@ def short(pen, g, w):
 def side_part(pen, g, w):
     x = 0.5 - 0.45 * w
     pen.fill(_cap(pen, w, 0.030, 0.46, *_parted(w, x, 0.225, 0.46, 0.33)), g.colors["hair"])
-    _strands(pen, g, ((x, 0.225), (x + 0.02, 0.19), (x + 0.07, 0.175)), ((x + 0.06, 0.255), (0.56, 0.235), (0.5 + 0.7 * w, 0.275)))
+    _strands(
+        pen,
+        g,
+        ((x, 0.225), (x + 0.02, 0.19), (x + 0.07, 0.175)),
+        ((x + 0.06, 0.255), (0.56, 0.235), (0.5 + 0.7 * w, 0.275)),
+    )
     _shine(pen, g, w)
 
 
@@ -119,7 +129,14 @@ def fringe(pen, g, w):
         ((0.5 - 0.80 * w, 0.345), (0.5 - w + 0.012, 0.36), (0.5 - w + 0.006, 0.49)),
     )
     pen.fill(_cap(pen, w, 0.032, 0.49, *line), g.colors["hair"])
-    _strands(pen, g, *(((0.5 + x * w, 0.335), (0.5 + 0.9 * x * w, 0.29), (0.5 + 0.75 * x * w, 0.25)) for x in (-0.55, -0.18, 0.2, 0.58)))
+    _strands(
+        pen,
+        g,
+        *(
+            ((0.5 + x * w, 0.335), (0.5 + 0.9 * x * w, 0.29), (0.5 + 0.75 * x * w, 0.25))
+            for x in (-0.55, -0.18, 0.2, 0.58)
+        ),
+    )
     _shine(pen, g, w)
 
 
@@ -137,12 +154,23 @@ def afro(pen, g, w):
 def bob(pen, g, w):
     pen.fill(_cap(pen, w, 0.034, 0.70, *_parted(w, 0.5 + 0.35 * w, 0.225, 0.70, 0.40)), g.colors["hair"])
     _shine(pen, g, w)
-    _strands(pen, g, ((0.5 - w - 0.012, 0.66), (0.5 - w - 0.022, 0.52), (0.5 - w - 0.006, 0.42)), ((0.5 + w + 0.012, 0.66), (0.5 + w + 0.022, 0.52), (0.5 + w + 0.006, 0.42)))
+    _strands(
+        pen,
+        g,
+        ((0.5 - w - 0.012, 0.66), (0.5 - w - 0.022, 0.52), (0.5 - w - 0.006, 0.42)),
+        ((0.5 + w + 0.012, 0.66), (0.5 + w + 0.022, 0.52), (0.5 + w + 0.006, 0.42)),
+    )
 
 
 def long(pen, g, w):
     pen.fill(_cap(pen, w, 0.034, 0.62, *_parted(w, 0.5, 0.215, 0.62, 0.40)), g.colors["hair"])
-    _strands(pen, g, ((0.5, 0.215), (0.5, 0.19), (0.5, 0.165)), ((0.5 - 0.25 * w, 0.27), (0.5 - 0.6 * w, 0.25), (0.5 - 0.85 * w, 0.36)), ((0.5 + 0.25 * w, 0.27), (0.5 + 0.6 * w, 0.25), (0.5 + 0.85 * w, 0.36)))
+    _strands(
+        pen,
+        g,
+        ((0.5, 0.215), (0.5, 0.19), (0.5, 0.165)),
+        ((0.5 - 0.25 * w, 0.27), (0.5 - 0.6 * w, 0.25), (0.5 - 0.85 * w, 0.36)),
+        ((0.5 + 0.25 * w, 0.27), (0.5 + 0.6 * w, 0.25), (0.5 + 0.85 * w, 0.36)),
+    )
 
 
 def wavy(pen, g, w):
@@ -153,7 +181,14 @@ def wavy(pen, g, w):
 
 def bun(pen, g, w):
     pen.fill(_cap(pen, w, 0.016, 0.46, *_arch(w, 0.262, 0.46)), g.colors["hair"])
-    _strands(pen, g, *(((0.5 + x * w, 0.262 + 0.03 * abs(x)), (0.5 + 0.7 * x * w, 0.215), (0.5 + 0.25 * x * w, 0.185)) for x in (-0.7, -0.3, 0.3, 0.7)))
+    _strands(
+        pen,
+        g,
+        *(
+            ((0.5 + x * w, 0.262 + 0.03 * abs(x)), (0.5 + 0.7 * x * w, 0.215), (0.5 + 0.25 * x * w, 0.185))
+            for x in (-0.7, -0.3, 0.3, 0.7)
+        ),
+    )
 
 
 def ponytail(pen, g, w):
@@ -168,7 +203,11 @@ def braids(pen, g, w):
         for k in range(6):
             x, y = 0.5 + side * (w + 0.032 + 0.003 * k), 0.565 + 0.068 * k
             pen.ellipse(x, y, 0.042 - 0.002 * k, 0.044, g.colors["hair"])
-            pen.stroke(pen.curve((x - 0.026, y - 0.018), ((x, y + 0.022), (x + 0.026, y - 0.018))), g.colors["hair_shade"], 0.010)
+            pen.stroke(
+                pen.curve((x - 0.026, y - 0.018), ((x, y + 0.022), (x + 0.026, y - 0.018))),
+                g.colors["hair_shade"],
+                0.010,
+            )
         pen.line(0.5 + side * (w + 0.024), 0.945, 0.5 + side * (w + 0.074), 0.945, (0.90, 0.25, 0.30), 0.024)
 
 
@@ -194,7 +233,9 @@ def headscarf(pen, g, w):
     ring.addPath(face)
     pen.fill(ring, cloth)
     pen.stroke(face, mix(cloth, BLACK, 0.25), 0.012)
-    pen.stroke(pen.curve((0.5 - 0.75 * w, 0.20), ((0.5, 0.135), (0.5 + 0.8 * w, 0.225))), mix(cloth, WHITE, 0.22), 0.012)
+    pen.stroke(
+        pen.curve((0.5 - 0.75 * w, 0.20), ((0.5, 0.135), (0.5 + 0.8 * w, 0.225))), mix(cloth, WHITE, 0.22), 0.012
+    )
 
 
 def turban(pen, g, w):
@@ -289,7 +330,9 @@ def headscarf_back(pen, g, w):
 def drape(pen: Pen, g: Geometry) -> None:
     """The headscarf's cloth over neck and shoulders, drawn with the body since it does not tilt with the head."""
     cloth = COVERING[g.identity.covering_color]
-    pen.fill(pen.path("M .33 .74 C .28 .84 .24 .92 .20 1.02 L .72 1.02 C .74 .94 .72 .84 .67 .74 Z"), mix(cloth, BLACK, 0.08))
+    pen.fill(
+        pen.path("M .33 .74 C .28 .84 .24 .92 .20 1.02 L .72 1.02 C .74 .94 .72 .84 .67 .74 Z"), mix(cloth, BLACK, 0.08)
+    )
     pen.stroke(pen.path("M .36 .86 C .46 .93 .60 .93 .66 .86"), mix(cloth, BLACK, 0.25), 0.012)
     pen.stroke(pen.path("M .32 .92 C .45 .985 .60 .97 .70 .93"), mix(cloth, BLACK, 0.25), 0.012)
 

@@ -24,13 +24,15 @@ def landmarks(avatar: Avatar) -> np.ndarray:
     e = avatar.expression
     eye_y = EYE_Y - 0.008 * avatar.identity.eye_tilt  # half-way between the inner and the outer corner
     half, corner_y = _mouth(g)
-    points = np.array([
-        (0.5 - g.eye_dx, eye_y),
-        (0.5 + g.eye_dx, eye_y),
-        (0.5 + 0.45 * g.turn_x, g.nose_y - 0.012 * e.au9),
-        (0.5 - half, corner_y),
-        (0.5 + half, corner_y),
-    ])
+    points = np.array(
+        [
+            (0.5 - g.eye_dx, eye_y),
+            (0.5 + g.eye_dx, eye_y),
+            (0.5 + 0.45 * g.turn_x, g.nose_y - 0.012 * e.au9),
+            (0.5 - half, corner_y),
+            (0.5 + half, corner_y),
+        ]
+    )
     return _in_picture(points + (g.turn_x, g.turn_y), avatar).astype(np.float32)
 
 

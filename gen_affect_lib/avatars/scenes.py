@@ -80,8 +80,14 @@ def scene(seed: int, first_person: int, people: int, size: int = 256) -> Scene:
                     place = (x, y, x + side, y + side), (x + x0, y + y0, x + x1, y + y1)
                     # Figures may touch, as people do, but none may hide another's face.
                     if not any(_overlap(place[0], face) or _overlap(whole, place[1]) for whole, face in taken):
-                        _place(canvas, replace(avatar, appearance=replace(avatar.appearance, background_style="plain")),
-                               x, y, side, _Cutout if rng.random() < 0.7 else Pen)
+                        _place(
+                            canvas,
+                            replace(avatar, appearance=replace(avatar.appearance, background_style="plain")),
+                            x,
+                            y,
+                            side,
+                            _Cutout if rng.random() < 0.7 else Pen,
+                        )
                         faces.append((avatar, x, y, side))
                         taken.append(place)
                         break

@@ -28,7 +28,9 @@ def last_run(notebook: str, profile: str) -> Path:
     return OUTPUTS / "results" / profile / f"{notebook}.json"
 
 
-def compare_run(notebook: str, profile: str, measured: Mapping[str, tuple[float, float]], reference: Mapping | None = None) -> bool:
+def compare_run(
+    notebook: str, profile: str, measured: Mapping[str, tuple[float, float]], reference: Mapping | None = None
+) -> bool:
     """Print each number of this run beside the reference; return whether all agree.
 
     measured: {what: (number, how far it may be from the reference's)}. Another processor, another torch or another draw
@@ -50,12 +52,16 @@ def compare_run(notebook: str, profile: str, measured: Mapping[str, tuple[float,
             continue
         near = math.isclose(numbers[what], known[what], rel_tol=0, abs_tol=within)
         agree &= near
-        print(f"{what:{width}}  {numbers[what]:10.4g}  {known[what]:10.4g}  {within:13.2g}  {'✓' if near else 'differs'}")
+        print(
+            f"{what:{width}}  {numbers[what]:10.4g}  {known[what]:10.4g}  {within:13.2g}  {'✓' if near else 'differs'}"
+        )
     if not known:
         print(f"There is no reference for `{profile}` yet: nothing to hold these numbers against.")
     elif not agree:
-        print(f"Some numbers differ by more than they should. Did you change something above? If not, run the notebook from its top; "
-              f"the reference is of torch {of_profile['machine']['torch']}.")
+        print(
+            f"Some numbers differ by more than they should. Did you change something above? If not, run the notebook from its top; "
+            f"the reference is of torch {of_profile['machine']['torch']}."
+        )
     return agree
 
 

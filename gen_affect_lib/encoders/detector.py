@@ -32,8 +32,9 @@ def conv(channels_in: int, channels: int, kernel: int = 3, stride: int = 1) -> n
 class Residual(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
-        self.body = nn.Sequential(conv(channels, channels), nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-                                  nn.BatchNorm2d(channels))
+        self.body = nn.Sequential(
+            conv(channels, channels), nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.body(x))
@@ -54,11 +55,13 @@ class FaceDetector(nn.Module):
         self.sizes = dict(widths=list(widths), neck=neck, exact=exact)
         w4, w8, w16, w32 = widths
         self.stem = conv(3, w4, kernel=7, stride=4)
-        self.down = nn.ModuleList([
-            nn.Sequential(conv(w4, w8, stride=2), Residual(w8)),
-            nn.Sequential(conv(w8, w16, stride=2), Residual(w16)),
-            nn.Sequential(conv(w16, w32, stride=2), Residual(w32), Residual(w32)),
-        ])
+        self.down = nn.ModuleList(
+            [
+                nn.Sequential(conv(w4, w8, stride=2), Residual(w8)),
+                nn.Sequential(conv(w8, w16, stride=2), Residual(w16)),
+                nn.Sequential(conv(w16, w32, stride=2), Residual(w32), Residual(w32)),
+            ]
+        )
         self.lateral = nn.ModuleList(nn.Conv2d(width, neck, 1) for width in widths[1:])
         self.smooth = nn.ModuleList(conv(neck, neck) for _ in STRIDES)
         self.tower = nn.Sequential(conv(neck, neck), conv(neck, neck))
@@ -151,6 +154,7 @@ def assign(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
 
 def overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """IoU and generalized IoU (Rezatofighi et al. 2019) of boxes (M, 4) pair by pair: (M,) each."""
+
     def area(low, high):
         return (high - low).clamp_min(0).prod(dim=-1)
 

@@ -24,13 +24,18 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from gen_affect_lib.avatars.emotions import EMOTIONS
 from gen_affect_lib.avatars.factors import ACTION_UNITS, Expression
-from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.encoders.affect import (
-    class_logits, log_likelihoods, shares, vector_of_point, vector_of_word, word_affect,
+    class_logits,
+    log_likelihoods,
+    shares,
+    vector_of_point,
+    vector_of_word,
+    word_affect,
 )
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import CHECKPOINTS
 from gen_affect_lib.pictures import open_pictures, square
+from gen_affect_lib.tensors import to_tensor
 
 SHIPPED = CHECKPOINTS / "expression"
 UNITS, VECTOR = len(ACTION_UNITS), Expression.VECTOR_SIZE
@@ -156,7 +161,9 @@ class ExpressionEncoder:
         """What the layers make of the same pictures: (M, F), about unit scale, with gradients. Two pictures that look
         alike to it show the same face."""
         states = self.vit(self._faces(pictures), output_hidden_states=True).hidden_states[1:]
-        return torch.cat([F.layer_norm(state, state.shape[-1:]).flatten(1) for state in states], dim=1)  # (M, T, D) each
+        return torch.cat(
+            [F.layer_norm(state, state.shape[-1:]).flatten(1) for state in states], dim=1
+        )  # (M, T, D) each
 
     @torch.no_grad()
     def read_arrays(self, images: np.ndarray, batch_size: int = 256) -> ExpressionReading:

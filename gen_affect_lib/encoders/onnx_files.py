@@ -45,9 +45,16 @@ def export(net: nn.Module, path: Path, example: Tensor, outputs: list[str], dyna
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            net, (example,), str(path), dynamo=False, opset_version=17, input_names=["input"], output_names=outputs,
+            net,
+            (example,),
+            str(path),
+            dynamo=False,
+            opset_version=17,
+            input_names=["input"],
+            output_names=outputs,
             dynamic_axes={"input": dynamic, **({name: {0: "batch"} for name in outputs} if 0 in dynamic else {})},
-            training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False,
+            training=torch.onnx.TrainingMode.PRESERVE,
+            do_constant_folding=False,
         )
     model = onnx.load(str(path))
     _halve(model.graph)
@@ -79,8 +86,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         graph = onnx.load(str(path)).graph
     except Exception as error:  # onnx lets through whatever the parser of its format raises
-        raise UserError(f"{path} cannot be read as an ONNX file ({type(error).__name__}): fetch it again, or train "
-                        "anew with `python -m gen_affect_lib train-encoder identity`") from None
+        raise UserError(
+            f"{path} cannot be read as an ONNX file ({type(error).__name__}): fetch it again, or train "
+            "anew with `python -m gen_affect_lib train-encoder identity`"
+        ) from None
     weights = {w.name: torch.from_numpy(numpy_helper.to_array(w).copy()) for w in graph.initializer}
     for node in graph.node:  # equal weights are stored once, and the second name points to the first
         if node.op_type == "Identity" and node.input[0] in weights:
@@ -94,7 +103,9 @@ def load_weights(net: nn.Module, path: Path) -> nn.Module:
     wanted = {name: tensor for name, tensor in net.state_dict().items() if not name.endswith("num_batches_tracked")}
     wrong = [name for name, tensor in wanted.items() if name not in weights or weights[name].shape != tensor.shape]
     if wrong:
-        raise UserError(f"{path} is of another network: {wrong[0]} and {len(wrong) - 1} more do not fit its config.json: "
-                        "take both files from one training")
+        raise UserError(
+            f"{path} is of another network: {wrong[0]} and {len(wrong) - 1} more do not fit its config.json: "
+            "take both files from one training"
+        )
     net.load_state_dict({name: weights[name] for name in wanted}, strict=False)
     return net.eval()

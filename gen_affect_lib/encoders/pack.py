@@ -146,18 +146,23 @@ class FacePack:
         faces = self.read(picture)
         what = str(picture) if isinstance(picture, (str, Path)) else name
         if not faces:
-            raise UserError(f"no face found in {what}: give one where a face looks at you and takes a tenth of "
-                            "the width or more")
+            raise UserError(
+                f"no face found in {what}: give one where a face looks at you and takes a tenth of the width or more"
+            )
         if which == "largest":
             return max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2])))
         if which is None and len(faces) == 1:
             return faces[0]
         if which is None:
-            raise UserError(f"{len(faces)} faces found in {what}: say which with which=\"largest\", or which=0 to "
-                            f"{len(faces) - 1} from left to right")
+            raise UserError(
+                f'{len(faces)} faces found in {what}: say which with which="largest", or which=0 to '
+                f"{len(faces) - 1} from left to right"
+            )
         if isinstance(which, bool) or not isinstance(which, int) or not 0 <= which < len(faces):
-            raise UserError(f"which is {which!r}, but {what} has {len(faces)} face(s): give \"largest\" or a number "
-                            "from 0, counted from left to right")
+            raise UserError(
+                f'which is {which!r}, but {what} has {len(faces)} face(s): give "largest" or a number '
+                "from 0, counted from left to right"
+            )
         return faces[which]
 
 
@@ -180,16 +185,20 @@ def load(picture) -> tuple[np.ndarray, float]:
     else:
         image = picture
         if image.dtype != np.uint8 or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] in (1, 3)):
-            raise UserError(f"a picture came as {image.dtype} {image.shape}: give uint8 (H, W, 3) in RGB, a PIL image, "
-                            "or a path")
+            raise UserError(
+                f"a picture came as {image.dtype} {image.shape}: give uint8 (H, W, 3) in RGB, a PIL image, or a path"
+            )
         grey = image.ndim == 2 or image.shape[2] == 1
         image = np.repeat(image.reshape(*image.shape[:2], -1), 3, axis=2) if grey else image  # (H, W[, 1]) -> (H, W, 3)
     height, width = image.shape[:2]
     if min(height, width) < SMALLEST:
         raise UserError(f"the picture has {width} x {height} pixels: give one with at least {SMALLEST} a side")
     if grey or (image == image[:, :, :1]).all():
-        warnings.warn("the picture has no colours: hair, skin and eyes are told by their brightness alone, and people "
-                      "less surely than in colour", stacklevel=3)
+        warnings.warn(
+            "the picture has no colours: hair, skin and eyes are told by their brightness alone, and people "
+            "less surely than in colour",
+            stacklevel=3,
+        )
     ratio = min(1.0, LARGEST / max(height, width))
     if ratio < 1:
         size = max(1, round(width * ratio)), max(1, round(height * ratio))
@@ -247,5 +256,7 @@ def _sizes(folder: Path, part: str) -> dict:
     try:
         return json.loads((Path(folder) / "config.json").read_text())[part]
     except (OSError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{folder} has no config.json that names a {part} ({type(error).__name__}): give the folder of "
-                        "a pack, or train one with `python -m gen_affect_lib train-encoder identity`") from None
+        raise UserError(
+            f"{folder} has no config.json that names a {part} ({type(error).__name__}): give the folder of "
+            "a pack, or train one with `python -m gen_affect_lib train-encoder identity`"
+        ) from None

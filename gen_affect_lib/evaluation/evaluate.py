@@ -1,6 +1,6 @@
 """The evaluation of a trained pipeline by one command, from its folder to a JSON with every number.
 
-    python -m gen_affect_lib evaluate --checkpoint DIR --identities N --words N --seeds N --json FILE
+python -m gen_affect_lib evaluate --checkpoint DIR --identities N --words N --seeds N --json FILE
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from gen_affect_lib.encoders.affect import GROUPS, branches
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.figures import Figure, Judged, Truth, bootstrap, class_probabilities, summary
 from gen_affect_lib.evaluation.judges.networks import ExpressionJudge, IdentityJudge
-from gen_affect_lib.evaluation.sets import Plan, Sets, draw_sets, drawn_by, plan_mark
 from gen_affect_lib.evaluation.metrics.skin import THIRDS
+from gen_affect_lib.evaluation.sets import Plan, Sets, draw_sets, drawn_by, plan_mark
 from gen_affect_lib.machine import describe_machine
 from gen_affect_lib.model.consistent import as_consistency
 from gen_affect_lib.paths import OUTPUTS
@@ -86,15 +86,17 @@ def report(sets: Sets, truth: Truth) -> dict:
         row |= {"ceiling": ceiling, "floor": tables["floors"][name]["value"]}
         if abs(ceiling) > 1e-6:
             row["share"] = row["value"] / ceiling
-    return _rounded({
-        "plan": asdict(plan),
-        "words": list(plan.asked),
-        "machine": describe_machine(),
-        "seconds_per_image": float(sets.seconds.mean() / (plan.seeds * plan.words)),
-        **tables,
-        "people": {name: per_person(figures[name], plan.people) for name in COMPARED if name in figures},
-        "failures": failures(judged, plan),
-    })
+    return _rounded(
+        {
+            "plan": asdict(plan),
+            "words": list(plan.asked),
+            "machine": describe_machine(),
+            "seconds_per_image": float(sets.seconds.mean() / (plan.seeds * plan.words)),
+            **tables,
+            "people": {name: per_person(figures[name], plan.people) for name in COMPARED if name in figures},
+            "failures": failures(judged, plan),
+        }
+    )
 
 
 def failures(judged: Judged, plan: Plan, count: int = 24) -> list[dict]:
@@ -105,15 +107,20 @@ def failures(judged: Judged, plan: Plan, count: int = 24) -> list[dict]:
     rows = []
     for place in np.argsort(sure, axis=None)[:count]:
         n, m = np.unravel_index(place, sure.shape)
-        rows.append({
-            "person": plan.persons[n], "seed": int(m) // plan.words, "word": plan.asked[m % plan.words],
-            "taken_for": GROUPS[groups[n, m].argmax()], "probability": float(sure[n, m]),
-        })
+        rows.append(
+            {
+                "person": plan.persons[n],
+                "seed": int(m) // plan.words,
+                "word": plan.asked[m % plan.words],
+                "taken_for": GROUPS[groups[n, m].argmax()],
+                "probability": float(sure[n, m]),
+            }
+        )
     return rows
 
 
 def verdict(name: str, ours_minus_theirs: dict) -> str:
-    """"ahead", "behind" or "level" (the interval holds 0), from a difference as `figures.difference` gives it."""
+    """ "ahead", "behind" or "level" (the interval holds 0), from a difference as `figures.difference` gives it."""
     low, high = ours_minus_theirs["low"], ours_minus_theirs["high"]
     if low <= 0 <= high:
         return "level"
@@ -127,9 +134,14 @@ def per_person(figure: Figure, people: int) -> list[float]:
 
 def intervals(figures: dict[str, Figure], people: int, digits: int = 4) -> dict[str, dict[str, float]]:
     """Each figure of all people as "value", with the interval "low" to "high": a row of a comparison."""
+
     def row(figure):
         low, high = bootstrap(figure, people, 200)
-        return {"value": round(figure(np.arange(people)), digits), "low": round(low, digits), "high": round(high, digits)}
+        return {
+            "value": round(figure(np.arange(people)), digits),
+            "low": round(low, digits),
+            "high": round(high, digits),
+        }
 
     return {name: row(figure) for name, figure in figures.items()}
 
@@ -171,11 +183,16 @@ TITLES = {
 
 def table(result: dict) -> str:
     """A report's figures as a table in markdown."""
-    lines = ["| | value | light / middle / dark skin | gap | true drawings | shuffled pairs |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "| | value | light / middle / dark skin | gap | true drawings | shuffled pairs |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for name, row in result["figures"].items():
         tones = " / ".join(f"{row[t]:.3f}" if t in row else "–" for t in THIRDS)
-        lines.append(f"| {TITLES[name]} | {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}] | {tones} | {row['gap']:.3f} "
-                     f"| {row['ceiling']:.3f} | {row['floor']:.3f} |")
+        lines.append(
+            f"| {TITLES[name]} | {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}] | {tones} | {row['gap']:.3f} "
+            f"| {row['ceiling']:.3f} | {row['floor']:.3f} |"
+        )
     return "\n".join(lines)
 
 
@@ -198,7 +215,13 @@ def weights_mark(checkpoint: Path) -> str:
 
 def heading(profile: Profile, plan: Plan, minutes: float | None, steps: int | None) -> dict:
     """What the rows of one comparison have in common."""
-    return {"profile": profile.name, "plan": asdict(plan), "words": list(plan.asked), "minutes": minutes, "steps": steps}
+    return {
+        "profile": profile.name,
+        "plan": asdict(plan),
+        "words": list(plan.asked),
+        "minutes": minutes,
+        "steps": steps,
+    }
 
 
 def read_rows(path: Path, about: dict) -> list[dict]:

@@ -12,16 +12,14 @@ from torch import Tensor
 from gen_affect_lib.avatars import Identity
 from gen_affect_lib.avatars.landmarks import landmarks
 from gen_affect_lib.avatars.scenes import scene
-from gen_affect_lib.encoders.detector import FaceDetector, decode
-from gen_affect_lib.encoders.detector import to_input
-from gen_affect_lib.encoders.identity import ArcFaceNet
-from gen_affect_lib.training.identity_data import draw, portrait
-from gen_affect_lib.encoders.identity import embed
+from gen_affect_lib.encoders.detector import FaceDetector, decode, to_input
+from gen_affect_lib.encoders.identity import ArcFaceNet, embed
 from gen_affect_lib.encoders.landmark_net import LandmarkNet, find_landmarks
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.evaluation.metrics.detection import average_precision, ious, landmark_errors, match
 from gen_affect_lib.evaluation.metrics.recognition import hits, similarities, threshold_at
 from gen_affect_lib.evaluation.metrics.skin import THIRDS, third
+from gen_affect_lib.training.identity_data import draw, portrait
 
 SURE = 0.5  # a detection that counts as one, as in insightface
 

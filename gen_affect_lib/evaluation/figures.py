@@ -16,11 +16,11 @@ import numpy as np
 from gen_affect_lib.avatars import ACTION_UNITS, EMOTIONS, Appearance
 from gen_affect_lib.avatars.emotions import tree_distance
 from gen_affect_lib.encoders.affect import LEVELS, affect_of, branches, word_affect
-from gen_affect_lib.evaluation.judges.scores import right_factors, unit_errors
 from gen_affect_lib.evaluation.judges.networks import ExpressionJudge, IdentityJudge
+from gen_affect_lib.evaluation.judges.scores import right_factors, unit_errors
+from gen_affect_lib.evaluation.metrics.skin import THIRDS
 from gen_affect_lib.evaluation.reading import concordance
 from gen_affect_lib.evaluation.sets import Plan
-from gen_affect_lib.evaluation.metrics.skin import THIRDS
 
 Figure = Callable[[np.ndarray], float]
 FALSE_ACCEPTS = 1e-3

@@ -29,7 +29,10 @@ from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.judges.networks import SIZE
 from gen_affect_lib.evaluation.metrics.skin import third
 
-REPORT_SEED, VALIDATION_SEED = 2_000_000, 1_000_000  # figures are reported on the first, anything is chosen on the second
+REPORT_SEED, VALIDATION_SEED = (
+    2_000_000,
+    1_000_000,
+)  # figures are reported on the first, anything is chosen on the second
 GALLERY = 1000  # people among whom somebody is to be found
 _PICTURES = 600  # other expressions and appearances than training's pairs (0 on) and the reader's faces (500 on) draw
 
@@ -160,6 +163,7 @@ def draw_sets(draw: Draw, plan: Plan, folder: Path) -> Sets:
 
 def drawn_by(pipeline, **settings) -> Draw:
     """A pipeline as `draw_sets` asks for it, called with these settings. The noise of a set depends on its seed alone."""
+
     def draw(reference, words, seed):
         return pipeline(reference, list(words), generator=torch.Generator().manual_seed(seed), **settings).images
 

@@ -106,7 +106,9 @@ def loop(image: QKV, condition: QKV, members: int, lenders: int, lent: Tensor, i
         first = one - one % members  # where the images under the same condition begin: no other ones are looked at
         others = [first + n for n in range(lenders) if first + n != one]
         own = kept if instead and one - first >= lenders else slice(None)
-        key = torch.cat([image.key[one, own], condition.key[one], *image.key[others][:, lent]])  # (L + M + P (A - 1 or A), H, D)
+        key = torch.cat(
+            [image.key[one, own], condition.key[one], *image.key[others][:, lent]]
+        )  # (L + M + P (A - 1 or A), H, D)
         value = torch.cat([image.value[one, own], condition.value[one], *image.value[others][:, lent]])
         seen.append(attend(image.query[one, None], key[None], value[None]))
     return torch.cat(seen)
@@ -127,7 +129,9 @@ def packed(image: QKV, condition: QKV, members: int, lenders: int, lent: Tensor,
     own = []
     borrowers = slice(lenders, None), kept if instead else slice(None)
     for who, tokens in ((slice(0, lenders), kept), borrowers)[: 1 + (lenders < members)]:
-        keys = torch.cat([key[:, who, tokens], own_key[:, who]], dim=2).flatten(0, 1)  # (G, A, ·, H, D) -> (G·A, ·, H, D)
+        keys = torch.cat([key[:, who, tokens], own_key[:, who]], dim=2).flatten(
+            0, 1
+        )  # (G, A, ·, H, D) -> (G·A, ·, H, D)
         values = torch.cat([value[:, who, tokens], own_value[:, who]], dim=2).flatten(0, 1)
         seen, total = weighted(query[:, who].flatten(0, 1), keys, values)  # (G·A, L, H, D), (G·A, L, H, 1)
         own.append([x.unflatten(0, (len(query), -1)) for x in (seen, total)])
@@ -232,8 +236,14 @@ class AnchorBank:
         def attention(image: QKV, condition: QKV, block: int):
             if self.consistency.lends(sigma, block):
                 lent = self.consistency.lent(image, sigma)
-                query, key, value = (x.unflatten(0, (-1, members))[:, :, lent] for x in image)  # (B, L, ·) -> (G, A, P, ·)
-                self.kept[sigma, block] = key.flatten(1, 2), value.flatten(1, 2), query.mean(dim=1)  # (G, A·P, ·), (G, P, ·)
+                query, key, value = (
+                    x.unflatten(0, (-1, members))[:, :, lent] for x in image
+                )  # (B, L, ·) -> (G, A, P, ·)
+                self.kept[sigma, block] = (
+                    key.flatten(1, 2),
+                    value.flatten(1, 2),
+                    query.mean(dim=1),
+                )  # (G, A·P, ·), (G, P, ·)
             return shared(image, condition, block)
 
         return attention
@@ -242,7 +252,9 @@ class AnchorBank:
         def attention(image: QKV, condition: QKV, block: int):
             if (sigma, block) not in self.kept:
                 return joint_attention(image, condition)
-            *lent, asking = (x.repeat_interleave(len(image.key) // len(x), 0) for x in self.kept[sigma, block])  # (B, ·, H, D)
+            *lent, asking = (
+                x.repeat_interleave(len(image.key) // len(x), 0) for x in self.kept[sigma, block]
+            )  # (B, ·, H, D)
             which, own = self.consistency.lent(image, sigma), image[1:]
             if self.consistency.instead:
                 own = (x[:, but(which, image)] for x in own)

@@ -61,7 +61,9 @@ class Resampler(nn.Module):
         later branches begin all but closed. From queries that look everywhere at once, who and what take long to come apart."""
         first, dim = self.layers[0], places.shape[2]
         # Turned, or each query would find its own key, which is among those looked at, before that of its source.
-        turn = nn.init.orthogonal_(torch.empty(dim, dim, dtype=torch.float32)).to(places)  # there is none in half precision
+        turn = nn.init.orthogonal_(torch.empty(dim, dim, dtype=torch.float32)).to(
+            places
+        )  # there is none in half precision
         mine = torch.arange(self.queries.shape[1]) % places.shape[1]
         self.queries.copy_(places[:, mine] @ turn)
         first.to_q.weight.copy_(turn)
@@ -138,15 +140,25 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self, identity_views: int = 2, identity_dim: int = 512, expression_dim: int = 48, dim: int = 160,
-        identity_tokens: int = 6, expression_tokens: int = 4, condition_tokens: int = 16, num_layers: int = 2,
-        num_heads: int = 5, fusion: str = "resampler",
+        self,
+        identity_views: int = 2,
+        identity_dim: int = 512,
+        expression_dim: int = 48,
+        dim: int = 160,
+        identity_tokens: int = 6,
+        expression_tokens: int = 4,
+        condition_tokens: int = 16,
+        num_layers: int = 2,
+        num_heads: int = 5,
+        fusion: str = "resampler",
     ):
         super().__init__()
         if fusion not in FUSIONS:
             raise UserError(f"fusion {fusion!r} is not known: give one of {', '.join(FUSIONS)}")
         if identity_tokens % identity_views:
-            raise UserError(f"{identity_tokens} identity_tokens are no multiple of {identity_views} views: give a multiple")
+            raise UserError(
+                f"{identity_tokens} identity_tokens are no multiple of {identity_views} views: give a multiple"
+            )
         if dim % num_heads:
             raise UserError(f"{num_heads} heads do not share a dim of {dim} evenly: give a divisor")
         each = identity_tokens // identity_views

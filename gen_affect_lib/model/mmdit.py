@@ -204,7 +204,11 @@ class MMDiT(ModelMixin, ConfigMixin):
         nn.init.zeros_(self.proj_out.weight)  # the first prediction is zero: nothing is claimed yet
 
     def forward(
-        self, hidden_states: Tensor, encoder_hidden_states: Tensor, pooled_projections: Tensor, timestep: Tensor,
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        pooled_projections: Tensor,
+        timestep: Tensor,
         attention: Callable | None = None,
     ) -> Tensor:
         """One prediction.

@@ -20,7 +20,6 @@ from tqdm.auto import tqdm
 from gen_affect_lib.avatars.folder import FaceFolder
 from gen_affect_lib.avatars.pairs import PairCache, PairsConfig
 from gen_affect_lib.codec import LatentCodec
-from gen_affect_lib.training.codec import fit_codec
 from gen_affect_lib.device import pick_device, processes, seed_everything
 from gen_affect_lib.display import grid
 from gen_affect_lib.encoders.expression import ExpressionReading
@@ -33,6 +32,7 @@ from gen_affect_lib.model.mmdit import MMDiT
 from gen_affect_lib.paths import SHIPPED
 from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.profiles import Profile
+from gen_affect_lib.training.codec import fit_codec
 from gen_affect_lib.training.trainer import Trainer, TrainingConfig
 
 FACES_FOR_A_PROCESS = 4000  # to read fewer takes less time than to start one
@@ -89,7 +89,9 @@ def cache_split(cache: PairCache, codec, faces: FacePack, references: int) -> Sp
     """
     latents = codec.encoded(cache.flat_images, cache.folder / f"latents-{codec.mark}.npy")
     images = cache.config.images
-    asked = np.arange(len(cache.flat_images)).reshape(-1, images)[:, :references].ravel()  # (N, K) -> (N, R / N) -> (R,)
+    asked = (
+        np.arange(len(cache.flat_images)).reshape(-1, images)[:, :references].ravel()
+    )  # (N, K) -> (N, R / N) -> (R,)
     kept = cache.folder / f"identities-{references}-{faces.mark}.npz"
     if not kept.is_file():
         found = read_references(cache, faces, asked)
@@ -194,7 +196,11 @@ def make_networks(profile: Profile, codec, image_size: int) -> tuple[MMDiT, Iden
     condition = IdentityExpressionFusion(**profile.fusion)
     dim = condition.config.dim
     transformer = MMDiT(
-        sample_size=side, in_channels=channels, joint_attention_dim=dim, pooled_projection_dim=dim, **profile.transformer
+        sample_size=side,
+        in_channels=channels,
+        joint_attention_dim=dim,
+        pooled_projection_dim=dim,
+        **profile.transformer,
     )
     return transformer.to(pick_device()), condition.to(pick_device())
 
@@ -246,13 +252,17 @@ def make_trainer(profile: Profile, out_dir: str | Path, data: str | Path | None 
     seed_everything(config.seed)
     shipped = profile.from_nothing is not None
     if shipped and not (SHIPPED / "model_index.json").is_file():
-        raise UserError(f"{SHIPPED} is missing: restore it from the repository, or train from nothing with --from-nothing")
+        raise UserError(
+            f"{SHIPPED} is missing: restore it from the repository, or train from nothing with --from-nothing"
+        )
     with processes().main_process_first():  # what it renders, trains and reads is there for the others
         if shipped:
             begin = GenAffectPipeline.from_pretrained(SHIPPED)
             if size != begin.config.image_size:
-                raise UserError(f"the shipped checkpoint draws {begin.config.image_size} pixels a side, not {size}: "
-                                "train from nothing with --from-nothing")
+                raise UserError(
+                    f"the shipped checkpoint draws {begin.config.image_size} pixels a side, not {size}: "
+                    "train from nothing with --from-nothing"
+                )
         if data is None:
             train, validation = PairCache.open(profile.pairs), PairCache.open(profile.validation)
             images, held_out = train.flat_images, validation.flat_images
@@ -291,8 +301,12 @@ def preview_grid(pipeline: GenAffectPipeline, references: np.ndarray) -> np.ndar
 
 
 def train_profile(
-    profile: Profile, out_dir: str | Path, data: str | Path | None = None, resume: bool = False,
-    minutes: float | None = None, retrain: bool = False,
+    profile: Profile,
+    out_dir: str | Path,
+    data: str | Path | None = None,
+    resume: bool = False,
+    minutes: float | None = None,
+    retrain: bool = False,
 ) -> GenAffectPipeline:
     """Train, and save the pipeline with the averaged weights in `out_dir/pipeline`, in half precision.
 

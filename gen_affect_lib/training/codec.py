@@ -69,14 +69,22 @@ def decoder_loss(
 
 
 def fit_codec(
-    codec: LatentCodec, images: np.ndarray, *, minutes: float | None = None, steps: int | None = None,
-    batch_size: int = 32, learning_rate: float = 4e-3, kl_weight: float = 2e-4, seed: int = 0,
+    codec: LatentCodec,
+    images: np.ndarray,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    batch_size: int = 32,
+    learning_rate: float = 4e-3,
+    kl_weight: float = 2e-4,
+    seed: int = 0,
 ) -> list[float]:
     """Train the autoencoder on pictures, uint8 (M, S, S, 3), for so many steps or minutes; the errors, step by step.
 
     The rate warms up and falls as a cosine of the share of the steps, or of the minutes, that has gone by. `kl_weight`
     counts against the loss per pixel.
     """
+
     def loss(batch, weight):
         return codec_loss(codec, batch, weight, kl_weight)
 
@@ -87,11 +95,19 @@ def fit_codec(
 
 
 def fit_decoder(
-    codec: LatentCodec, images: np.ndarray, look: Callable[[Tensor], Tensor] | None = None, *,
-    minutes: float | None = None, steps: int | None = None, batch_size: int = 32, learning_rate: float = 2e-3,
-    look_weight: float = 1.0, seed: int = 0,
+    codec: LatentCodec,
+    images: np.ndarray,
+    look: Callable[[Tensor], Tensor] | None = None,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    batch_size: int = 32,
+    learning_rate: float = 2e-3,
+    look_weight: float = 1.0,
+    seed: int = 0,
 ) -> list[float]:
     """Train the decoder on while the encoder stays: the latents, and every generator that learned them, stay good."""
+
     def loss(batch, weight):
         return decoder_loss(codec, batch, weight, look, look_weight)
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from gen_affect_lib.training import optim
 from gen_affect_lib.avatars.pairs import fingerprint
 from gen_affect_lib.avatars.scenes import scene
 from gen_affect_lib.device import pick_device, seed_everything
@@ -20,6 +19,7 @@ from gen_affect_lib.encoders.detector import FaceDetector, detector_loss, to_inp
 from gen_affect_lib.encoders.onnx_files import round_weights
 from gen_affect_lib.encoders.pack import save_detector
 from gen_affect_lib.paths import CACHE
+from gen_affect_lib.training import optim
 
 # Sides to which scenes are scaled, and how many fit into a step: small pictures are the cheap ones.
 SIDES = ((128, 16), (192, 8), (256, 4), (384, 2), (512, 1))

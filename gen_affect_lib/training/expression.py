@@ -1,6 +1,6 @@
 """How the expression encoder learns: faces drawn from known factors, and what those factors mean in closed form.
 
-    python -m gen_affect_lib train-encoder expression --out DIR --minutes M
+python -m gen_affect_lib train-encoder expression --out DIR --minutes M
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from gen_affect_lib.training import optim
 from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.encoders.affect import posterior, word_affect
 from gen_affect_lib.encoders.expression import UNITS, VECTOR, ExpressionEncoder, crop_faces, make_vit, split_outputs
 from gen_affect_lib.profiles import get_profile
+from gen_affect_lib.training import optim
 
 # Sizes of the network, pictures in a batch, learning rate, and how long where no minutes are given.
 # Steps rather than seconds at smoke, so that every machine ends up with the same.
 RECIPES = {
     "smoke": dict(
-        network=dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2), batch=16, rate=2e-3, limit=dict(steps=1000)
+        network=dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2),
+        batch=16,
+        rate=2e-3,
+        limit=dict(steps=1000),
     ),
     "laptop": dict(network={}, batch=32, rate=1e-3, limit=dict(minutes=45.0)),
     "gpu": dict(network={}, batch=128, rate=1e-3, limit=dict(minutes=10.0)),
@@ -54,8 +57,16 @@ def losses(outputs: Tensor, vectors: Tensor, affect: Tensor, words: Tensor) -> t
 
 
 def fit(
-    vit: nn.Module, images: np.ndarray, vectors: np.ndarray, batch: int, rate: float,
-    minutes: float | None = None, steps: int | None = None, save=lambda: None, save_every: float = 180.0, seed: int = 0,
+    vit: nn.Module,
+    images: np.ndarray,
+    vectors: np.ndarray,
+    batch: int,
+    rate: float,
+    minutes: float | None = None,
+    steps: int | None = None,
+    save=lambda: None,
+    save_every: float = 180.0,
+    seed: int = 0,
 ) -> list[tuple[float, float, float]]:
     """Train for so many minutes, or steps, on pictures uint8 (M, S, S, 3) with expressions (M, 21). The three errors,
     step by step.
@@ -123,8 +134,13 @@ def train(out_dir: str | Path, minutes: float | None = None, profile: str | None
     data = PairCache.open(profile.pairs)
     encoder = ExpressionEncoder(make_vit(**recipe["network"]).to(pick_device()))
     history = fit(
-        encoder.vit, data.flat_images, data.flat_expressions, recipe["batch"], recipe["rate"],
-        save=lambda: encoder.save_pretrained(out_dir), **({"minutes": minutes} if minutes else recipe["limit"]),
+        encoder.vit,
+        data.flat_images,
+        data.flat_expressions,
+        recipe["batch"],
+        recipe["rate"],
+        save=lambda: encoder.save_pretrained(out_dir),
+        **({"minutes": minutes} if minutes else recipe["limit"]),
     )
     some = np.linspace(0, len(data.flat_images) - 1, min(SETTLED_ON, len(data.flat_images))).astype(int)
     settle(encoder.vit, data.flat_images[some], data.flat_expressions[some])

@@ -60,7 +60,9 @@ def _crop_grid() -> Tensor:
     The two pictures that are compared are tilted alike, so one alignment serves all.
     """
     typical = landmarks(Avatar(Identity.sample(0), Expression(), Appearance()))
-    places = torch.from_numpy(similarity(typical, VIEWS["crop"] / SIZE)).float()  # picture -> crop, in shares of the side
+    places = torch.from_numpy(
+        similarity(typical, VIEWS["crop"] / SIZE)
+    ).float()  # picture -> crop, in shares of the side
     at = (torch.arange(SIZE) + 0.5) / SIZE
     y, x = torch.meshgrid(at, at, indexing="ij")
     where = (torch.stack([x, y], dim=2) - places[:, 2]) @ torch.linalg.inv(places[:, :2]).T  # (112, 112, 2)

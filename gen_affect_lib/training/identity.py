@@ -18,25 +18,34 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from gen_affect_lib.training import optim
 from gen_affect_lib.avatars import Appearance, Identity
 from gen_affect_lib.avatars.factors import Hue
 from gen_affect_lib.avatars.pairs import fingerprint
-from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.encoders.identity import ArcFaceLoss, ArcFaceNet, embed, erase
-from gen_affect_lib.training.identity_data import IdentityPictures
 from gen_affect_lib.encoders.onnx_files import round_weights
 from gen_affect_lib.encoders.pack import save_recognizer
 from gen_affect_lib.paths import CACHE
+from gen_affect_lib.tensors import to_tensor
+from gen_affect_lib.training import optim
+from gen_affect_lib.training.identity_data import IdentityPictures
 
 VALIDATION_SEED = 1_000_000
 
 
 def fit(
-    net: ArcFaceNet, data: IdentityPictures, minutes: float, *, batch_size: int = 48, learning_rate: float = 2e-3,
-    margin: float = 0.4, scale: float = 32.0, hint: float = 4.0, further: bool = False,
-    seed: int = 0, report=None,
+    net: ArcFaceNet,
+    data: IdentityPictures,
+    minutes: float,
+    *,
+    batch_size: int = 48,
+    learning_rate: float = 2e-3,
+    margin: float = 0.4,
+    scale: float = 32.0,
+    hint: float = 4.0,
+    further: bool = False,
+    seed: int = 0,
+    report=None,
 ) -> list[float]:
     """Train for so many minutes; the losses, step by step. `report(net, share of the time)` is called now and then.
 

@@ -27,11 +27,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from gen_affect_lib.training.checkpoint import LAST, read_last_checkpoint, remove_checkpoints, require_same, write_checkpoint
-from gen_affect_lib.training.codec import face_weight
 from gen_affect_lib.device import processes
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import RectifiedFlow, interpolate, sample_sigma, timestep
+from gen_affect_lib.training.checkpoint import (
+    LAST,
+    read_last_checkpoint,
+    remove_checkpoints,
+    require_same,
+    write_checkpoint,
+)
+from gen_affect_lib.training.codec import face_weight
 from gen_affect_lib.training.logbook import Logbook, Speed, writing_to
 from gen_affect_lib.training.optim import adamw, make_optimizers, warm_cosine
 
@@ -136,11 +142,15 @@ class Trainer:
         self.bfloat16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         self.processes = processes()
         if config.batch_size % self.processes.num_processes:
-            raise UserError(f"batch_size {config.batch_size} does not divide among {self.processes.num_processes} processes: "
-                            f"give a multiple of {self.processes.num_processes}")
+            raise UserError(
+                f"batch_size {config.batch_size} does not divide among {self.processes.num_processes} processes: "
+                f"give a multiple of {self.processes.num_processes}"
+            )
         # With several processes, all begin with the main one's weights, and a backward leaves the mean of all gradients.
         self.shared = self.processes.prepare_model(self.networks, device_placement=False)
-        if config.compile:  # what looks at the run stays as it is: its batches have other sizes, and each would be compiled
+        if (
+            config.compile
+        ):  # what looks at the run stays as it is: its batches have other sizes, and each would be compiled
             self.shared = torch.compile(self.shared)
         self.start_over()
 
@@ -235,8 +245,13 @@ class Trainer:
         size = len(batch["target"])
         noise = torch.randn(batch["target"].shape, generator=generator, device=self.device)
         sigma = sample_sigma(
-            size, config.sigma_distribution, config.shift,
-            mean=config.sigma_mean, std=config.sigma_std, generator=generator, device=self.device,
+            size,
+            config.sigma_distribution,
+            config.shift,
+            mean=config.sigma_mean,
+            std=config.sigma_std,
+            generator=generator,
+            device=self.device,
         )
         # Drawn apart: guidance along one condition alone needs pictures learned with the other left out.
         keep_identity = torch.rand(size, generator=generator, device=self.device) >= config.drop_identity
@@ -350,7 +365,9 @@ class Trainer:
             return False
         tensors, state = checkpoint
         state_dict = self.networks.state_dict()
-        then = _lasting(TrainingConfig()) | state["settings"]  # a setting of today was at its default before there was one
+        then = (
+            _lasting(TrainingConfig()) | state["settings"]
+        )  # a setting of today was at its default before there was one
         require_same(
             self.out_dir,
             then | {n: tuple(t.shape) for n, t in tensors.items() if n.split(".")[0] in self.networks},

@@ -73,8 +73,13 @@ def record_attention(pipeline, reference, expression, *, steps: int | None = Non
 
     pipeline.set_progress_bar_config(disable=True)
     who = pipeline.read_identity(reference)
-    (face,) = pipeline(reference=who, expressions=[expression], num_inference_steps=steps, attention=attention_at,
-                       generator=torch.Generator().manual_seed(seed)).images
+    (face,) = pipeline(
+        reference=who,
+        expressions=[expression],
+        num_inference_steps=steps,
+        attention=attention_at,
+        generator=torch.Generator().manual_seed(seed),
+    ).images
     weights = torch.stack([torch.stack(blocks) for blocks in maps]).float().cpu().numpy()
     return AttentionRecord(face, tuple(sigmas), weights, carried(pipeline, who, expression))
 
@@ -88,10 +93,14 @@ def carried(pipeline, identity: np.ndarray, expression) -> np.ndarray:
 
     encoder, device = pipeline.condition_encoder, pipeline.transformer.device
     with torch.no_grad():
-        given = [torch.from_numpy(x).to(device, pipeline.transformer.dtype)
-                 for x in (identity[None], pipeline.read_expressions([expression]))]
+        given = [
+            torch.from_numpy(x).to(device, pipeline.transformer.dtype)
+            for x in (identity[None], pipeline.read_expressions([expression]))
+        ]
         out = torch.zeros(1, dtype=torch.bool, device=device)
-        whole, *without = (encoder(*given, **left)[0][0] for left in ({}, {"keep_identity": out}, {"keep_expression": out}))
+        whole, *without = (
+            encoder(*given, **left)[0][0] for left in ({}, {"keep_identity": out}, {"keep_expression": out})
+        )
         by_identity, by_expression = ((whole - other).float().norm(dim=1) for other in without)  # (M,)
     return (by_expression / (by_identity + by_expression).clamp(min=1e-9)).cpu().numpy()
 
@@ -111,7 +120,9 @@ def draw_attention(record: AttentionRecord, row: int, column: int, step: int, bl
     if each >= 40:
         for r in range(side):
             for c in range(side):
-                sheet.text((c + 0.5) * each, (r + 1) * each - 14, f"{100 * patches[r, c]:.0f} %", 15, PAPER, "middle", halo=INK)
+                sheet.text(
+                    (c + 0.5) * each, (r + 1) * each - 14, f"{100 * patches[r, c]:.0f} %", 15, PAPER, "middle", halo=INK
+                )
     x, y = (column - 1) * each, (row - 1) * each
     sheet.rect(x + 2, y + 2, each - 4, each - 4, INK, line=7)
     sheet.rect(x + 2, y + 2, each - 4, each - 4, PAPER, line=3)
@@ -124,10 +135,18 @@ def _chart(sheet: Sheet, x: float, record: AttentionRecord, patches, tokens, cho
     sheet.text(x, 14, f"The patch in row {row}, column {column} looks at", 17)
     steps, blocks, heads = record.weights.shape[:3]
     which = f"head {head} of {heads}" if head else f"mean of {heads} heads"
-    sheet.text(x, 40, f"step {step} of {steps} (sigma {record.sigmas[step - 1]:.2f}), block {block} of {blocks}, {which}", 13, GREY_INK)
+    sheet.text(
+        x,
+        40,
+        f"step {step} of {steps} (sigma {record.sigmas[step - 1]:.2f}), block {block} of {blocks}, {which}",
+        13,
+        GREY_INK,
+    )
 
     left = x
-    for name, share, color in zip(("the picture", "who", "what"), _totals(record, patches, tokens), (GREY, BLUE, ORANGE)):
+    for name, share, color in zip(
+        ("the picture", "who", "what"), _totals(record, patches, tokens), (GREY, BLUE, ORANGE)
+    ):
         width = CARD * share
         sheet.rect(left, 62, width, 34, color)
         if width > 62:
@@ -137,8 +156,10 @@ def _chart(sheet: Sheet, x: float, record: AttentionRecord, patches, tokens, cho
 
     top, floor, shown = 196, FACE - 52, np.ceil(10 * tokens.max()) / 10
     sheet.text(x, 130, f"of the {len(tokens)} condition tokens at", 15)
-    for y, color, meaning in ((150, BLUE, "who: what a token loses without the identity"),
-                              (168, ORANGE, "what: what it loses without the expression")):
+    for y, color, meaning in (
+        (150, BLUE, "who: what a token loses without the identity"),
+        (168, ORANGE, "what: what it loses without the expression"),
+    ):
         sheet.rect(x, y - 5, 11, 11, color)
         sheet.text(x + 18, y, meaning, 12)
     for line in (0.0, 0.5, 1.0):
@@ -167,14 +188,17 @@ def say_attention(record: AttentionRecord, row: int, column: int, step: int, blo
     patches, tokens = record.looks(row, column, step, block, head)
     picture, who, what = _totals(record, patches, tokens)
     r, c = np.unravel_index(patches.argmax(), patches.shape)
-    return (f"A generated face in {record.side} by {record.side} patches, lit where the patch in row {row}, column {column} looks, at "
-            f"step {step}, block {block}, {f'head {head}' if head else 'mean of the heads'}: {picture:.0%} at the picture, most of "
-            f"it at row {r + 1}, column {c + 1}; {who:.0%} at the identity, {what:.0%} at the expression; of the condition's "
-            f"tokens most at number {int(tokens.argmax()) + 1}.")
+    return (
+        f"A generated face in {record.side} by {record.side} patches, lit where the patch in row {row}, column {column} looks, at "
+        f"step {step}, block {block}, {f'head {head}' if head else 'mean of the heads'}: {picture:.0%} at the picture, most of "
+        f"it at row {r + 1}, column {c + 1}; {who:.0%} at the identity, {what:.0%} at the expression; of the condition's "
+        f"tokens most at number {int(tokens.argmax()) + 1}."
+    )
 
 
-def attention_panel(pipeline, reference, expression, *, steps: int | None = None, block: int | None = None,
-                    seed: int = 0) -> Panel:
+def attention_panel(
+    pipeline, reference, expression, *, steps: int | None = None, block: int | None = None, seed: int = 0
+) -> Panel:
     """A generated face; press one of its patches, and see where it looks. Sliders choose the step, the block and the head.
 
     pipeline: a `GenAffectPipeline`. The face is generated and its attention recorded once, by `record_attention`, so that
@@ -198,13 +222,17 @@ def attention_panel(pipeline, reference, expression, *, steps: int | None = None
         return ipywidgets.IntSlider(value=value, min=least, max=most, description=description, **WIDE)
 
     middle = max(1, side // 2)  # about an eye
-    panel = Panel(lambda **values: draw_attention(record, **values), {
-        "row": slider("row of the patch", middle, side),
-        "column": slider("column of the patch", middle, side),
-        "step": slider("step", -(-steps // 2), steps),
-        "block": slider("block", block or blocks, blocks),
-        "head": slider("head (0: their mean)", 0, heads, least=0),
-    }, lambda **values: say_attention(record, **values), Pointing(
-        point, step_to, "Generated face in patches. The arrow keys choose the patch whose looks are shown."))
+    panel = Panel(
+        lambda **values: draw_attention(record, **values),
+        {
+            "row": slider("row of the patch", middle, side),
+            "column": slider("column of the patch", middle, side),
+            "step": slider("step", -(-steps // 2), steps),
+            "block": slider("block", block or blocks, blocks),
+            "head": slider("head (0: their mean)", 0, heads, least=0),
+        },
+        lambda **values: say_attention(record, **values),
+        Pointing(point, step_to, "Generated face in patches. The arrow keys choose the patch whose looks are shown."),
+    )
     panel.show(panel.draw(**panel.values), panel.say(**panel.values), instead=True)
     return panel

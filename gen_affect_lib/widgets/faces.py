@@ -25,8 +25,9 @@ FACES = {
 }
 
 
-def draw_expression(values: Mapping[str, float], identity: int = 0, appearance: int = 0,
-                    size: int = 256) -> Image.Image:
+def draw_expression(
+    values: Mapping[str, float], identity: int = 0, appearance: int = 0, size: int = 256
+) -> Image.Image:
     """The avatar of two seeds with an expression of these fields: {"au12": 0.8, "gaze_x": -0.5, …}; others are 0."""
     unknown = [name for name in values if name not in Expression.NAMES]
     if unknown:
@@ -44,8 +45,9 @@ def say_expression(values: Mapping[str, float]) -> str:
     return "; ".join(f"{LABELS[name]}: {value:g}" for name, value in values.items() if value)
 
 
-def expression_panel(identity: int = 0, appearance: int = 0, size: int = 256,
-                     faces: Mapping[str, Mapping[str, float]] = FACES) -> Panel:
+def expression_panel(
+    identity: int = 0, appearance: int = 0, size: int = 256, faces: Mapping[str, Mapping[str, float]] = FACES
+) -> Panel:
     """Sliders over every action unit, gaze and head turn of one avatar.
 
     faces: {title: values} of the still picture above the sliders. Returns the panel, for those who go on with it.
@@ -54,18 +56,23 @@ def expression_panel(identity: int = 0, appearance: int = 0, size: int = 256,
 
     def slider(name: str):
         low = -1.0 if name in TURNS else 0.0
-        return ipywidgets.FloatSlider(value=0.0, min=low, max=1.0, step=0.05, description=LABELS[name],
-                                      readout_format=".2f", **WIDE)
+        return ipywidgets.FloatSlider(
+            value=0.0, min=low, max=1.0, step=0.05, description=LABELS[name], readout_format=".2f", **WIDE
+        )
 
     panel = Panel(
         lambda **values: draw_expression(values, identity, appearance, size),
         {name: slider(name) for name in Expression.NAMES},
         lambda **values: f"A drawn face. {say_expression(values) or 'No unit is moved yet: move a slider'}.",
     )
-    still = grid([draw_expression(values, identity, appearance, 160) for values in faces.values()], list(faces), rows=1,
-                 tile=112)
-    panel.show(still, f"The same drawn person {len(faces)} times, side by side, with these sliders moved: "
-               + "; ".join(_describe(title, values) for title, values in faces.items()))
+    still = grid(
+        [draw_expression(values, identity, appearance, 160) for values in faces.values()], list(faces), rows=1, tile=112
+    )
+    panel.show(
+        still,
+        f"The same drawn person {len(faces)} times, side by side, with these sliders moved: "
+        + "; ".join(_describe(title, values) for title, values in faces.items()),
+    )
     return panel
 
 

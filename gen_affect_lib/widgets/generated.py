@@ -19,8 +19,16 @@ LET_GO = WIDE | {"continuous_update": False}
 # --- steps and guidance ---
 
 
-def sample_row(pipeline, reference, expressions: Sequence, *, steps: int, identity_scale: float,
-               expression_scale: float, seed: int = 0) -> list[Image.Image]:
+def sample_row(
+    pipeline,
+    reference,
+    expressions: Sequence,
+    *,
+    steps: int,
+    identity_scale: float,
+    expression_scale: float,
+    seed: int = 0,
+) -> list[Image.Image]:
     """The reference, then what a `GenAffectPipeline` makes of it, one picture for each expression.
 
     expressions: as the pipeline takes them. seed: of the noise, the same for every setting, so that a difference
@@ -28,17 +36,30 @@ def sample_row(pipeline, reference, expressions: Sequence, *, steps: int, identi
     """
     import torch
 
-    images = pipeline(reference=reference, expressions=list(expressions), num_inference_steps=steps,
-                      identity_scale=identity_scale, expression_scale=expression_scale,
-                      generator=torch.Generator().manual_seed(seed)).images
+    images = pipeline(
+        reference=reference,
+        expressions=list(expressions),
+        num_inference_steps=steps,
+        identity_scale=identity_scale,
+        expression_scale=expression_scale,
+        generator=torch.Generator().manual_seed(seed),
+    ).images
     return [to_image(reference), *images]
 
 
 STILLS = ({"steps": 1}, {"steps": 3}, {}, {"expression_scale": 0.0}, {"expression_scale": 3.0})
 
 
-def guidance_panel(pipeline, reference, expressions: Sequence, *, seed: int = 0, most_steps: int = 50,
-                   top_scale: float = 6.0, stills: Sequence[Mapping[str, float]] = STILLS) -> Panel:
+def guidance_panel(
+    pipeline,
+    reference,
+    expressions: Sequence,
+    *,
+    seed: int = 0,
+    most_steps: int = 50,
+    top_scale: float = 6.0,
+    stills: Sequence[Mapping[str, float]] = STILLS,
+) -> Panel:
     """Sliders over the number of sampling steps and both guidance scales of a `GenAffectPipeline`.
 
     The sliders start at the pipeline's own settings. The pipeline's progress bars are switched off: they would pile
@@ -50,8 +71,11 @@ def guidance_panel(pipeline, reference, expressions: Sequence, *, seed: int = 0,
     import ipywidgets
 
     pipeline.set_progress_bar_config(disable=True)
-    start = {"steps": pipeline.config.num_inference_steps, "identity_scale": pipeline.config.identity_scale,
-             "expression_scale": pipeline.config.expression_scale}
+    start = {
+        "steps": pipeline.config.num_inference_steps,
+        "identity_scale": pipeline.config.identity_scale,
+        "expression_scale": pipeline.config.expression_scale,
+    }
 
     def row(**values) -> list[Image.Image]:
         return sample_row(pipeline, reference, expressions, seed=seed, **{**start, **values})
@@ -61,15 +85,24 @@ def guidance_panel(pipeline, reference, expressions: Sequence, *, seed: int = 0,
     names = [_say(start | dict(values)) for values in stills]
     pictures = [picture for values in stills for picture in row(**values)]
     lines = [name.replace(", ", "\n") for name in names]
-    panel = Panel(lambda **values: grid(row(**values), titles, rows=1, tile=112), {
-        "steps": ipywidgets.IntSlider(value=start["steps"], min=1, max=most_steps, description="steps", **LET_GO),
-        **{name: ipywidgets.FloatSlider(value=start[name], min=0.0, max=top_scale, step=0.25,
-                                        description=name.replace("_", " "), **LET_GO)
-           for name in ("identity_scale", "expression_scale")},
-    }, lambda **values: f"The reference and generated faces, {named}: {_say(values)}.")
-    panel.show(grid(pictures, titles, columns=len(titles), tile=112, row_titles=lines),
-               f"Rows of generated faces, the reference at the left, then {named}; "
-               "one row for each setting: " + "; ".join(names))
+    panel = Panel(
+        lambda **values: grid(row(**values), titles, rows=1, tile=112),
+        {
+            "steps": ipywidgets.IntSlider(value=start["steps"], min=1, max=most_steps, description="steps", **LET_GO),
+            **{
+                name: ipywidgets.FloatSlider(
+                    value=start[name], min=0.0, max=top_scale, step=0.25, description=name.replace("_", " "), **LET_GO
+                )
+                for name in ("identity_scale", "expression_scale")
+            },
+        },
+        lambda **values: f"The reference and generated faces, {named}: {_say(values)}.",
+    )
+    panel.show(
+        grid(pictures, titles, columns=len(titles), tile=112, row_titles=lines),
+        f"Rows of generated faces, the reference at the left, then {named}; "
+        "one row for each setting: " + "; ".join(names),
+    )
     return panel
 
 
@@ -89,8 +122,12 @@ def sample_set(pipeline, reference, expressions: Sequence, consistency, seed: in
     """One picture for each expression, as a set that shares what `consistency` says, from the noise of the seed."""
     import torch
 
-    return pipeline(reference=reference, expressions=list(expressions), consistency=consistency,
-                    generator=torch.Generator().manual_seed(seed)).images
+    return pipeline(
+        reference=reference,
+        expressions=list(expressions),
+        consistency=consistency,
+        generator=torch.Generator().manual_seed(seed),
+    ).images
 
 
 def sharing_panel(pipeline, reference, expressions: Sequence, *, seed: int = 0) -> Panel:
@@ -115,25 +152,38 @@ def sharing_panel(pipeline, reference, expressions: Sequence, *, seed: int = 0) 
 
     def say(share, above, anchors, shared_noise, face_above, instead) -> str:
         place = "in place of" if instead else "beside"
-        return (f"Two rows of one person with {named}: above one by one, below as a set that shares. {anchors:g} of the images "
-                f"lend {share:.0%} of their tokens {place} the others' own while sigma is above {above:g}, those of the face "
-                f"above {face_above:g}; {shared_noise:.0%} of the noise is in common.")
+        return (
+            f"Two rows of one person with {named}: above one by one, below as a set that shares. {anchors:g} of the images "
+            f"lend {share:.0%} of their tokens {place} the others' own while sigma is above {above:g}, those of the face "
+            f"above {face_above:g}; {shared_noise:.0%} of the noise is in common."
+        )
 
     def slider(name: str, description: str):
-        return ipywidgets.FloatSlider(value=getattr(start, name), min=0.0, max=1.0, step=0.05, description=description,
-                                      **LET_GO)
+        return ipywidgets.FloatSlider(
+            value=getattr(start, name), min=0.0, max=1.0, step=0.05, description=description, **LET_GO
+        )
 
-    panel = Panel(sheet, {
-        "share": slider("share", "share of tokens lent"),
-        "above": slider("above", "lend above sigma"),
-        "anchors": ipywidgets.IntSlider(value=start.anchors or len(titles) - 1, min=1, max=len(titles) - 1,
-                                        description="anchors", **LET_GO),
-        "shared_noise": slider("shared_noise", "noise in common"),
-        "face_above": slider("face_above", "the face, above sigma"),
-        "instead": ipywidgets.Checkbox(value=start.instead, description="in place of one's own tokens", indent=False),
-    }, say)
-    panel.show(sheet(), f"Two rows of one person with {named}. Above, drawn one by one, in other clothes each time; below, "
-               "with consistent attention as it is by default, in the same clothes before the same background.")
+    panel = Panel(
+        sheet,
+        {
+            "share": slider("share", "share of tokens lent"),
+            "above": slider("above", "lend above sigma"),
+            "anchors": ipywidgets.IntSlider(
+                value=start.anchors or len(titles) - 1, min=1, max=len(titles) - 1, description="anchors", **LET_GO
+            ),
+            "shared_noise": slider("shared_noise", "noise in common"),
+            "face_above": slider("face_above", "the face, above sigma"),
+            "instead": ipywidgets.Checkbox(
+                value=start.instead, description="in place of one's own tokens", indent=False
+            ),
+        },
+        say,
+    )
+    panel.show(
+        sheet(),
+        f"Two rows of one person with {named}. Above, drawn one by one, in other clothes each time; below, "
+        "with consistent attention as it is by default, in the same clothes before the same background.",
+    )
     return panel
 
 
@@ -157,8 +207,14 @@ def between_identities(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
     return (((1 - t) * lengths[0] + t * lengths[1]) * way).astype(np.float32)
 
 
-def sample_between(pipeline, identities: Sequence[np.ndarray], words: Sequence[str], person: float,
-                   emotions: Sequence[float], seed: int = 0) -> list[Image.Image]:
+def sample_between(
+    pipeline,
+    identities: Sequence[np.ndarray],
+    words: Sequence[str],
+    person: float,
+    emotions: Sequence[float],
+    seed: int = 0,
+) -> list[Image.Image]:
     """Somebody between two people, once for each place between two words, all from the same noise.
 
     identities: two, as `pipeline.read_identity` gives them. words: two. person, emotions: 0 is the first one, 1 the second.
@@ -167,19 +223,31 @@ def sample_between(pipeline, identities: Sequence[np.ndarray], words: Sequence[s
 
     first, second = map(Expression.named, words)
     vectors = [first.interpolate(second, float(t)) for t in emotions]
-    return pipeline(reference=between_identities(*identities, person), expressions=vectors, consistency=0,
-                    generator=[torch.Generator().manual_seed(seed) for _ in vectors]).images
+    return pipeline(
+        reference=between_identities(*identities, person),
+        expressions=vectors,
+        consistency=0,
+        generator=[torch.Generator().manual_seed(seed) for _ in vectors],
+    ).images
 
 
-def draw_between(a: Avatar, b: Avatar, words: Sequence[str], person: float, emotion: float, size: int = 224) -> Image.Image:
+def draw_between(
+    a: Avatar, b: Avatar, words: Sequence[str], person: float, emotion: float, size: int = 224
+) -> Image.Image:
     """The drawn face on the same way: identity, expression and appearance interpolated factor by factor."""
     first, second = map(Expression.named, words)
-    return to_image(Avatar(a.identity.interpolate(b.identity, person), first.interpolate(second, emotion),
-                           a.appearance.interpolate(b.appearance, person)).render(size))
+    return to_image(
+        Avatar(
+            a.identity.interpolate(b.identity, person),
+            first.interpolate(second, emotion),
+            a.appearance.interpolate(b.appearance, person),
+        ).render(size)
+    )
 
 
-def interpolation_panel(pipeline, reference_a, reference_b, word_a: str, word_b: str, *, seed: int = 0,
-                        stations: int = 5) -> Panel:
+def interpolation_panel(
+    pipeline, reference_a, reference_b, word_a: str, word_b: str, *, seed: int = 0, stations: int = 5
+) -> Panel:
     """Two sliders: from one person to another, and from one emotion word to another.
 
     A `GenAffectPipeline` generates who and what lies between: of the identities by `between_identities`, of the words by
@@ -205,8 +273,10 @@ def interpolation_panel(pipeline, reference_a, reference_b, word_a: str, word_b:
         return grid([*faces.values()], [*faces], rows=1, tile=168)
 
     def say(person: float, emotion: float) -> str:
-        return (f"Between two references: somebody {_way(person, 'person A', 'person B')}, with an expression "
-                f"{_way(emotion, *words)}; generated{truth}.")
+        return (
+            f"Between two references: somebody {_way(person, 'person A', 'person B')}, with an expression "
+            f"{_way(emotion, *words)}; generated{truth}."
+        )
 
     def slider(description: str):
         return ipywidgets.FloatSlider(value=0.5, min=0.0, max=1.0, step=0.05, description=description, **LET_GO)
@@ -216,10 +286,15 @@ def interpolation_panel(pipeline, reference_a, reference_b, word_a: str, word_b:
     columns = [sample_between(pipeline, identities, words, float(person), emotions, seed) for person in people]
     still = grid(
         [pictures[0], *[None] * (stations - 2), pictures[1], *(face for row in zip(*columns) for face in row)],
-        columns=stations, tile=112, row_titles=["references", word_a, "half-way", word_b],
+        columns=stations,
+        tile=112,
+        row_titles=["references", word_a, "half-way", word_b],
     )
-    panel.show(still, f"Generated faces in {stations} columns that turn from one person into another, whose references stand on "
-               f"top at the left and at the right, and in three rows from {word_a} to {word_b}. Neighbours are alike.")
+    panel.show(
+        still,
+        f"Generated faces in {stations} columns that turn from one person into another, whose references stand on "
+        f"top at the left and at the right, and in three rows from {word_a} to {word_b}. Neighbours are alike.",
+    )
     return panel
 
 

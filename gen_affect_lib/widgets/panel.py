@@ -39,8 +39,13 @@ class Panel:
         values: those of the sliders. picture: a `Pad`. caption: its words, for those who see, too.
     """
 
-    def __init__(self, draw: Callable[..., Image.Image], sliders: Mapping, say: Callable[..., str],
-                 pointing: Pointing | None = None):
+    def __init__(
+        self,
+        draw: Callable[..., Image.Image],
+        sliders: Mapping,
+        say: Callable[..., str],
+        pointing: Pointing | None = None,
+    ):
         import ipywidgets
 
         from gen_affect_lib.widgets.pad import Pad
@@ -53,12 +58,16 @@ class Panel:
         self._start = self.values
         self._listen(True)
         self.reset.on_click(lambda button: self.set(**self._start))
-        box = ipywidgets.GridBox([*self.sliders.values()], layout={"grid_template_columns": "repeat(auto-fill, 390px)",
-                                                                  "grid_gap": "0 12px"})
+        box = ipywidgets.GridBox(
+            [*self.sliders.values()], layout={"grid_template_columns": "repeat(auto-fill, 390px)", "grid_gap": "0 12px"}
+        )
         beside = ipywidgets.VBox([self.caption, self.reset], layout={"flex": "1 1 320px"})
-        self.widget = ipywidgets.VBox([
-            ipywidgets.HBox([self.picture, beside], layout={"flex_flow": "row wrap"}), box,
-        ])
+        self.widget = ipywidgets.VBox(
+            [
+                ipywidgets.HBox([self.picture, beside], layout={"flex_flow": "row wrap"}),
+                box,
+            ]
+        )
         self.redraw()
 
     @property

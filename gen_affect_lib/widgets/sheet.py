@@ -57,7 +57,9 @@ class Sheet:
     def image(self) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(self.pixels[:, :, :3]))
 
-    def rect(self, x: float, y: float, width: float, height: float, color: str, line: float | None = None, alpha: float = 1.0):
+    def rect(
+        self, x: float, y: float, width: float, height: float, color: str, line: float | None = None, alpha: float = 1.0
+    ):
         self.canvas.drawRect(skia.Rect.MakeXYWH(x, y, width, height), _paint(color, alpha, line))
 
     def line(self, x0: float, y0: float, x1: float, y1: float, color: str, width: float = 1.0):
@@ -71,15 +73,33 @@ class Sheet:
         path.addPoly([skia.Point(x, y) for x, y in points], True)
         self.canvas.drawPath(path, _paint(color, 1.0, line))
 
-    def sector(self, x: float, y: float, inner: float, outer: float, start: float, end: float, color: str,
-               line: float | None = None):
+    def sector(
+        self,
+        x: float,
+        y: float,
+        inner: float,
+        outer: float,
+        start: float,
+        end: float,
+        color: str,
+        line: float | None = None,
+    ):
         """A piece of a ring around (x, y), between two radii and two angles in degrees clockwise from the top."""
         turn = [math.radians(start + (end - start) * i / 48) for i in range(49)]
         around = [(outer, t) for t in turn] + [(inner, t) for t in reversed(turn)]
         self.polygon([(x + r * math.sin(t), y - r * math.cos(t)) for r, t in around], color, line)
 
-    def text(self, x: float, y: float, text: str, size: float = 13, color: str = INK, anchor: str = "left",
-             turn: float = 0.0, halo: str | None = None):
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        size: float = 13,
+        color: str = INK,
+        anchor: str = "left",
+        turn: float = 0.0,
+        halo: str | None = None,
+    ):
         """One line, whose small letters stand around the height y; at x it begins, has its middle, or ends.
 
         turn: degrees clockwise about (x, y). halo: a colour around the letters.

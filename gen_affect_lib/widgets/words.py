@@ -30,7 +30,9 @@ def say_units(expression: Expression) -> str:
     return ", ".join(f"{PLAIN_NAMES[name]} {value:.2g}" for name, value in shown if abs(value) >= 0.05) or "no unit"
 
 
-def draw_bars(sheet: Sheet, x: float, y: float, bars: Mapping[str, float], color: str, two_sided: bool = False) -> float:
+def draw_bars(
+    sheet: Sheet, x: float, y: float, bars: Mapping[str, float], color: str, two_sided: bool = False
+) -> float:
     """Named bars below each other, of values up to 1, or from -1 to 1; the y below them comes back."""
     start, length = x + 152, CARD - 152 - 40
     for name, value in bars.items():
@@ -103,7 +105,9 @@ def next_word(word: str, dx: int, dy: int) -> str:
     return groups()[names[(names.index(emotion(word).group) + dy) % len(names)]][0]
 
 
-def _field(sheet: Sheet, words: Sequence[str], inner: float, outer: float, color: str, line: float | None = None) -> None:
+def _field(
+    sheet: Sheet, words: Sequence[str], inner: float, outer: float, color: str, line: float | None = None
+) -> None:
     """The piece of a ring that neighbouring words have."""
     start, end = word_angles()[words[0]][0], word_angles()[words[-1]][1]
     sheet.sector(SIDE / 2, SIDE / 2, inner * SIDE, outer * SIDE, start, end, color, line)
@@ -157,9 +161,11 @@ def draw_wheel(word: str, identity: int = 0, appearance: int = 0) -> Image.Image
 
 def say_wheel(word: str) -> str:
     one = emotion(word)
-    return (f"A wheel of the 135 emotion words in six coloured families. Chosen is {word}, of the group {one.group} in the family "
-            f"{one.family}. Beside it the drawn face: {say_units(Expression.named(word))}. Valence {one.valence:g}, arousal "
-            f"{one.arousal:g}.")
+    return (
+        f"A wheel of the 135 emotion words in six coloured families. Chosen is {word}, of the group {one.group} in the family "
+        f"{one.family}. Beside it the drawn face: {say_units(Expression.named(word))}. Valence {one.valence:g}, arousal "
+        f"{one.arousal:g}."
+    )
 
 
 def word_wheel(word: str = "glee", identity: int = 0, appearance: int = 0) -> Panel:
@@ -173,11 +179,17 @@ def word_wheel(word: str = "glee", identity: int = 0, appearance: int = 0) -> Pa
         found = word_at(x * (SIDE + 24 + CARD) / SIDE, y)
         return {"word": found} if found else {}
 
-    pointing = Pointing(point, lambda dx, dy, values: {"word": next_word(values["word"], dx, dy)},
-                        "Wheel of emotion words. Left and right: the word before and the next; up and down: by groups.")
-    panel = Panel(lambda word: draw_wheel(word, identity, appearance),
-                  {"word": ipywidgets.Dropdown(options=EMOTIONS, value=emotion(word).word, description="word", **WIDE)},
-                  say_wheel, pointing)
+    pointing = Pointing(
+        point,
+        lambda dx, dy, values: {"word": next_word(values["word"], dx, dy)},
+        "Wheel of emotion words. Left and right: the word before and the next; up and down: by groups.",
+    )
+    panel = Panel(
+        lambda word: draw_wheel(word, identity, appearance),
+        {"word": ipywidgets.Dropdown(options=EMOTIONS, value=emotion(word).word, description="word", **WIDE)},
+        say_wheel,
+        pointing,
+    )
     panel.show(draw_wheel(word, identity, appearance), say_wheel(word), instead=True)
     return panel
 
@@ -203,8 +215,14 @@ def _in_square(valence: float, arousal: float) -> tuple[float, float]:
 
 def _mark(sheet: Sheet, x: float, y: float, family: str, radius: float, color: str, line: float | None = None) -> None:
     """A dot of a family. Each has a shape of its own, so that colours are not all that tells them apart."""
-    corners, first = {"love": (0, 0), "joy": (4, 45), "surprise": (3, 0), "anger": (4, 0), "sadness": (3, 180),
-                      "fear": (6, 0)}[family]
+    corners, first = {
+        "love": (0, 0),
+        "joy": (4, 45),
+        "surprise": (3, 0),
+        "anger": (4, 0),
+        "sadness": (3, 180),
+        "fear": (6, 0),
+    }[family]
     if not corners:
         return sheet.circle(x, y, radius, color, line)
     turns = [math.radians(first + 360 * k / corners) for k in range(corners)]
@@ -222,8 +240,10 @@ def _labels() -> dict[str, tuple[float, float]]:
         width = text_width(word, 11)
         for at in ((x + 8, y), (x - 8 - width, y)):
             box = (at[0], y - 6, at[0] + width, y + 6)
-            if box[0] > LEFT and box[2] < LEFT + SQUARE and not any(
-                box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in boxes
+            if (
+                box[0] > LEFT
+                and box[2] < LEFT + SQUARE
+                and not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in boxes)
             ):
                 boxes.append(box)
                 placed[word] = at
@@ -286,8 +306,10 @@ def draw_plane(valence: float, arousal: float, identity: int = 0, appearance: in
 def say_plane(valence: float, arousal: float) -> str:
     counted = ", ".join(f"{word} {share:.0%}" for word, share in nearest_words(valence, arousal).items())
     shown = say_units(Expression.from_vector(vector_of_point(valence, arousal)))
-    return (f"The plane of valence and arousal, with the 135 emotion words as dots. The point at valence {valence:.2f}, arousal "
-            f"{arousal:.2f}; what counts there: {counted}. Beside it the drawn face: {shown}.")
+    return (
+        f"The plane of valence and arousal, with the 135 emotion words as dots. The point at valence {valence:.2f}, arousal "
+        f"{arousal:.2f}; what counts there: {counted}. Beside it the drawn face: {shown}."
+    )
 
 
 def affect_pad(valence: float = 0.75, arousal: float = 0.45, identity: int = 0, appearance: int = 0) -> Panel:
@@ -311,13 +333,19 @@ def affect_pad(valence: float = 0.75, arousal: float = 0.45, identity: int = 0, 
     def step(dx: int, dy: int, at: Mapping) -> Mapping:
         return values(at["valence"] + KEY * dx, at["arousal"] - KEY * dy)
 
-    pointing = Pointing(point, step, "Plane of valence and arousal. Left and right: less or more pleasant; up and down: more or "
-                        "less awake.")
+    pointing = Pointing(
+        point,
+        step,
+        "Plane of valence and arousal. Left and right: less or more pleasant; up and down: more or less awake.",
+    )
     panel = Panel(
         lambda valence, arousal: draw_plane(valence, arousal, identity, appearance),
-        {name: ipywidgets.FloatSlider(value=value, min=-1.0, max=1.0, step=0.01, description=name, **WIDE)
-         for name, value in values(valence, arousal).items()},
-        say_plane, pointing,
+        {
+            name: ipywidgets.FloatSlider(value=value, min=-1.0, max=1.0, step=0.01, description=name, **WIDE)
+            for name, value in values(valence, arousal).items()
+        },
+        say_plane,
+        pointing,
     )
     panel.show(panel.draw(**panel.values), say_plane(**panel.values), instead=True)
     return panel

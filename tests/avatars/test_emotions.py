@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
-from gen_affect_lib.avatars import emotions
+from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity, emotions
 from gen_affect_lib.avatars.factors import ACTION_UNITS
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import DATA

@@ -25,8 +25,15 @@ from playwright.sync_api import Locator, Page, sync_playwright
 from gen_affect_lib.paths import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-default-apps", "--disable-sync",
-         "--disable-domain-reliability", "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
+QUIET = (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-sync",
+    "--disable-domain-reliability",
+    "--no-first-run",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 STARTS, WORKS = 90, 600  # seconds: that anything starts, and that a notebook runs, on a machine that is busy
 
@@ -49,18 +56,34 @@ def lab(tmp_path_factory):
     settings = home / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     (settings / "notification.jupyterlab-settings").write_text(json.dumps({"fetchNews": "false"}))
-    places = {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "JUPYTER_CONFIG_DIR": "config",
-              "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython"}
+    places = {
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "IPYTHONDIR": "ipython",
+    }
     environment = os.environ | {name: str(home / place) for name, place in places.items()}
     environment["PYTHONPATH"] = os.pathsep.join([os.environ["PYTHONPATH"], str(ROOT)])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     one = Lab(folder, f"http://127.0.0.1:{port}", secrets.token_hex(16))
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}",
-               "--ServerApp.port_retries=0", f"--IdentityProvider.token={one.token}", f"--ServerApp.root_dir={folder}",
-               "--ServerApp.allow_root=True", "--LabApp.extension_manager=readonly",
-               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        f"--IdentityProvider.token={one.token}",
+        f"--ServerApp.root_dir={folder}",
+        "--ServerApp.allow_root=True",
+        "--LabApp.extension_manager=readonly",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
     with open(home / "log", "w") as log:
         server = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
         try:
@@ -107,7 +130,9 @@ class Notebook:
 
     def run_all(self) -> nbformat.NotebookNode:
         """Run every cell, and give back the notebook as JupyterLab saves it. Ends early where a cell fails."""
-        cells = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in nbformat.read(self.path, 4).cells)
+        cells = sum(
+            cell.cell_type == "code" and bool(cell.source.strip()) for cell in nbformat.read(self.path, 4).cells
+        )
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         self.page.wait_for_function(
@@ -115,9 +140,13 @@ class Notebook:
                 const done = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')]
                     .filter((prompt) => /\\d/.test(prompt.textContent)).length;
                 return done === cells || document.querySelector('[data-mime-type="application/vnd.jupyter.error"]');
-            }""", arg=cells, timeout=1000 * WORKS)
-        with self.page.expect_response(lambda answer: answer.request.method == "PUT" and self.path.name in answer.url,
-                                       timeout=1000 * STARTS):
+            }""",
+            arg=cells,
+            timeout=1000 * WORKS,
+        )
+        with self.page.expect_response(
+            lambda answer: answer.request.method == "PUT" and self.path.name in answer.url, timeout=1000 * STARTS
+        ):
             self.page.keyboard.press("Control+s")
         return nbformat.read(self.path, as_version=4)
 

@@ -5,8 +5,11 @@ import pytest
 from gen_affect_lib.paths import NOTEBOOKS
 from gen_affect_lib.widgets import words
 
-CELLS = ["from gen_affect_lib import widgets\nface = widgets.expression_panel()", "wheel = widgets.word_wheel('glee')",
-         "plane = widgets.affect_pad(0.5, 0.5)"]
+CELLS = [
+    "from gen_affect_lib import widgets\nface = widgets.expression_panel()",
+    "wheel = widgets.word_wheel('glee')",
+    "plane = widgets.affect_pad(0.5, 0.5)",
+]
 
 
 @pytest.fixture
@@ -18,8 +21,13 @@ def small(open_notebook):
 
 
 def errors(saved) -> list[str]:
-    return [f"{output.ename}: {output.evalue}" for cell in saved.cells if cell.cell_type == "code"
-            for output in cell.outputs if output.output_type == "error"]
+    return [
+        f"{output.ename}: {output.evalue}"
+        for cell in saved.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if output.output_type == "error"
+    ]
 
 
 def change(panel, do, said: str) -> None:
@@ -78,7 +86,9 @@ def test_the_plane_is_pressed_and_walked(small):
     where = panel.alt
     for key in ("ArrowLeft", "ArrowUp"):
         small.page.keyboard.press(key)
-        small.page.wait_for_function("([pad, alt]) => pad.querySelector('img').alt !== alt", arg=[panel.pad.element_handle(), where])
+        small.page.wait_for_function(
+            "([pad, alt]) => pad.querySelector('img').alt !== alt", arg=[panel.pad.element_handle(), where]
+        )
         where = panel.alt
     assert panel.pad.evaluate("pad => pad === document.activeElement"), "JupyterLab took the arrow key"
 
@@ -96,7 +106,9 @@ def test_a_pad_is_reached_by_keyboard_and_shows_that_it_is(small):
 
 
 def test_the_page_asks_nobody_but_this_machine(small):
-    outside = [url for url in small.asked if not url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:"))]
+    outside = [
+        url for url in small.asked if not url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:"))
+    ]
     assert small.asked and not outside
 
 
@@ -109,5 +121,7 @@ def test_a_course_notebook_runs_whole_and_its_sliders_move(open_notebook):
     panel = notebook.panel("AU12 lip corner puller")
     panel.pad.scroll_into_view_if_needed()
     panel.handle("AU12 lip corner puller").focus()
-    change(panel, lambda: [notebook.page.keyboard.press("ArrowRight") for _ in range(16)], "AU12 lip corner puller: 0.8")
+    change(
+        panel, lambda: [notebook.page.keyboard.press("ArrowRight") for _ in range(16)], "AU12 lip corner puller: 0.8"
+    )
     notebook.screenshot("course_notebook")

@@ -7,14 +7,19 @@ import nbformat
 
 from gen_affect_lib.course import notebooks
 
-WRONG = {"looks_ratio": "def looks_ratio():\n    return 4", "unpatchify": "def unpatchify(patches, height, width, patch_size):\n    return "
-         "patches.reshape(len(patches), -1, height, width)"}
+WRONG = {
+    "looks_ratio": "def looks_ratio():\n    return 4",
+    "unpatchify": "def unpatchify(patches, height, width, patch_size):\n    return "
+    "patches.reshape(len(patches), -1, height, width)",
+}
 
 
 def solved():
     """Every exercise of notebook 02 answered, in a notebook of its own."""
     source = nbformat.read(notebooks("02")[0], as_version=4)
-    kept = [cell for cell in source.cells if "nbgrader" in cell.metadata or "parameters" in cell.metadata.get("tags", ())]
+    kept = [
+        cell for cell in source.cells if "nbgrader" in cell.metadata or "parameters" in cell.metadata.get("tags", ())
+    ]
     imports = code("import torch\nimport torch.nn.functional as F")
     return nbformat.v4.new_notebook(cells=copy.deepcopy([imports, *kept]), metadata=source.metadata)
 

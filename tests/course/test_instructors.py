@@ -10,9 +10,9 @@ import pytest
 from gen_affect_lib import doctor
 from gen_affect_lib.cli import build_parser
 from gen_affect_lib.course import notebooks
+from gen_affect_lib.course.checks.exercises import exercises
 from gen_affect_lib.course.grading import grade
 from gen_affect_lib.course.release import timings
-from gen_affect_lib.course.checks.exercises import exercises
 from gen_affect_lib.evaluation.studies import variants
 from gen_affect_lib.paths import REFERENCE, ROOT
 
@@ -44,7 +44,7 @@ def tables(text: str) -> list[list[dict[str, str]]]:
 
 
 def asked(cell: str) -> list[str]:
-    """"1.3, 2.1–2.3" to 1.3, 2.1, 2.2, 2.3."""
+    """ "1.3, 2.1–2.3" to 1.3, 2.1, 2.2, 2.3."""
     numbers = []
     for part in filter(None, map(str.strip, cell.split(","))):
         first, _, last = part.partition("–")
@@ -76,7 +76,9 @@ def faults(text: str) -> list[str]:
             minutes = sum(EXERCISES[number].minutes for number in numbers if number in EXERCISES)
             if minutes != int(row["minutes"]):
                 found.append(f"{where}: {row['minutes']} minutes are said, and the exercises take {minutes}")
-        if [row[column] for row in rows] != [str(k) for k in range(1, len(rows) + 1)] or total[column] != "**together**":
+        if [row[column] for row in rows] != [str(k) for k in range(1, len(rows) + 1)] or total[
+            column
+        ] != "**together**":
             found.append(f"{column}: the rows are not numbered")
         for counted in ("minutes", "minutes of talk"):
             if counted in total and int(total[counted]) != sum(int(row[counted]) for row in rows):
@@ -95,7 +97,9 @@ def test_the_table_is_the_one_that_is_written():
 
 @pytest.mark.parametrize("number", FILES)
 def test_a_row_says_what_the_checks_and_the_measurements_say(number):
-    (row,) = [row for row in tables(section(TEXT, "The notebooks in figures"))[0] if row["notebook"].startswith(f"[{number} ")]
+    (row,) = [
+        row for row in tables(section(TEXT, "The notebooks in figures"))[0] if row["notebook"].startswith(f"[{number} ")
+    ]
     own = [exercise for exercise in EXERCISES.values() if exercise.number.split(".")[0] == str(int(number))]
     assert int(row["exercises"]) == len(own)
     assert int(row["of them code"]) == len([exercise for exercise in own if exercise.kind in ("implement", "repair")])
@@ -135,14 +139,17 @@ def test_the_plans_agree_with_the_exercises():
     assert faults(TEXT) == []
 
 
-@pytest.mark.parametrize("old, new, words", [
-    ("| 1.3, 1.7 | 6 |", "| 1.3, 1.7 | 7 |", "part 2: 7 minutes are said, and the exercises take 6"),
-    ("| 1.3, 1.7 | 6 |", "| 1.3, 1.9 | 6 |", "part 2: there is no exercise 1.9"),
-    ("| 1.3, 1.7 | 6 |", "| 1.3, 2.1 | 6 |", "part 2: the exercises are not of the notebooks"),
-    ("| 2.1–2.4 | 43 |", "| 2.1–2.3 | 43 |", "week 2: 43 minutes are said, and the exercises take 28"),
-    ("| 54 | 36 |", "| 54 | 37 |", "part: the minutes of talk together are 36"),
-    ("| 13 | Evaluation", "| 14 | Evaluation", "week: the rows are not numbered"),
-])
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ("| 1.3, 1.7 | 6 |", "| 1.3, 1.7 | 7 |", "part 2: 7 minutes are said, and the exercises take 6"),
+        ("| 1.3, 1.7 | 6 |", "| 1.3, 1.9 | 6 |", "part 2: there is no exercise 1.9"),
+        ("| 1.3, 1.7 | 6 |", "| 1.3, 2.1 | 6 |", "part 2: the exercises are not of the notebooks"),
+        ("| 2.1–2.4 | 43 |", "| 2.1–2.3 | 43 |", "week 2: 43 minutes are said, and the exercises take 28"),
+        ("| 54 | 36 |", "| 54 | 37 |", "part: the minutes of talk together are 36"),
+        ("| 13 | Evaluation", "| 14 | Evaluation", "week: the rows are not numbered"),
+    ],
+)
 def test_a_plan_that_does_not_agree_is_noticed(old, new, words):
     assert old in TEXT
     assert words in faults(TEXT.replace(old, new, 1))
@@ -232,11 +239,16 @@ def test_the_variables_are_those_that_the_kit_reads():
     for name, folder in (("CACHE", ".cache"), ("OUTPUTS", "outputs"), ("DATA", "data")):
         (row,) = [row for row in rows if row["variable"] == f"`GEN_AFFECT_{name}`"]
         assert f"By default `{folder}` in the clone" in row["what it is"]
-        assert re.search(rf'(?m)^{name} = .*"GEN_AFFECT_{name}", ROOT / "{re.escape(folder)}"', (ROOT / "gen_affect_lib" / "paths.py").read_text())
+        assert re.search(
+            rf'(?m)^{name} = .*"GEN_AFFECT_{name}", ROOT / "{re.escape(folder)}"',
+            (ROOT / "gen_affect_lib" / "paths.py").read_text(),
+        )
 
 
 def test_the_table_of_grades_is_described_as_it_is():
-    (row,) = [row for row in tables(section(TEXT, "Hand out, collect, grade"))[0] if "grades.csv" in next(iter(row.values()))]
+    (row,) = [
+        row for row in tables(section(TEXT, "Hand out, collect, grade"))[0] if "grades.csv" in next(iter(row.values()))
+    ]
     assert tuple(re.findall(r"`(\w+)`", row["what it is"])) == grade.COLUMNS
     words = [row["word"] for row in tables(section(TEXT, "What the points mean"))[0]]
     assert words == ["right", "wrong", "unfinished", grade.NOT_REACHED]

@@ -16,7 +16,9 @@ def outputs(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("error, agrees", [(0.5, True), (0.52, True), (0.48, True), (0.53, False), (float("nan"), False)])
+@pytest.mark.parametrize(
+    "error, agrees", [(0.5, True), (0.52, True), (0.48, True), (0.53, False), (float("nan"), False)]
+)
 def test_numbers_agree_within_their_tolerance(error, agrees, capsys):
     assert results.compare_run("02_patches", "smoke", {"error": (error, 0.021), "looks": (16, 0)}, REFERENCE) is agrees
     printed = capsys.readouterr().out

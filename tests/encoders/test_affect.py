@@ -6,8 +6,18 @@ import pytest
 from gen_affect_lib.avatars import EMOTIONS, Expression
 from gen_affect_lib.avatars.emotions import families, groups, table
 from gen_affect_lib.encoders.affect import (
-    SPREAD, STRENGTHS, affect_of, branches, class_logits, log_likelihoods, posterior, vector_of_point, vector_of_word,
-    weights_of_point, word_affect, word_vectors,
+    SPREAD,
+    STRENGTHS,
+    affect_of,
+    branches,
+    class_logits,
+    log_likelihoods,
+    posterior,
+    vector_of_point,
+    vector_of_word,
+    weights_of_point,
+    word_affect,
+    word_vectors,
 )
 from gen_affect_lib.errors import UserError
 

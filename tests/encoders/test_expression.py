@@ -9,7 +9,14 @@ from transformers import AutoModelForImageClassification
 from gen_affect_lib.avatars import EMOTIONS, Appearance, Avatar, Expression, Identity
 from gen_affect_lib.encoders.affect import affect_of, posterior, vector_of_point, word_affect
 from gen_affect_lib.encoders.expression import (
-    LABELS, SHIPPED, ExpressionEncoder, ExpressionReading, crop_faces, make_vit, split_outputs, understand,
+    LABELS,
+    SHIPPED,
+    ExpressionEncoder,
+    ExpressionReading,
+    crop_faces,
+    make_vit,
+    split_outputs,
+    understand,
 )
 from gen_affect_lib.errors import UserError
 

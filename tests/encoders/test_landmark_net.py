@@ -8,10 +8,10 @@ from insightface.model_zoo import get_model
 
 from gen_affect_lib.avatars.scenes import scene
 from gen_affect_lib.encoders import pack
-from gen_affect_lib.training.detector import Scenes
 from gen_affect_lib.encoders.landmark_net import SIZE, LandmarkNet, find_landmarks, look_at
-from gen_affect_lib.training.landmarks import draw_batch, fit
 from gen_affect_lib.evaluation.metrics.detection import landmark_errors
+from gen_affect_lib.training.detector import Scenes
+from gen_affect_lib.training.landmarks import draw_batch, fit
 
 VALIDATION = 1_400_000
 

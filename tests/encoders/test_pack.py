@@ -15,8 +15,7 @@ from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
 from gen_affect_lib.avatars.landmarks import landmarks
 from gen_affect_lib.avatars.scenes import scene
 from gen_affect_lib.encoders import pack
-from gen_affect_lib.encoders.detector import FaceDetector, decode
-from gen_affect_lib.encoders.detector import to_input
+from gen_affect_lib.encoders.detector import FaceDetector, decode, to_input
 from gen_affect_lib.encoders.identity import ArcFaceNet
 from gen_affect_lib.encoders.onnx_files import export, round_weights
 from gen_affect_lib.errors import UserError

@@ -15,7 +15,17 @@ from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation import evaluate as module
 from gen_affect_lib.evaluation import sets
 from gen_affect_lib.evaluation.evaluate import (
-    COMPARED, TITLES, evaluate, heading, of_people, read_rows, say, table, verdict, weights_mark, write_json,
+    COMPARED,
+    TITLES,
+    evaluate,
+    heading,
+    of_people,
+    read_rows,
+    say,
+    table,
+    verdict,
+    weights_mark,
+    write_json,
     write_rows,
 )  # fmt: skip
 from gen_affect_lib.evaluation.sets import Plan
@@ -194,9 +204,14 @@ def test_failures_are_the_pictures_least_taken_for_what_was_asked(result):
     assert report["figures"]["expression_top1_25"]["value"] == pytest.approx(1 - wrong / len(rows), abs=1e-3)
 
 
-@pytest.mark.parametrize("low, high, more, less", [
-    (0.01, 0.03, "ahead", "behind"), (-0.03, -0.01, "behind", "ahead"), (-0.01, 0.02, "level", "level"),
-])
+@pytest.mark.parametrize(
+    "low, high, more, less",
+    [
+        (0.01, 0.03, "ahead", "behind"),
+        (-0.03, -0.01, "behind", "ahead"),
+        (-0.01, 0.02, "level", "level"),
+    ],
+)
 def test_a_verdict_needs_an_interval_without_zero_and_knows_where_less_is_better(low, high, more, less):
     assert verdict("expression_top1_25", {"low": low, "high": high}) == more
     assert verdict("action_unit_error", {"low": low, "high": high}) == less

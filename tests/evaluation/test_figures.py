@@ -9,8 +9,18 @@ from gen_affect_lib.avatars import EMOTIONS, Appearance, Expression
 from gen_affect_lib.evaluation import sets
 from gen_affect_lib.evaluation.evaluate import TITLES, both_judges
 from gen_affect_lib.evaluation.figures import (
-    Judged, Truth, appearance_agreement, bootstrap, consistency_figures, difference, distribution_figures,
-    expression_figures, identity_figures, leakage, ratio, summary,
+    Judged,
+    Truth,
+    appearance_agreement,
+    bootstrap,
+    consistency_figures,
+    difference,
+    distribution_figures,
+    expression_figures,
+    identity_figures,
+    leakage,
+    ratio,
+    summary,
 )  # fmt: skip
 from gen_affect_lib.evaluation.sets import Plan
 
@@ -236,7 +246,9 @@ def test_a_summary_tells_thirds_of_the_tones_and_the_largest_gap():
     figure = ratio(np.array([1.0, 1, 1, 0.5, 0.7, 0.2, 0.4])[:, None])
     row = summary({"some": figure}, tones)["some"]
     assert row["value"] == pytest.approx(4.8 / 7) and row["low"] < row["value"] < row["high"]
-    assert (row["light"], row["middle"], row["dark"]) == pytest.approx((1, 0.6, 0.3)) and row["gap"] == pytest.approx(0.7)
+    assert (row["light"], row["middle"], row["dark"]) == pytest.approx((1, 0.6, 0.3)) and row["gap"] == pytest.approx(
+        0.7
+    )
     row = summary({"some": figure}, np.array([0, 0, 0, 0, 0, 0, 2]))["some"]
     assert "dark" not in row and "middle" not in row and row["gap"] == 0, "one person is no third"
 

@@ -26,14 +26,21 @@ def test_the_readme_says_how_long_it_took():
 @pytest.mark.parametrize("figure", ["expression_top1_25", "action_unit_error", "identity_top1"])
 def test_the_readme_says_what_it_drew(figure):
     one = RUN["evaluation"]["figures"][figure]
-    assert f"{one['value']:.3f}" in SAID and f"({'true drawings ' if '25' in figure else ''}{one['ceiling']:.3f})" in SAID
+    assert (
+        f"{one['value']:.3f}" in SAID and f"({'true drawings ' if '25' in figure else ''}{one['ceiling']:.3f})" in SAID
+    )
     other = RUN["shipped_on_the_same"]["figures"][figure]
-    assert one["low"] <= other["high"] and other["low"] <= one["high"], "notebook 08 says that no difference is beyond chance"
+    assert one["low"] <= other["high"] and other["low"] <= one["high"], (
+        "notebook 08 says that no difference is beyond chance"
+    )
 
 
 def test_it_is_the_profile_as_it_stands():
     profile = PROFILES["gpu"]
     pictures = profile.pairs.identities * profile.pairs.images
-    assert f"drawing {pictures:,} pictures" in RUN["seconds"] and f"autoencoder, {profile.codec_steps:,} steps" in RUN["seconds"]
+    assert (
+        f"drawing {pictures:,} pictures" in RUN["seconds"]
+        and f"autoencoder, {profile.codec_steps:,} steps" in RUN["seconds"]
+    )
     assert f"reading {profile.pairs.identities * profile.references:,} references" in RUN["seconds"]
     assert RUN["seconds"]["training"] == 60 * profile.minutes

@@ -5,8 +5,8 @@ import pytest
 
 from gen_affect_lib.avatars import EMOTIONS, Expression, Identity
 from gen_affect_lib.encoders.expression import ExpressionEncoder, ExpressionReading
-from gen_affect_lib.evaluation.reading import by_skin, concordance, free_faces, scores, unit_errors, word_faces
 from gen_affect_lib.evaluation.metrics.skin import THIRDS, third
+from gen_affect_lib.evaluation.reading import by_skin, concordance, free_faces, scores, unit_errors, word_faces
 
 PEOPLE = range(2_600_000, 2_600_200)
 

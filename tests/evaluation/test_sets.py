@@ -9,8 +9,15 @@ from gen_affect_lib.avatars import EMOTIONS, Expression, Identity
 from gen_affect_lib.avatars.emotions import emotion, groups
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation import sets
-from gen_affect_lib.evaluation.sets import REPORT_SEED, VALIDATION_SEED, Plan, draw_sets, drawn_by, plan_mark, spread_words
-
+from gen_affect_lib.evaluation.sets import (
+    REPORT_SEED,
+    VALIDATION_SEED,
+    Plan,
+    draw_sets,
+    drawn_by,
+    plan_mark,
+    spread_words,
+)
 
 # --- words -----------------------------------------------------------------------------------------------------------
 
@@ -98,7 +105,9 @@ def test_true_drawings_differ_in_looks_as_they_say_and_in_nothing_else(drawn):
     for look in ("own", "one", "other"):
         drawn.clear()
         assert plan.truth(look).shape == (3, 2, 4, 64, 64, 3)
-        asked = [(plan.identities[n], Expression.named(word)) for n in range(3) for _ in range(2) for word in plan.asked]
+        asked = [
+            (plan.identities[n], Expression.named(word)) for n in range(3) for _ in range(2) for word in plan.asked
+        ]
         assert [avatar[:2] for avatar in drawn] == asked
         looks[look] = [[drawn[start + w][2] for w in range(4)] for start in range(0, 24, 4)]  # (N S, W)
     assert len({appearance for row in looks["own"] for appearance in row}) == 24, "each picture has its own"
@@ -154,7 +163,9 @@ class Painter:
         if len(self.asked) == 2 * self.patience:
             raise KeyboardInterrupt
         self.asked.append((reference.tobytes(), tuple(words), seed))
-        return [np.full((64, 64, 3), 40 * seed + 10 * w + reference[0, 0, 0] // 64, np.uint8) for w in range(len(words))]
+        return [
+            np.full((64, 64, 3), 40 * seed + 10 * w + reference[0, 0, 0] // 64, np.uint8) for w in range(len(words))
+        ]
 
 
 def test_all_sets_come_back_in_the_order_of_the_plan(tmp_path):

@@ -9,9 +9,8 @@ from gen_affect_lib.encoders.affect import branches
 from gen_affect_lib.evaluation.evaluate import both_judges, table, weights_mark
 from gen_affect_lib.evaluation.judges.scores import unit_errors
 from gen_affect_lib.evaluation.sets import Plan, drawn_by
-from gen_affect_lib.paths import REFERENCE
+from gen_affect_lib.paths import REFERENCE, SHIPPED
 from gen_affect_lib.pipeline import GenAffectPipeline
-from gen_affect_lib.paths import SHIPPED
 
 REPORT = json.loads((REFERENCE / "evaluation.json").read_text())
 CARD = (SHIPPED / "README.md").read_text()
@@ -40,7 +39,9 @@ def test_a_small_part_drawn_again_gives_the_same_figures():
     pipeline = GenAffectPipeline.from_pretrained(SHIPPED)
     pipeline.set_progress_bar_config(disable=True)
     draw = drawn_by(pipeline, consistency=0)
-    images = np.array([np.asarray(picture) for s in range(plan.seeds) for picture in draw(plan.references[0], plan.asked, s)])
+    images = np.array(
+        [np.asarray(picture) for s in range(plan.seeds) for picture in draw(plan.references[0], plan.asked, s)]
+    )
     identity, expression = both_judges()
     words, asked = plan.targets()
     face, known = expression.read(images), identity.read([*images, plan.references[0]]).embedding

@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 import torch
 
+from gen_affect_lib.avatars.regions import face_tokens
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.model.attention import QKV, joint_attention
-from gen_affect_lib.model.consistent import AnchorBank, Consistency, SharedAttention, as_consistency, loop, packed, weighted
-from gen_affect_lib.avatars.regions import face_tokens
+from gen_affect_lib.model.consistent import (
+    AnchorBank,
+    Consistency,
+    SharedAttention,
+    as_consistency,
+    loop,
+    packed,
+    weighted,
+)
 
 G, N, L, M, H, D = 3, 5, 16, 8, 4, 32  # conditions, images, image tokens, condition tokens, heads, channels per head
 
@@ -26,6 +34,7 @@ def streams(seed=0, dtype=torch.float32, last=False):
 
 def of(streams, members):
     """The streams of some images of the set alone."""
+
     def pick(x):
         return None if x is None else x.unflatten(0, (G, N))[:, members].flatten(0, 1)
 
@@ -122,7 +131,9 @@ def test_what_is_lent_stands_in_the_place_of_ones_own(queries):
 def test_attention_over_two_halves_joins_to_attention_over_both():
     image, _ = streams(dtype=torch.float64)
     whole, total = weighted(*image)
-    (a, la), (b, lb) = (weighted(image.query, image.key[:, part], image.value[:, part]) for part in (slice(0, 5), slice(5, None)))
+    (a, la), (b, lb) = (
+        weighted(image.query, image.key[:, part], image.value[:, part]) for part in (slice(0, 5), slice(5, None))
+    )
     torch.testing.assert_close(torch.lerp(a, b, torch.sigmoid(lb - la)), whole)
     torch.testing.assert_close(torch.logaddexp(la, lb), total)
     torch.testing.assert_close(whole.flatten(2), joint_attention(image, QKV(None, *(x[:, :0] for x in image[1:])))[0])
@@ -230,9 +241,15 @@ def test_borrowers_do_not_see_of_their_own_what_stands_in_for_it(attend_set):
         for x in image:
             x[3] += torch.randn(L, H, D, generator=torch.Generator().manual_seed(0))
 
-    for consistency, sees in ((Consistency(), False), (Consistency(queries=False), True), (Consistency(instead=False), True)):
+    for consistency, sees in (
+        (Consistency(), False),
+        (Consistency(queries=False), True),
+        (Consistency(instead=False), True),
+    ):
         images, conditions = touched(consistency, change, attend_set)
-        assert images[0].tolist() == [False, False, False, sees, False] and conditions[0, 3], "the condition sees it still"
+        assert images[0].tolist() == [False, False, False, sees, False] and conditions[0, 3], (
+            "the condition sees it still"
+        )
 
 
 @every_choice
@@ -254,8 +271,12 @@ def test_tokens_are_drawn_anew_at_each_step_and_are_the_same_whoever_asks():
     assert all(len(set(row)) == 8 and row == sorted(row) and row[-1] < 16 for row in drawn)
     assert len({tuple(row) for row in drawn}) > 15
     assert drawn == [consistency.tokens(4, sigma).tolist() for sigma in np.linspace(0, 1, 21)]
-    assert drawn != [Consistency(share=0.5, face_above=0.0, seed=1).tokens(4, sigma).tolist() for sigma in np.linspace(0, 1, 21)]
-    assert Consistency().tokens(4, 0.5).tolist() == Consistency(face_above=0.5).tokens(4, 0.51).tolist() == list(range(16))
+    assert drawn != [
+        Consistency(share=0.5, face_above=0.0, seed=1).tokens(4, sigma).tolist() for sigma in np.linspace(0, 1, 21)
+    ]
+    assert (
+        Consistency().tokens(4, 0.5).tolist() == Consistency(face_above=0.5).tokens(4, 0.51).tolist() == list(range(16))
+    )
     assert len(Consistency(share=0).tokens(4, 0.5)) == 0
 
 
@@ -278,7 +299,9 @@ def test_shared_noise_keeps_its_variance_and_correlates_by_the_share(share):
 def test_the_first_image_of_a_set_keeps_its_noise_and_the_others_have_it_in_theirs():
     own, later = torch.randn(2, 5, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     bank = AnchorBank(Consistency(shared_noise=1.0))
-    assert torch.equal(bank.noise(own), own[:1].expand_as(own)) and torch.equal(bank.noise(later), own[:1].expand_as(own))
+    assert torch.equal(bank.noise(own), own[:1].expand_as(own)) and torch.equal(
+        bank.noise(later), own[:1].expand_as(own)
+    )
     bank = AnchorBank(Consistency(shared_noise=0.5))
     noise = bank.noise(own)
     assert torch.equal(noise[0], own[0]) and torch.equal(noise[1], 0.5**0.5 * own[0] + 0.5**0.5 * own[1])
@@ -301,8 +324,9 @@ def test_another_number_is_refused(given):
         as_consistency(given)
 
 
-@pytest.mark.parametrize("wrong", [dict(anchors=0), dict(share=1.1), dict(above=-1), dict(below=2), dict(face_above=2),
-                                   dict(shared_noise=3)])
+@pytest.mark.parametrize(
+    "wrong", [dict(anchors=0), dict(share=1.1), dict(above=-1), dict(below=2), dict(face_above=2), dict(shared_noise=3)]
+)
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(UserError, match=next(iter(wrong)) if "anchors" not in wrong else "0 anchors: give at least 1"):
         Consistency(**wrong)

@@ -142,7 +142,9 @@ def test_a_resampler_begins_as_a_look_at_one_source_each(condition_tokens):
     first = net.fuse.weights(*net.tokens(identity, expression))[0].mean(dim=(0, 1))  # (N, I + E + N)
     assert first.argmax(dim=1).tolist() == [n % 10 for n in range(condition_tokens)]
     assert (first.max(dim=1).values > 0.3).all()  # of 1 shared among 14 to 26
-    with torch.no_grad():  # and carries it away: another expression changes the tokens that look at it, and hardly others
+    with (
+        torch.no_grad()
+    ):  # and carries it away: another expression changes the tokens that look at it, and hardly others
         tokens, other = (net(identity, told)[0] for told in (expression, expression.flip(0)))
     changed = (tokens - other).norm(dim=2).mean(dim=0)
     looks_at_expression = torch.tensor([n % 10 >= 6 for n in range(condition_tokens)])

@@ -165,7 +165,11 @@ def test_diffusers_to_ours_and_back_loses_only_queries_that_nobody_reads():
     back = to_diffusers(from_diffusers(theirs))
     lost = {name for name, value in theirs.state_dict().items() if not torch.equal(back.state_dict()[name], value)}
     attention = "transformer_blocks.2.attn"
-    assert lost == {f"{attention}.add_q_proj.weight", f"{attention}.add_q_proj.bias", f"{attention}.norm_added_q.weight"}
+    assert lost == {
+        f"{attention}.add_q_proj.weight",
+        f"{attention}.add_q_proj.bias",
+        f"{attention}.norm_added_q.weight",
+    }
 
 
 def test_the_queries_that_are_lost_do_not_reach_the_image():

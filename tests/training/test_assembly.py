@@ -10,16 +10,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from gen_affect_lib import cli
-from gen_affect_lib.training import assembly
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity, pairs
 from gen_affect_lib.avatars.folder import FaceFolder, write_folder
-from gen_affect_lib.training.checkpoint import read_last_checkpoint
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import DATA
 from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.profiles import PROFILES, default_profile, get_profile
+from gen_affect_lib.training import assembly
+from gen_affect_lib.training.checkpoint import read_last_checkpoint
 
 SMOKE = PROFILES["smoke"]
 
@@ -52,7 +52,13 @@ def test_a_run_leaves_a_pipeline_that_draws_the_same(run):
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_profile_at_another_size_is_the_same_but_for_its_pictures(name):
     large = PROFILES[name].at(128)
-    assert large.pairs.size == large.validation.size == large.retrained().pairs.size == large.retrained().validation.size == 128
+    assert (
+        large.pairs.size
+        == large.validation.size
+        == large.retrained().pairs.size
+        == large.retrained().validation.size
+        == 128
+    )
     assert large.at(64) == PROFILES[name] and large.retrained().at(64) == PROFILES[name].retrained()
 
 
@@ -86,7 +92,9 @@ def test_two_processes_leave_what_one_leaves(run, tmp_path, launch):
     for mine, other in zip(two, one):
         for name in mine.keys() - {"seconds", "training/images_per_second"}:
             assert mine[name] == pytest.approx(other[name], rel=1e-4), name
-    one, two = (load_file(path / "pipeline" / "codec" / "diffusion_pytorch_model.safetensors") for path in (tmp_path, out))
+    one, two = (
+        load_file(path / "pipeline" / "codec" / "diffusion_pytorch_model.safetensors") for path in (tmp_path, out)
+    )
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -112,12 +120,24 @@ def test_the_shipped_checkpoint_can_be_fitted_to_a_few_people(tmp_path):
     before = trainer.validate()
     trainer.fit(max_steps=20)
     after = trainer.validate()
-    assert all(after[name] < 0.95 * before[name] for name in before) and sum(after.values()) < 0.9 * sum(before.values())
+    assert all(after[name] < 0.95 * before[name] for name in before) and sum(after.values()) < 0.9 * sum(
+        before.values()
+    )
 
 
 def test_people_with_one_picture_each_cannot_be_learned_from(tmp_path, capsys):
-    faces = [(name, "joy", Avatar(Identity.sample(n), Expression(), Appearance.sample(n))) for n, name in enumerate("ab")]
-    arguments = ["train", "--profile", "laptop", "--data", str(write_folder(faces, tmp_path / "faces")), "--out", str(tmp_path)]
+    faces = [
+        (name, "joy", Avatar(Identity.sample(n), Expression(), Appearance.sample(n))) for n, name in enumerate("ab")
+    ]
+    arguments = [
+        "train",
+        "--profile",
+        "laptop",
+        "--data",
+        str(write_folder(faces, tmp_path / "faces")),
+        "--out",
+        str(tmp_path),
+    ]
     assert cli.main(arguments) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line == "error: identity 'a' has only one picture: give at least two with different expressions"
@@ -168,7 +188,11 @@ def test_a_picture_without_a_face_cannot_be_a_reference(tmp_path, monkeypatch):
 
 def test_with_five_people_one_of_them_is_held_out(tmp_path):
     people = [(name, Identity.sample(1_000_000 + n)) for n, name in enumerate("abcde")]
-    faces = [(a, word, Avatar(who, Expression.named(word), Appearance.sample(0))) for a, who in people for word in ("joy", "rage")]
+    faces = [
+        (a, word, Avatar(who, Expression.named(word), Appearance.sample(0)))
+        for a, who in people
+        for word in ("joy", "rage")
+    ]
     folder = FaceFolder(write_folder(faces, tmp_path), 64)
     splits = assembly.folder_splits(folder, LatentCodec(**SMOKE.codec), FacePack())
     owner = np.array([entry.identity for entry in folder.entries])
@@ -187,7 +211,9 @@ def test_a_profile_without_its_checkpoint_says_so(tmp_path, monkeypatch):
 
 def test_a_shipped_checkpoint_that_learned_from_another_recognizer_is_not_trained_on(tmp_path, monkeypatch):
     monkeypatch.setattr(assembly.FacePack, "mark", "0123456789ab")
-    with pytest.raises(UserError, match="learned from recognizer .* is 0123456789ab: .*train the pipeline from nothing"):
+    with pytest.raises(
+        UserError, match="learned from recognizer .* is 0123456789ab: .*train the pipeline from nothing"
+    ):
         assembly.make_trainer(PROFILES["laptop"], tmp_path, data=DATA / "sample_folder")
 
 

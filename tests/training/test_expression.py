@@ -6,11 +6,11 @@ import torch
 
 from gen_affect_lib.avatars import EMOTIONS, Appearance, Avatar, Expression, Identity
 from gen_affect_lib.avatars.pairs import PairsConfig
-from gen_affect_lib.training import expression as expression_training
 from gen_affect_lib.encoders.affect import affect_of, word_affect
 from gen_affect_lib.encoders.expression import LABELS, ExpressionEncoder, make_vit
-from gen_affect_lib.training.expression import RECIPES, fit, losses, settle, targets, train
 from gen_affect_lib.profiles import PROFILES
+from gen_affect_lib.training import expression as expression_training
+from gen_affect_lib.training.expression import RECIPES, fit, losses, settle, targets, train
 
 TINY = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
 
@@ -43,9 +43,7 @@ def test_it_learns_to_tell_a_few_faces_apart():
     torch.manual_seed(0)
     vit = make_vit(**TINY)
     saved = []
-    history = fit(
-        vit, images, vectors, steps=200, batch=8, rate=5e-3, save=lambda: saved.append(1), save_every=0.0
-    )
+    history = fit(vit, images, vectors, steps=200, batch=8, rate=5e-3, save=lambda: saved.append(1), save_every=0.0)
     assert len(history) == 200 == len(saved)
     reading = ExpressionEncoder(vit).read_arrays(images)
     assert reading.words == list(words)

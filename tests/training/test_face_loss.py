@@ -8,9 +8,9 @@ import torch
 
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
 from gen_affect_lib.codec import LatentCodec
+from gen_affect_lib.paths import SHIPPED
 from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.training.face_loss import FaceLoss
-from gen_affect_lib.paths import SHIPPED
 
 NEAR = torch.full((3,), 0.1)
 PEOPLE = [Identity.sample(1_000_000 + n) for n in range(3)]

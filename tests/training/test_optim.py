@@ -51,7 +51,9 @@ def test_every_parameter_is_stepped_by_one_optimizer_and_gains_do_not_decay():
 
 def test_a_network_without_matrices_to_speak_of_gets_adamw_alone():
     net = nn.Linear(3, 2)
-    assert [type(o) for o in make_optimizers(dict(net.named_parameters()), lr=1, betas=(0.9, 0.99))] == [torch.optim.AdamW]
+    assert [type(o) for o in make_optimizers(dict(net.named_parameters()), lr=1, betas=(0.9, 0.99))] == [
+        torch.optim.AdamW
+    ]
 
 
 def test_muon_finds_a_direction_that_its_gradient_hardly_shows():

@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from gen_affect_lib.training import checkpoint
-from gen_affect_lib.training import logbook
+from gen_affect_lib.errors import UserError
+from gen_affect_lib.flow import RectifiedFlow, interpolate
+from gen_affect_lib.training import checkpoint, logbook
 from gen_affect_lib.training import trainer as training
 from gen_affect_lib.training.checkpoint import read_checkpoint, read_last_checkpoint, write_checkpoint
 from gen_affect_lib.training.codec import face_weight
-from gen_affect_lib.errors import UserError
-from gen_affect_lib.flow import RectifiedFlow, interpolate
 from gen_affect_lib.training.trainer import TrainingConfig
 
 TINY = Path(__file__).with_name("tiny_training.py")
@@ -117,7 +116,9 @@ def test_the_momentum_of_muon_and_the_moments_of_adamw_survive_a_stop(tmp_path):
     assert resumed.data.asked == list(range(6, 12))
     assert_equal(weights(whole), weights(resumed))
     tensors, _ = read_checkpoint(tmp_path / "stopped" / "last.safetensors")
-    kept = {name.removeprefix("optimizer.model.token.") for name in tensors if name.startswith("optimizer.model.token.")}
+    kept = {
+        name.removeprefix("optimizer.model.token.") for name in tensors if name.startswith("optimizer.model.token.")
+    }
     assert kept == {"weight.momentum", "bias.exp_avg", "bias.exp_avg_sq", "bias.step"}
 
 
@@ -289,7 +290,9 @@ def test_two_processes_stop_at_the_same_step_by_the_clock_of_the_main_one(togeth
 def test_processes_that_cannot_train_together_say_why(together):
     _, (main, other) = together
     assert main["uneven"] == other["uneven"] == "batch_size 9 does not divide among 2 processes: give a multiple of 2"
-    assert main["apart"] is None and other["apart"].endswith("is not the folder of the main process: let all machines share a disk")
+    assert main["apart"] is None and other["apart"].endswith(
+        "is not the folder of the main process: let all machines share a disk"
+    )
 
 
 # What must stay the same, and what may change
@@ -364,8 +367,16 @@ def test_a_run_without_an_end_is_refused(tmp_path, limits):
 
 @pytest.mark.parametrize(
     "wrong",
-    [dict(batch_size=0), dict(drop_identity=1.5), dict(ema_decay=-0.1), dict(warmup_steps=-1), dict(seed=-1),
-     dict(optimizer="adam"), dict(sigma_std=-1), dict(sigma_mean=1.0, sigma_distribution="uniform")],
+    [
+        dict(batch_size=0),
+        dict(drop_identity=1.5),
+        dict(ema_decay=-0.1),
+        dict(warmup_steps=-1),
+        dict(seed=-1),
+        dict(optimizer="adam"),
+        dict(sigma_std=-1),
+        dict(sigma_mean=1.0, sigma_distribution="uniform"),
+    ],
 )
 def test_a_config_that_makes_no_sense_is_refused_by_name(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
@@ -730,7 +741,9 @@ def test_an_extra_loss_is_learned_from_and_not_validated_by(tmp_path):
     batch, noise, sigma, *keep = drawn
     more = other.training_loss(*drawn) - plain.training_loss(*drawn)
     noisy = interpolate(batch["target"], noise, sigma)
-    believed = noisy - sigma[:, None, None, None] * plain.predict(batch, noise, sigma, *keep)  # the output is a velocity
+    believed = noisy - sigma[:, None, None, None] * plain.predict(
+        batch, noise, sigma, *keep
+    )  # the output is a velocity
     torch.testing.assert_close(asked[0][0], believed)
     assert torch.equal(asked[0][1], batch["target"]) and torch.equal(asked[0][2], sigma)
     torch.testing.assert_close(more, 3 * believed.square().mean((1, 2, 3)), rtol=1e-4, atol=1e-5)

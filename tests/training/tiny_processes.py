@@ -16,9 +16,9 @@ from unittest import mock
 import torch
 from tiny_training import STEPS, StopsAtStep7, steady_trainer
 
-from gen_affect_lib.training import trainer as training
 from gen_affect_lib.device import processes
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.training import trainer as training
 
 
 def refused(work):

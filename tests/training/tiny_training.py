@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gen_affect_lib.training import checkpoint
-from gen_affect_lib.training import logbook
 from gen_affect_lib.flow import RectifiedFlow
+from gen_affect_lib.training import checkpoint, logbook
 from gen_affect_lib.training.trainer import Trainer, TrainingConfig
 
 CHANNELS, SIDE = 3, 4
@@ -197,6 +196,7 @@ def main(folder):
     # And once more where nobody chose the moment: killed by step after step until it is through.
     deaths = 0
     for call in range(1, 100):
+
         def a_little_further():
             kill_at(torch.optim.AdamW, "step", 5)
             tiny_trainer(folder / "again").fit(max_steps=STEPS)

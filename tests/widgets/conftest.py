@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
-from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.paths import SHIPPED
+from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.widgets import panel
 
 

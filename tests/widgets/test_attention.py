@@ -15,8 +15,13 @@ def record(shipped, person):
 
 
 def test_watching_changes_nothing(shipped, person, record):
-    plain = shipped(person(41).render(224), ["amusement"], num_inference_steps=4, consistency=0,
-                    generator=torch.Generator().manual_seed(3)).images[0]
+    plain = shipped(
+        person(41).render(224),
+        ["amusement"],
+        num_inference_steps=4,
+        consistency=0,
+        generator=torch.Generator().manual_seed(3),
+    ).images[0]
     assert np.array_equal(np.asarray(plain), np.asarray(record.image))
 
 
@@ -84,9 +89,14 @@ def test_other_steps_blocks_and_heads_give_other_pictures(record):
 def test_the_shipped_model_looks_as_notebook_07_says(shipped, person):
     """In the mean over sixteen people and all heads, half-way: whom the patches of eyes and mouth ask, and the background."""
     words = ("amusement", "anger", "fear", "sadness", "surprise", "joy", "disgust", "pride")
-    records = [widgets.record_attention(shipped, person(100 + k).render(224), words[k % 8], steps=10, seed=k) for k in range(16)]
+    records = [
+        widgets.record_attention(shipped, person(100 + k).render(224), words[k % 8], steps=10, seed=k)
+        for k in range(16)
+    ]
     looks = np.mean([record.weights[5].mean(axis=1) for record in records], axis=0)  # (K, L, L + M)
-    at_what = np.mean([(record.weights[5].mean(axis=1)[..., 16:] * record.carries).sum(axis=-1) for record in records], axis=0)
+    at_what = np.mean(
+        [(record.weights[5].mean(axis=1)[..., 16:] * record.carries).sum(axis=-1) for record in records], axis=0
+    )
     at_who = looks[..., 16:].sum(axis=-1) - at_what  # (K, L)
     middle, background = [5, 6, 9, 10], [0, 3, 4, 7, 8, 11, 12, 15]
     assert 0.3 < at_what[0, middle].mean() < 0.5 and looks[0, background, :16].sum(axis=-1).mean() > 0.85
@@ -114,7 +124,7 @@ def test_a_press_or_an_arrow_key_asks_another_patch(shown, drawn, press, shipped
 
 def test_the_still_picture_says_where_the_patch_looks(shown, shipped, person):
     widgets.attention_panel(shipped, person(41).render(224), "amusement", steps=2)
-    (picture, alt), = shown
+    ((picture, alt),) = shown
     assert "row 2, column 2 looks" in alt and "%" in alt and picture.size[1] == FACE
 
 

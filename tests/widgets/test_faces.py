@@ -47,7 +47,7 @@ def test_the_words_say_what_was_moved(shown, name, value):
 
 def test_where_nobody_can_move_a_slider_there_is_a_still_picture(shown, capsys):
     widgets.expression_panel(size=64)
-    (picture, alt), = shown
+    ((picture, alt),) = shown
     assert picture.width > picture.height and "lip corner puller" in alt
     assert "VBox" not in capsys.readouterr().out
 

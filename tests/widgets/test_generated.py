@@ -53,7 +53,7 @@ def test_moving_steps_or_guidance_samples_again_from_the_same_noise(shown, drawn
 def test_the_still_picture_of_the_guidance_shows_and_names_its_settings(shown):
     pipeline = Pipeline()
     widgets.guidance_panel(pipeline, REFERENCE, ["joy"], stills=[{"steps": 1}, {"identity_scale": 3.0}])
-    (picture, alt), = shown
+    ((picture, alt),) = shown
     assert [call[:3] for call in pipeline.calls if call[:3] != (9, 1.5, 1.5)] == [(1, 1.5, 1.5), (9, 3.0, 1.5)]
     assert "1 step, identity scale 1.5" in alt and "identity scale 3" in alt and "joy" in alt
 
@@ -76,7 +76,7 @@ class Sharing:
 def test_sharing_is_shown_beside_the_same_set_drawn_one_by_one(shown, drawn):
     pipeline = Sharing()
     panel = widgets.sharing_panel(pipeline, REFERENCE, ["joy", "fear"], seed=4)
-    (picture, alt), = shown
+    ((picture, alt),) = shown
     assert "joy, fear" in alt and "one by one" in alt
     assert pipeline.calls[0] == (0, 4) and pipeline.calls[1] == (Consistency(), 4)
     pipeline.calls.clear()
@@ -131,8 +131,13 @@ def test_drawn_between_are_the_two_and_somebody_else(person):
 def test_generated_between_goes_from_the_one_person_and_word_to_the_other(shipped, person):
     """At the ends it is what the pipeline draws of either, and in between it moves the way that it should."""
     who = [shipped.read_identity(person(seed).render(224)) for seed in (41, 12)]
-    rows = {t: widgets.sample_between(shipped, who, ("grief", "jubilation"), t, (0.0, 0.5, 1.0), seed=2) for t in (0.0, 0.5, 1.0)}
-    alone = shipped(person(12).render(224), ["jubilation"], consistency=0, generator=torch.Generator().manual_seed(2)).images[0]
+    rows = {
+        t: widgets.sample_between(shipped, who, ("grief", "jubilation"), t, (0.0, 0.5, 1.0), seed=2)
+        for t in (0.0, 0.5, 1.0)
+    }
+    alone = shipped(
+        person(12).render(224), ["jubilation"], consistency=0, generator=torch.Generator().manual_seed(2)
+    ).images[0]
     assert np.abs(np.asarray(rows[1.0][2], int) - np.asarray(alone)).max() <= 2
     smiles = [understand(image).vectors[0][Expression.NAMES.index("au12")] for image in rows[0.5]]
     assert smiles[0] < smiles[1] < smiles[2]
@@ -147,13 +152,19 @@ def _likeness(pipeline, image, identity):
 
 def test_the_interpolation_panel_draws_the_truth_beside_where_it_is_known(shown, drawn, shipped, person):
     panel = widgets.interpolation_panel(shipped, person(41), person(12), "grief", "jubilation", stations=3)
-    (still, alt), = shown
+    ((still, alt),) = shown
     assert "grief to jubilation" in alt and still.width > still.height / 1.5
     before = drawn(panel)
     panel.sliders["person"].value = 0.0
     assert (drawn(panel) != before).any()
-    assert "as person A" in panel.picture.alt and "50% of the way from grief" in panel.picture.alt and "drawn" in panel.picture.alt
-    pictures = widgets.interpolation_panel(shipped, person(41).render(224), person(12).render(224), "grief", "joy", stations=3)
+    assert (
+        "as person A" in panel.picture.alt
+        and "50% of the way from grief" in panel.picture.alt
+        and "drawn" in panel.picture.alt
+    )
+    pictures = widgets.interpolation_panel(
+        shipped, person(41).render(224), person(12).render(224), "grief", "joy", stations=3
+    )
     assert "drawn" not in pictures.picture.alt and drawn(pictures).shape[1] < drawn(panel).shape[1]
 
 
@@ -163,4 +174,3 @@ def test_a_generated_face_is_drawn_again_within_two_seconds(shown, shipped, pers
     assert fastest(lambda: panel.set(person=float(next(at)))) < 2.0
     one = widgets.guidance_panel(shipped, person(41).render(224), ["joy"], stills=[{}])
     assert fastest(lambda: one.set(expression_scale=2.0 + float(next(at)))) < 2.0
-

@@ -23,8 +23,11 @@ class Grey:
         return Image.new("RGB", (8, 8), (one + other,) * 3)
 
 
-POINTING = Pointing(lambda x, y: {"one": round(100 * x), "other": round(100 * y)} if y > 0.1 else {},
-                    lambda dx, dy, values: {"one": values["one"] + dx, "other": values["other"] + 10 * dy}, "a grey square")
+POINTING = Pointing(
+    lambda x, y: {"one": round(100 * x), "other": round(100 * y)} if y > 0.1 else {},
+    lambda dx, dy, values: {"one": values["one"] + dx, "other": values["other"] + 10 * dy},
+    "a grey square",
+)
 
 
 def test_a_slider_changes_the_picture_and_its_words_at_once(drawn):
@@ -68,7 +71,9 @@ def test_a_place_where_nothing_is_changes_nothing(press):
     assert grey.drawings == [] and grey.panel.values == {"one": 10, "other": 10}
 
 
-@pytest.mark.parametrize("key, values", [((1, 0), (11, 10)), ((-1, 0), (9, 10)), ((0, 1), (10, 20)), ((0, -1), (10, 0))])
+@pytest.mark.parametrize(
+    "key, values", [((1, 0), (11, 10)), ((-1, 0), (9, 10)), ((0, 1), (10, 20)), ((0, -1), (10, 0))]
+)
 def test_arrow_keys_step_from_where_it_is(press, key, values):
     grey = Grey(POINTING)
     press(grey.panel, step=key)

@@ -50,7 +50,9 @@ def test_all_words_have_a_place_and_none_anothers():
 @pytest.mark.parametrize("word", ["glee", "surprise", "relief"])
 def test_pressing_a_group_or_a_family_chooses_its_first_word(word):
     turn = np.radians(sum(words.word_angles()[word]) / 2)
-    at = {radius: words.word_at(0.5 + radius * np.sin(turn), 0.5 - radius * np.cos(turn)) for radius in (0.15, 0.3, 0.45)}
+    at = {
+        radius: words.word_at(0.5 + radius * np.sin(turn), 0.5 - radius * np.cos(turn)) for radius in (0.15, 0.3, 0.45)
+    }
     one = table()[word]
     assert at == {0.15: groups()[families()[one.family][0]][0], 0.3: groups()[one.group][0], 0.45: word}
 
@@ -149,7 +151,7 @@ def test_keys_stop_at_the_edge(shown, press):
 @pytest.mark.parametrize("make", [widgets.word_wheel, widgets.affect_pad])
 def test_the_still_picture_stands_where_nobody_can_point(shown, make):
     panel = make()
-    (picture, alt), = shown
+    ((picture, alt),) = shown
     assert picture.size == (SIDE + 24 + CARD, SIDE) and alt == panel.picture.alt and len(alt) > 60
 
 

@@ -83,20 +83,27 @@ class Exercise:
     @property
     def heading(self) -> str:
         """How the cell that asks begins."""
-        return (f"### Exercise {self.number} · {self.title}\n\n*{self.kind.capitalize()}, difficulty {self.difficulty} of 5, "
-                f"{self.minutes} minutes, {self.points} point{'s' * (self.points != 1)}. {self.purpose}*")
+        return (
+            f"### Exercise {self.number} · {self.title}\n\n*{self.kind.capitalize()}, difficulty {self.difficulty} of 5, "
+            f"{self.minutes} minutes, {self.points} point{'s' * (self.points != 1)}. {self.purpose}*"
+        )
 
     def judge(self, answer) -> Verdict:
         """What is to be said about an answer. Prints nothing, and leaves the notebook's random numbers as they are."""
         if answer is self.reference:
-            return Verdict("unfinished", f"this is the kit's own `{self.name}`: your cell has not been run since, stopped with an "
-                                         "error, or gives its function another name.")
+            return Verdict(
+                "unfinished",
+                f"this is the kit's own `{self.name}`: your cell has not been run since, stopped with an "
+                "error, or gives its function another name.",
+            )
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
             try:
                 self.test(answer)
             except NotImplementedError:
-                return Verdict("unfinished", "nothing is written yet, or a `raise NotImplementedError()` still stands in it.")
+                return Verdict(
+                    "unfinished", "nothing is written yet, or a `raise NotImplementedError()` still stands in it."
+                )
             except Wrong as wrong:
                 return Verdict("wrong", str(wrong))
             except Exception as error:  # whatever a student's code may raise
@@ -110,9 +117,12 @@ class Exercise:
             print(f"✓ Exercise {self.number}, {self.name}: right.")
             return answer
         # On stderr: it stands out, and nbgrader gives no points for a cell that writes there.
-        print(f"✗ Exercise {self.number}, {self.name}: {'unfinished' if verdict.state == 'unfinished' else 'not yet'}, "
-              f"{verdict.message}\n  The kit's own stands in from here on, so that the notebook runs. "
-              f"Help: check_{self.name}.hint(1), .hint(2), .reveal()", file=sys.stderr)
+        print(
+            f"✗ Exercise {self.number}, {self.name}: {'unfinished' if verdict.state == 'unfinished' else 'not yet'}, "
+            f"{verdict.message}\n  The kit's own stands in from here on, so that the notebook runs. "
+            f"Help: check_{self.name}.hint(1), .hint(2), .reveal()",
+            file=sys.stderr,
+        )
         return self.reference
 
     def hint(self, step: int = 1) -> None:
@@ -123,7 +133,10 @@ class Exercise:
 
     def reveal(self) -> None:
         """Print the solution, which stands in the kit's own notebook. It is one way of several."""
-        print(self.solution() or f"The solution of exercise {self.number} is not in this copy of the kit: ask whoever gave it to you.")
+        print(
+            self.solution()
+            or f"The solution of exercise {self.number} is not in this copy of the kit: ask whoever gave it to you."
+        )
 
     def solution(self) -> str:
         """The code of the kit's own answer, without its marks; empty where the notebooks came without their solutions."""
@@ -138,14 +151,21 @@ def exercises(notebook: str) -> list[Exercise]:
     module = f"gen_affect_lib.course.checks.notebook_{notebook[:2]}"
     if find_spec(module) is None:
         return []
-    found = [value for name, value in vars(import_module(module)).items() if name.startswith("check_") and isinstance(value, Exercise)]
+    found = [
+        value
+        for name, value in vars(import_module(module)).items()
+        if name.startswith("check_") and isinstance(value, Exercise)
+    ]
     return sorted(found, key=lambda exercise: int(exercise.number.partition(".")[2]))
 
 
 def _say_error(name: str, error: Exception) -> str:
     """One sentence on an error, with the line of the student's code that it came from."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_NOT_THEIRS)
-           and "site-packages" not in frame.filename]
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(_NOT_THEIRS) and "site-packages" not in frame.filename
+    ]
     where = f" in the line `{own[-1].line}`" if own and own[-1].line else ""
     lines = str(error).strip().splitlines()
     said = f"`{name}` stopped with {type(error).__name__}{where}" + (f": {lines[0][:300]}" if lines else "")
@@ -155,8 +175,14 @@ def _say_error(name: str, error: Exception) -> str:
 # --- holding an answer against the reference -------------------------------------------------------------------------
 
 
-def compare(answer: Callable, reference: Callable, *cases: Sequence, mistakes: Sequence[Mistake] = (),
-            gradients: bool = False, tolerance: float = 1e-5) -> None:
+def compare(
+    answer: Callable,
+    reference: Callable,
+    *cases: Sequence,
+    mistakes: Sequence[Mistake] = (),
+    gradients: bool = False,
+    tolerance: float = 1e-5,
+) -> None:
     """Raise Wrong unless `answer` gives what `reference` gives in every case.
 
     cases: tuples of arguments; each function gets copies, and an answer that changes its arguments is refused.
@@ -177,7 +203,9 @@ def compare(answer: Callable, reference: Callable, *cases: Sequence, mistakes: S
             raise
         except Exception as error:
             _diagnose(answer, cases, mistakes, tolerance)
-            raise Wrong(f"{_say_error(_name(answer), error)} It was called with {_say_call(reference, case)}.") from error
+            raise Wrong(
+                f"{_say_error(_name(answer), error)} It was called with {_say_call(reference, case)}."
+            ) from error
         problem = difference(got, want, tolerance)
         if problem:
             _diagnose(answer, cases, mistakes, tolerance)
@@ -189,8 +217,14 @@ def compare(answer: Callable, reference: Callable, *cases: Sequence, mistakes: S
             raise Wrong(problem)
 
 
-def compare_modules(answer: type, reference: type, build: Mapping, *cases: Sequence, mistakes: Sequence[tuple[str, type]] = (),
-                    tolerance: float = 1e-5) -> None:
+def compare_modules(
+    answer: type,
+    reference: type,
+    build: Mapping,
+    *cases: Sequence,
+    mistakes: Sequence[tuple[str, type]] = (),
+    tolerance: float = 1e-5,
+) -> None:
     """Raise Wrong unless the class `answer`, with the weights of `reference`, computes the same with the same gradients.
 
     build: keyword arguments of both classes. cases, mistakes, tolerance: as for `compare`; mistakes are classes.
@@ -208,10 +242,14 @@ def compare_modules(answer: type, reference: type, build: Mapping, *cases: Seque
         shapes = {name: tuple(value.shape) for name, value in own.state_dict().items()}
         for name, value in weights.items():
             if name not in shapes:
-                raise Wrong(f"there is no `{name}` among the parameters of `{_name(kind)}`, which are "
-                            f"{', '.join(shapes) or 'none'}.")
+                raise Wrong(
+                    f"there is no `{name}` among the parameters of `{_name(kind)}`, which are "
+                    f"{', '.join(shapes) or 'none'}."
+                )
             if shapes[name] != tuple(value.shape):
-                raise Wrong(f"the parameter `{name}` has the shape {shapes[name]}, and should have {tuple(value.shape)}.")
+                raise Wrong(
+                    f"the parameter `{name}` has the shape {shapes[name]}, and should have {tuple(value.shape)}."
+                )
         own.load_state_dict({name: weights.get(name, value) for name, value in own.state_dict().items()})
         return own
 
@@ -229,7 +267,9 @@ def compare_modules(answer: type, reference: type, build: Mapping, *cases: Seque
             _scalar(module(*case)).backward()
         for (name, got), (_, want) in zip(sorted(own.named_parameters()), sorted(model.named_parameters())):
             if want.grad is not None and (got.grad is None or difference(got.grad, want.grad, 10 * tolerance)):
-                raise Wrong(f"the outputs are right, but the gradient of `{name}` is not: is something detached, or under no_grad?")
+                raise Wrong(
+                    f"the outputs are right, but the gradient of `{name}` is not: is something detached, or under no_grad?"
+                )
 
 
 def difference(got, want, tolerance: float = 1e-5) -> str:
@@ -239,17 +279,31 @@ def difference(got, want, tolerance: float = 1e-5) -> str:
     if isinstance(want, Mapping):
         if not isinstance(got, Mapping) or set(got) != set(want):
             return f"a dict with {', '.join(map(repr, want))} was expected, and {_say(got)} came back."
-        return next((f"under {key!r}, {problem}" for key in want if (problem := difference(got[key], want[key], tolerance))), "")
+        return next(
+            (f"under {key!r}, {problem}" for key in want if (problem := difference(got[key], want[key], tolerance))), ""
+        )
     if hasattr(want, "_fields"):
         if getattr(got, "_fields", None) != want._fields:
             return f"a `{type(want).__name__}({', '.join(want._fields)})` was expected, and {_say(got)} came back."
-        return next((f"in `{name}`, {problem}" for name, *pair in zip(want._fields, got, want)
-                     if (problem := difference(*pair, tolerance))), "")
+        return next(
+            (
+                f"in `{name}`, {problem}"
+                for name, *pair in zip(want._fields, got, want)
+                if (problem := difference(*pair, tolerance))
+            ),
+            "",
+        )
     if isinstance(want, (tuple, list)):
         if not isinstance(got, (tuple, list)) or len(got) != len(want):
             return f"{len(want)} results were expected, and {_say(got)} came back."
-        return next((f"in result {k + 1}, {problem}" for k, pair in enumerate(zip(got, want))
-                     if (problem := difference(*pair, tolerance))), "")
+        return next(
+            (
+                f"in result {k + 1}, {problem}"
+                for k, pair in enumerate(zip(got, want))
+                if (problem := difference(*pair, tolerance))
+            ),
+            "",
+        )
     if isinstance(want, (torch.Tensor, np.ndarray)):
         if isinstance(got, (tuple, list)):
             way = "tensor, `torch.stack(…)` or `torch.tensor" if isinstance(want, torch.Tensor) else "array, `np.array"
@@ -260,8 +314,10 @@ def difference(got, want, tolerance: float = 1e-5) -> str:
             return f"the shape is {tuple(got.shape)}, and should be {tuple(want.shape)}."
         if _is_floating(got) != _is_floating(want):
             return f"the numbers are of type {got.dtype}, and should be {want.dtype}."
-        have, need = (np.asarray(value.detach() if isinstance(value, torch.Tensor) else value, dtype=np.float64)
-                      for value in (got, want))
+        have, need = (
+            np.asarray(value.detach() if isinstance(value, torch.Tensor) else value, dtype=np.float64)
+            for value in (got, want)
+        )
         if np.isnan(have).any() and not np.isnan(need).any():
             return "some of the numbers are NaN: is something divided by zero, or is 0 multiplied by infinity?"
         same = (have == need) | (np.isnan(have) & np.isnan(need))  # infinities that agree have no difference
@@ -271,11 +327,17 @@ def difference(got, want, tolerance: float = 1e-5) -> str:
             digits = next((d for d in (4, 6, 9, 12) if f"{have[place]:.{d}g}" != f"{need[place]:.{d}g}"), 17)
             if not place:
                 return f"it gives {have[place]:.{digits}g}, and should give {need[place]:.{digits}g}."
-            return (f"the shape {tuple(need.shape)} is right, but {(apart > tolerance).mean():.0%} of the numbers are not: "
-                    f"at {place} it is {have[place]:.{digits}g}, and should be {need[place]:.{digits}g}.")
+            return (
+                f"the shape {tuple(need.shape)} is right, but {(apart > tolerance).mean():.0%} of the numbers are not: "
+                f"at {place} it is {have[place]:.{digits}g}, and should be {need[place]:.{digits}g}."
+            )
         return ""
     if isinstance(want, (bool, np.bool_, str)) or want is None:
-        return "" if type(got) in (type(want), bool, np.bool_) and got == want or got is want else f"{_say(got)} came back, and should be {want!r}."
+        return (
+            ""
+            if type(got) in (type(want), bool, np.bool_) and got == want or got is want
+            else f"{_say(got)} came back, and should be {want!r}."
+        )
     if isinstance(want, (int, float, np.number)):
         if isinstance(got, torch.Tensor) and got.numel() == 1:
             got = got.item()
@@ -283,7 +345,11 @@ def difference(got, want, tolerance: float = 1e-5) -> str:
             return f"a number was expected, and {_say(got)} came back."
         if got != got or want != want:
             return "" if got != got and want != want else f"{got:.6g} came back, and should be {want:.6g}."
-        return "" if abs(got - want) <= tolerance * max(1.0, abs(want)) else f"{got:.6g} came back, and should be {want:.6g}."
+        return (
+            ""
+            if abs(got - want) <= tolerance * max(1.0, abs(want))
+            else f"{got:.6g} came back, and should be {want:.6g}."
+        )
     return "" if got == want else f"{_say(got)} came back, and should be {_say(want)}."
 
 
@@ -302,10 +368,14 @@ def check_choice(answer: Callable[[], str], right: str, wrong: Mapping[str, str]
     for choice, words in wrong.items():
         if isinstance(said, str) and said.strip().lower() == choice.lower():
             raise Wrong(words)
-    raise Wrong(f"return one of {', '.join(sorted(repr(choice) for choice in (right, *wrong)))}; {_say(said)} came back.")
+    raise Wrong(
+        f"return one of {', '.join(sorted(repr(choice) for choice in (right, *wrong)))}; {_say(said)} came back."
+    )
 
 
-def check_number(answer: Callable[[], float], right: float, within: float = 0.0, wrong: Sequence[tuple[float, str]] = ()) -> None:
+def check_number(
+    answer: Callable[[], float], right: float, within: float = 0.0, wrong: Sequence[tuple[float, str]] = ()
+) -> None:
     """Hold a predicted number against the right one, up to `within`.
 
     wrong: (number, what to say to those who give it) for the mistakes that are likely.
@@ -318,13 +388,16 @@ def check_number(answer: Callable[[], float], right: float, within: float = 0.0,
     if abs(said - right) <= within:
         return
     for number, words in wrong:
-        if abs(said - number) <= min(within, 0.15 * abs(number) or within):  # a coarse scale does not make all small numbers alike
+        if abs(said - number) <= min(
+            within, 0.15 * abs(number) or within
+        ):  # a coarse scale does not make all small numbers alike
             raise Wrong(words)
     raise Wrong(f"{said:g} is too {'large' if said > right else 'small'}.")
 
 
 def _diagnose(answer, cases, mistakes, tolerance) -> None:
     """Raise Wrong with the words of the first mistake that explains all that the answer does."""
+
     def outcome(function, case):
         try:
             return function(*copy.deepcopy(case)), False
@@ -333,15 +406,22 @@ def _diagnose(answer, cases, mistakes, tolerance) -> None:
 
     for words, mistaken in mistakes:
         pairs = [(outcome(answer, case), outcome(mistaken, case)) for case in cases]
-        if all(a_raised == m_raised and (a_raised or not difference(a, m, tolerance)) for (a, a_raised), (m, m_raised) in pairs):
+        if all(
+            a_raised == m_raised and (a_raised or not difference(a, m, tolerance))
+            for (a, a_raised), (m, m_raised) in pairs
+        ):
             raise Wrong(words)
 
 
 def _gradient_difference(answer, reference, case, tolerance) -> str:
     grads = []
     for function in (reference, answer):
-        arguments = [value.detach().clone().requires_grad_() if isinstance(value, torch.Tensor) and value.is_floating_point()
-                     else copy.deepcopy(value) for value in case]
+        arguments = [
+            value.detach().clone().requires_grad_()
+            if isinstance(value, torch.Tensor) and value.is_floating_point()
+            else copy.deepcopy(value)
+            for value in case
+        ]
         leaves = [value for value in arguments if isinstance(value, torch.Tensor) and value.requires_grad]
         total = _scalar(function(*arguments))
         if not leaves:
@@ -359,7 +439,9 @@ def _gradient_difference(answer, reference, case, tolerance) -> str:
 def _scalar(result) -> torch.Tensor:
     """One number that hangs on every number of a result, each with a weight of its own."""
     if isinstance(result, torch.Tensor):
-        weights = torch.linspace(0.5, 1.5, max(result.numel(), 1)).reshape(result.shape) if result.ndim else torch.ones(())
+        weights = (
+            torch.linspace(0.5, 1.5, max(result.numel(), 1)).reshape(result.shape) if result.ndim else torch.ones(())
+        )
         return (result * weights).sum()
     values = result.values() if isinstance(result, Mapping) else result
     return sum(_scalar(value) for value in values if isinstance(value, (torch.Tensor, tuple, list, Mapping)))
@@ -387,7 +469,9 @@ def _say(value) -> str:
     if isinstance(value, np.ndarray):
         return f"an array {value.shape}"
     if hasattr(value, "_fields"):
-        return f"{type(value).__name__}({', '.join(f'{name}={_say(part)}' for name, part in zip(value._fields, value))})"
+        return (
+            f"{type(value).__name__}({', '.join(f'{name}={_say(part)}' for name, part in zip(value._fields, value))})"
+        )
     if isinstance(value, (tuple, list)):
         return f"{'a tuple' if isinstance(value, tuple) else 'a list'} ({', '.join(map(_say, value[:4]))}{', …' if len(value) > 4 else ''})"
     if callable(value):

@@ -12,22 +12,38 @@ from gen_affect_lib.model import patches
 
 
 def _test_looks_ratio(answer) -> None:
-    check_number(answer, 16, wrong=[
-        (2, "that is how much longer the side becomes in patches. There are two sides, and each token looks at each other."),
-        (4, "that is how many times more *tokens* there are. Looks are tokens times tokens."),
-        (8, "each side doubles, so the tokens grow fourfold, and the looks are their square."),
-        (1 / 16, "that is the other way round: smaller patches make *more* looks."),
-        (256, "that would be right for patches of 2: here the patch is halved once."),
-    ])
+    check_number(
+        answer,
+        16,
+        wrong=[
+            (
+                2,
+                "that is how much longer the side becomes in patches. There are two sides, and each token looks at each other.",
+            ),
+            (4, "that is how many times more *tokens* there are. Looks are tokens times tokens."),
+            (8, "each side doubles, so the tokens grow fourfold, and the looks are their square."),
+            (1 / 16, "that is the other way round: smaller patches make *more* looks."),
+            (256, "that would be right for patches of 2: here the patch is halved once."),
+        ],
+    )
 
 
 check_looks_ratio = Exercise(
-    "2.1", "looks_ratio", "Half the patch", "predict", difficulty=1, minutes=3, points=1,
+    "2.1",
+    "looks_ratio",
+    "Half the patch",
+    "predict",
+    difficulty=1,
+    minutes=3,
+    points=1,
     purpose="The number behind every choice of a patch size, and behind the latents of notebook 08.",
-    reference=lambda: 16, test=_test_looks_ratio, hints=(
+    reference=lambda: 16,
+    test=_test_looks_ratio,
+    hints=(
         "How many patches of 4 lie in one patch of 8? And how many pairs can be made of them?",
         "Fourfold tokens; looks go with the square of the tokens.",
-    ))
+    ),
+)
 
 # --- 2.2 unpatchify --------------------------------------------------------------------------------------------------
 
@@ -38,31 +54,63 @@ def _grid(rows: Tensor, height: int, width: int, p: int) -> Tensor:
 
 def _test_unpatchify(answer) -> None:
     # Neither square pictures nor as many channels as rows: else axes could change places unnoticed.
-    cases = [(torch.randn(2, (height // p) * (width // p), p * p * K), height, width, p)
-             for K, height, width, p in ((3, 8, 12, 2), (5, 6, 3, 3), (1, 4, 6, 1))]
-    compare(answer, patches.unpatchify, *cases, gradients=True, mistakes=[
-        ("the numbers are only cut anew, in the order in which they lie: a `permute` has to bring the axes (B, h, w, p, p, K) "
-         "into the order (B, K, h, p, w, p) before the last reshape.",
-         lambda rows, height, width, p: rows.reshape(len(rows), -1, height, width)),
-        ("h and the rows of pixels within a patch have changed places: in the picture the order is h, then p (a row of patches, "
-         "then a row of pixels in it), and the same for the width.",
-         lambda rows, height, width, p: _grid(rows, height, width, p).permute(0, 5, 3, 1, 4, 2).reshape(len(rows), -1, height, width)),
-        ("each patch lies on its side: the first p is the row within a patch and goes to h, the second is the column and goes to w.",
-         lambda rows, height, width, p: _grid(rows, height, width, p).permute(0, 5, 1, 4, 2, 3).reshape(len(rows), -1, height, width)),
-        ("the channels were taken as the first of the three numbers within a patch. `patchify` puts them last: (p, p, K).",
-         lambda rows, height, width, p: rows.reshape(len(rows), height // p, width // p, -1, p, p).permute(0, 3, 1, 4, 2, 5)
-         .reshape(len(rows), -1, height, width)),
-    ])
+    cases = [
+        (torch.randn(2, (height // p) * (width // p), p * p * K), height, width, p)
+        for K, height, width, p in ((3, 8, 12, 2), (5, 6, 3, 3), (1, 4, 6, 1))
+    ]
+    compare(
+        answer,
+        patches.unpatchify,
+        *cases,
+        gradients=True,
+        mistakes=[
+            (
+                "the numbers are only cut anew, in the order in which they lie: a `permute` has to bring the axes (B, h, w, p, p, K) "
+                "into the order (B, K, h, p, w, p) before the last reshape.",
+                lambda rows, height, width, p: rows.reshape(len(rows), -1, height, width),
+            ),
+            (
+                "h and the rows of pixels within a patch have changed places: in the picture the order is h, then p (a row of patches, "
+                "then a row of pixels in it), and the same for the width.",
+                lambda rows, height, width, p: (
+                    _grid(rows, height, width, p).permute(0, 5, 3, 1, 4, 2).reshape(len(rows), -1, height, width)
+                ),
+            ),
+            (
+                "each patch lies on its side: the first p is the row within a patch and goes to h, the second is the column and goes to w.",
+                lambda rows, height, width, p: (
+                    _grid(rows, height, width, p).permute(0, 5, 1, 4, 2, 3).reshape(len(rows), -1, height, width)
+                ),
+            ),
+            (
+                "the channels were taken as the first of the three numbers within a patch. `patchify` puts them last: (p, p, K).",
+                lambda rows, height, width, p: (
+                    rows.reshape(len(rows), height // p, width // p, -1, p, p)
+                    .permute(0, 3, 1, 4, 2, 5)
+                    .reshape(len(rows), -1, height, width)
+                ),
+            ),
+        ],
+    )
 
 
 check_unpatchify = Exercise(
-    "2.2", "unpatchify", "The way back", "implement", difficulty=2, minutes=10, points=2,
+    "2.2",
+    "unpatchify",
+    "The way back",
+    "implement",
+    difficulty=2,
+    minutes=10,
+    points=2,
     purpose="Whoever can undo a reshape has understood it; every image that the model draws goes through this function.",
-    reference=patches.unpatchify, test=_test_unpatchify, hints=(
+    reference=patches.unpatchify,
+    test=_test_unpatchify,
+    hints=(
         "Read the three arrows above from right to left: give the axes their names again, put them back in order, and merge "
         "h with p and w with p.",
         "`patches.reshape(B, h, w, p, p, K)`, then `.permute(…)` to (B, K, h, p, w, p), then `.reshape(B, K, height, width)`.",
-    ))
+    ),
+)
 
 # --- 2.3 patchify_by_unfold ------------------------------------------------------------------------------------------
 
@@ -71,25 +119,55 @@ def _test_patchify_by_unfold(answer) -> None:
     def unfolded(images, p):
         return torch.nn.functional.unfold(images, p, stride=p)  # (B, K·p·p, L)
 
-    compare(answer, patches.patchify, (torch.randn(2, 3, 8, 12), 2), (torch.randn(1, 5, 6, 9), 3), (torch.randn(2, 2, 4, 6), 1),
-            gradients=True, mistakes=[
-        ("these are still `unfold`'s own axes, (B, K·p·p, L): tokens come before their numbers.", unfolded),
-        ("within a token the channels come first, as `unfold` leaves them, (K, p, p). `patchify` has them last: (p, p, K).",
-         lambda images, p: unfolded(images, p).transpose(1, 2)),
-        ("without `stride` the windows overlap, one at every pixel: give `stride=p` too.",
-         lambda images, p: torch.nn.functional.unfold(images, p).transpose(1, 2).unflatten(2, (-1, p, p)).permute(0, 1, 3, 4, 2).flatten(2)),
-        ("rows and columns within a patch have changed places: the order is (row, column, channel).",
-         lambda images, p: unfolded(images, p).transpose(1, 2).unflatten(2, (-1, p, p)).permute(0, 1, 4, 3, 2).flatten(2)),
-    ])
+    compare(
+        answer,
+        patches.patchify,
+        (torch.randn(2, 3, 8, 12), 2),
+        (torch.randn(1, 5, 6, 9), 3),
+        (torch.randn(2, 2, 4, 6), 1),
+        gradients=True,
+        mistakes=[
+            ("these are still `unfold`'s own axes, (B, K·p·p, L): tokens come before their numbers.", unfolded),
+            (
+                "within a token the channels come first, as `unfold` leaves them, (K, p, p). `patchify` has them last: (p, p, K).",
+                lambda images, p: unfolded(images, p).transpose(1, 2),
+            ),
+            (
+                "without `stride` the windows overlap, one at every pixel: give `stride=p` too.",
+                lambda images, p: (
+                    torch.nn.functional.unfold(images, p)
+                    .transpose(1, 2)
+                    .unflatten(2, (-1, p, p))
+                    .permute(0, 1, 3, 4, 2)
+                    .flatten(2)
+                ),
+            ),
+            (
+                "rows and columns within a patch have changed places: the order is (row, column, channel).",
+                lambda images, p: (
+                    unfolded(images, p).transpose(1, 2).unflatten(2, (-1, p, p)).permute(0, 1, 4, 3, 2).flatten(2)
+                ),
+            ),
+        ],
+    )
 
 
 check_patchify_by_unfold = Exercise(
-    "2.3", "patchify_by_unfold", "A cut from the shelf", "implement", difficulty=3, minutes=15, points=3,
+    "2.3",
+    "patchify_by_unfold",
+    "A cut from the shelf",
+    "implement",
+    difficulty=3,
+    minutes=15,
+    points=3,
     purpose="Two libraries that cut the same patches may still order their numbers differently, and weights then fit only one.",
-    reference=patches.patchify, test=_test_patchify_by_unfold, hints=(
+    reference=patches.patchify,
+    test=_test_patchify_by_unfold,
+    hints=(
         "`F.unfold(images, p, stride=p)` gives (B, K·p·p, L). Name the three parts of its middle axis before you move anything.",
         "`.unflatten(1, (K, p, p))` gives (B, K, p, p, L); `patchify` wants (B, L, p, p, K), flattened from the third axis on.",
-    ))
+    ),
+)
 
 # --- 2.4 sincos_1d ---------------------------------------------------------------------------------------------------
 
@@ -115,26 +193,59 @@ def _test_sincos_1d(answer) -> None:
         return torch.cat([first(angles), second(angles)], dim=1)
 
     def with_exponents(exponents):
-        return lambda x, channels: both(torch.outer(x.double(), 10_000.0 ** -exponents(torch.arange(channels // 2).double(), channels / 2)))
+        return lambda x, channels: both(
+            torch.outer(x.double(), 10_000.0 ** -exponents(torch.arange(channels // 2).double(), channels / 2))
+        )
 
-    compare(answer, patches.sincos_1d, *cases, mistakes=[
-        ("the angles are right, but the result was rounded to float32: return float64.", lambda x, channels: both(_angles(x, channels)).float()),
-        ("the exponent divides by C/2 − 1. It is k / (C/2), which stays below 1.", with_exponents(lambda k, half: k / (half - 1))),
-        ("k begins at 0, so that the first speed is 1.", with_exponents(lambda k, half: (k + 1) / half)),
-        ("sines and cosines take turns, and should stand in two blocks: all sines, then all cosines.", interleaved),
-        ("the cosines come first: the order is all sines, then all cosines.",
-         lambda x, channels: both(_angles(x, channels), torch.cos, torch.sin)),
-        ("the speeds rise instead of falling: the exponent is −k / (C/2).", lambda x, channels: both(_angles(x, channels, 1e-4))),
-        ("the exponent divides by C. There are C/2 hands, and k / (C/2) runs from 0 almost to 1.", by_all_channels),
-        ("the numbers are right for near places only: compute the angles in float64 (`dtype=torch.float64`, `.double()`), or far "
-         "coordinates lose digits.", lambda x, channels: both((x[:, None] * (10_000.0 ** -(torch.arange(channels // 2) / (channels / 2)))).float()).double()),
-    ], tolerance=1e-9)
+    compare(
+        answer,
+        patches.sincos_1d,
+        *cases,
+        mistakes=[
+            (
+                "the angles are right, but the result was rounded to float32: return float64.",
+                lambda x, channels: both(_angles(x, channels)).float(),
+            ),
+            (
+                "the exponent divides by C/2 − 1. It is k / (C/2), which stays below 1.",
+                with_exponents(lambda k, half: k / (half - 1)),
+            ),
+            ("k begins at 0, so that the first speed is 1.", with_exponents(lambda k, half: (k + 1) / half)),
+            ("sines and cosines take turns, and should stand in two blocks: all sines, then all cosines.", interleaved),
+            (
+                "the cosines come first: the order is all sines, then all cosines.",
+                lambda x, channels: both(_angles(x, channels), torch.cos, torch.sin),
+            ),
+            (
+                "the speeds rise instead of falling: the exponent is −k / (C/2).",
+                lambda x, channels: both(_angles(x, channels, 1e-4)),
+            ),
+            ("the exponent divides by C. There are C/2 hands, and k / (C/2) runs from 0 almost to 1.", by_all_channels),
+            (
+                "the numbers are right for near places only: compute the angles in float64 (`dtype=torch.float64`, `.double()`), or far "
+                "coordinates lose digits.",
+                lambda x, channels: both(
+                    (x[:, None] * (10_000.0 ** -(torch.arange(channels // 2) / (channels / 2)))).float()
+                ).double(),
+            ),
+        ],
+        tolerance=1e-9,
+    )
 
 
 check_sincos_1d = Exercise(
-    "2.4", "sincos_1d", "The clock", "implement", difficulty=3, minutes=15, points=3,
+    "2.4",
+    "sincos_1d",
+    "The clock",
+    "implement",
+    difficulty=3,
+    minutes=15,
+    points=3,
     purpose="The same clock tells patches their place here and the network its noise level in notebook 03.",
-    reference=patches.sincos_1d, test=_test_sincos_1d, hints=(
+    reference=patches.sincos_1d,
+    test=_test_sincos_1d,
+    hints=(
         "First the C/2 speeds, a vector; then every coordinate times every speed, a table (N, C/2); then sines and cosines of it.",
         "`torch.outer(coordinates.double(), speeds)` is the table. `torch.cat([….sin(), ….cos()], dim=1)` puts the blocks side by side.",
-    ))
+    ),
+)

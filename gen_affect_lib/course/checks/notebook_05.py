@@ -12,8 +12,7 @@ from torch import Tensor
 
 from gen_affect_lib.course.checks.exercises import Exercise, Wrong, check_number, compare, compare_modules
 from gen_affect_lib.encoders import identity, views
-from gen_affect_lib.evaluation.metrics import detection
-from gen_affect_lib.evaluation.metrics import recognition
+from gen_affect_lib.evaluation.metrics import detection, recognition
 
 # --- 5.1 similarity --------------------------------------------------------------------------------------------------
 
@@ -41,8 +40,10 @@ def _with_mirrors(points: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 def _test_similarity(answer) -> None:
     rng, fixed = np.random.default_rng(0), views.PLACES.astype(np.float64)
-    cases = [(rng.normal(60, 20, (7, 2)), rng.normal(40, 25, (7, 2))),
-             (fixed * (-1, 1) + (200, 10), fixed)]  # only a mirror would fit exactly
+    cases = [
+        (rng.normal(60, 20, (7, 2)), rng.normal(40, 25, (7, 2))),
+        (fixed * (-1, 1) + (200, 10), fixed),
+    ]  # only a mirror would fit exactly
     for angle, scale, shift in ((0.4, 2.0, (90, -30)), (-1.9, 0.7, (-60, 140))):
         turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
         cases.append((scale * fixed @ turn + shift + rng.normal(0, 3, (5, 2)), fixed))
@@ -84,33 +85,69 @@ def _test_similarity(answer) -> None:
         a = np.vdot(z, w) / np.vdot(w, w).real
         return _matrix(a, _complex(places).mean() - a * _complex(points).mean())
 
-    signs = ("the numbers are right, but the signs of the two off the diagonal are swapped: multiply (x + iy) by (p + iq) "
-             "and read off what belongs to the real part.")
-    compare(answer, views.similarity, *cases, mistakes=[
-        ("the middles are still in it: take each mean away before you look for the turn, or the map turns about the corner of "
-         "the picture.", at_the_origin),
-        ("one factor of the sum is not conjugated, so the angles add up instead of giving their difference.", unconjugated),
-        ("the shift moves one middle onto the other before the turn and the scale. But those move the middle too: b = w̄ − a z̄.",
-         only_the_middles),
-        (f"{signs} Or the conjugate stands on the wrong factor: it belongs to `points`.", turned_back), (signs, signs_changed),
-        ("some of your maps mirror the face: where the determinant of U Vᵀ is −1, the last singular direction needs its sign "
-         "turned. (With complex numbers that cannot happen.)", _with_mirrors),
-        ("six free numbers fit better, but they shear and mirror the face. Only four are allowed: turn, scale, and two of the shift.",
-         sheared),
-        ("turn and shift are right, but the scale is always 1.", unscaled),
-        ("the scale is divided by the spread of the places. Divide by that of the points, which are what is moved.", squared_once),
-        ("this is the way back: the map should bring `points` to `places`.", lambda points, places: views.similarity(places, points)),
-    ])
+    signs = (
+        "the numbers are right, but the signs of the two off the diagonal are swapped: multiply (x + iy) by (p + iq) "
+        "and read off what belongs to the real part."
+    )
+    compare(
+        answer,
+        views.similarity,
+        *cases,
+        mistakes=[
+            (
+                "the middles are still in it: take each mean away before you look for the turn, or the map turns about the corner of "
+                "the picture.",
+                at_the_origin,
+            ),
+            (
+                "one factor of the sum is not conjugated, so the angles add up instead of giving their difference.",
+                unconjugated,
+            ),
+            (
+                "the shift moves one middle onto the other before the turn and the scale. But those move the middle too: b = w̄ − a z̄.",
+                only_the_middles,
+            ),
+            (f"{signs} Or the conjugate stands on the wrong factor: it belongs to `points`.", turned_back),
+            (signs, signs_changed),
+            (
+                "some of your maps mirror the face: where the determinant of U Vᵀ is −1, the last singular direction needs its sign "
+                "turned. (With complex numbers that cannot happen.)",
+                _with_mirrors,
+            ),
+            (
+                "six free numbers fit better, but they shear and mirror the face. Only four are allowed: turn, scale, and two of the shift.",
+                sheared,
+            ),
+            ("turn and shift are right, but the scale is always 1.", unscaled),
+            (
+                "the scale is divided by the spread of the places. Divide by that of the points, which are what is moved.",
+                squared_once,
+            ),
+            (
+                "this is the way back: the map should bring `points` to `places`.",
+                lambda points, places: views.similarity(places, points),
+            ),
+        ],
+    )
 
 
 check_similarity = Exercise(
-    "5.1", "similarity", "Five points into place", "implement", difficulty=2, minutes=15, points=2,
+    "5.1",
+    "similarity",
+    "Five points into place",
+    "implement",
+    difficulty=2,
+    minutes=15,
+    points=2,
     purpose="Every face that a recognizer reads goes through these four numbers first.",
-    reference=views.similarity, test=_test_similarity, hints=(
+    reference=views.similarity,
+    test=_test_similarity,
+    hints=(
         "Points as complex numbers: `points @ (1, 1j)`. Then `np.vdot(x, y)` sums the products and conjugates the *first*.",
         "Take away the means, then a = vdot(z, w) / vdot(z, z).real, and b from the means. The product (p + iq)(x + iy) is "
         "(px − qy) + i(qx + py): those are the first two columns.",
-    ))
+    ),
+)
 
 # --- 5.2 ArcFaceLoss -------------------------------------------------------------------------------------------------
 
@@ -130,7 +167,10 @@ def _mistaken(logits: Callable, lengths: tuple[int | None, int | None] = (1, 1),
 
     class Mistaken(identity.ArcFaceLoss):
         def forward(self, embeddings: Tensor, person: Tensor, warmth: float = 1.0) -> Tensor:
-            one, other = (x if axis is None else F.normalize(x, dim=axis) for x, axis in zip((embeddings, self.directions), lengths))
+            one, other = (
+                x if axis is None else F.normalize(x, dim=axis)
+                for x, axis in zip((embeddings, self.directions), lengths)
+            )
             return F.cross_entropy(logits(self, one @ other.T, person, warmth), person, **loss)
 
     return Mistaken
@@ -138,6 +178,7 @@ def _mistaken(logits: Callable, lengths: tuple[int | None, int | None] = (1, 1),
 
 def _right(change: Callable) -> Callable:
     """Logits in which the right person's cosine is changed by a function of (cosine, margin)."""
+
     def logits(self, cosine, person, warmth):
         right = cosine.gather(1, person[:, None])
         return self.scale * cosine.scatter(1, person[:, None], change(right, warmth * self.margin))
@@ -148,77 +189,141 @@ def _right(change: Callable) -> Callable:
 def _test_arcface_loss(answer) -> None:
     build = dict(people=5, embedding=3, margin=0.8, scale=12.0)
     embeddings, person = 2 * torch.randn(60, 3), torch.arange(60) % 5
-    lengths = ("lengths count here, and only angles should: normalize the embeddings *and* the directions, each row to length 1.")
+    lengths = "lengths count here, and only angles should: normalize the embeddings *and* the directions, each row to length 1."
     across = "the columns have length 1 here, and each *row* should: `F.normalize(x, dim=1)`, which is also what it does when no axis is said."
     cosface = "the margin is taken off the cosine. That is CosFace; ArcFace adds it to the *angle*: cos(θ + m)."
-    smaller = ("the margin makes the angle smaller, and the task easier: the angle has to count as *larger*, cos(θ + m) and not cos(θ − m). "
-               "In the addition theorem the sign in the middle turns round: cos θ cos m − sin θ sin m.")
+    smaller = (
+        "the margin makes the angle smaller, and the task easier: the angle has to count as *larger*, cos(θ + m) and not cos(θ − m). "
+        "In the addition theorem the sign in the middle turns round: cos θ cos m − sin θ sin m."
+    )
     everybody = "every person gets the margin, so nobody has a handicap against the others: only the column of the right one changes."
-    compare_modules(answer, identity.ArcFaceLoss, build, (embeddings, person, 1.0), (embeddings, person, 0.4), (embeddings, person),
-                    tolerance=3e-5, mistakes=[
-        (cosface, _mistaken(_right(lambda c, m: c - m))),
-        (cosface, _mistaken(_right(lambda c, m: torch.where(c > -math.cos(m), c - m, c - m * math.sin(m))))),
-        ("the margin is added to the cosine, which makes the task easier and not harder: add it to the *angle*, cos(θ + m).",
-         _mistaken(_right(lambda c, m: c + m))),
-        (smaller, _mistaken(_right(lambda c, m: _margin(c, -m, False)))), (smaller, _mistaken(_right(lambda c, m: _margin(c, -m)))),
-        (everybody, _mistaken(lambda self, c, person, warmth: self.scale * _margin(c, warmth * self.margin))),
-        (everybody, _mistaken(lambda self, c, person, warmth: self.scale * _margin(c, warmth * self.margin, False))),
-        ("the scale is missing: cosines lie between −1 and 1, and a softmax of such logits can never be sure.",
-         _mistaken(lambda self, c, person, warmth: _right(_margin)(self, c, person, warmth) / self.scale)),
-        ("the right person's logit is not multiplied by the scale, or the others' are not: scale all of them, at the end.",
-         _mistaken(lambda self, c, person, warmth: (self.scale * c).scatter(1, person[:, None], _margin(c.gather(1, person[:, None]), warmth * self.margin)))),
-        *((lengths, _mistaken(_right(_margin), axes)) for axes in ((None, 1), (1, None), (None, None))),
-        *((across, _mistaken(_right(_margin), axes)) for axes in ((0, 0), (0, 1), (1, 0))),
-        ("`warmth` is not used: the margin that counts is warmth · m.",
-         _mistaken(lambda self, c, person, warmth: _right(_margin)(self, c, person, 1.0))),
-        ("past π the cosine rises again, and whoever is most wrong is pulled the wrong way: where cos θ ≤ −cos m, take the line.",
-         _mistaken(_right(lambda c, m: _margin(c, m, False)))),
-        ("there is no margin in it: this is the softmax of the scaled cosines.", _mistaken(lambda self, c, person, warmth: self.scale * c)),
-        ("the losses of the batch are summed: give their mean.", _mistaken(_right(_margin), reduction="sum")),
-        ("the softmax is taken twice: `F.cross_entropy` wants logits.",
-         _mistaken(lambda self, c, person, warmth: _right(_margin)(self, c, person, warmth).softmax(dim=1))),
-    ])
+    compare_modules(
+        answer,
+        identity.ArcFaceLoss,
+        build,
+        (embeddings, person, 1.0),
+        (embeddings, person, 0.4),
+        (embeddings, person),
+        tolerance=3e-5,
+        mistakes=[
+            (cosface, _mistaken(_right(lambda c, m: c - m))),
+            (cosface, _mistaken(_right(lambda c, m: torch.where(c > -math.cos(m), c - m, c - m * math.sin(m))))),
+            (
+                "the margin is added to the cosine, which makes the task easier and not harder: add it to the *angle*, cos(θ + m).",
+                _mistaken(_right(lambda c, m: c + m)),
+            ),
+            (smaller, _mistaken(_right(lambda c, m: _margin(c, -m, False)))),
+            (smaller, _mistaken(_right(lambda c, m: _margin(c, -m)))),
+            (everybody, _mistaken(lambda self, c, person, warmth: self.scale * _margin(c, warmth * self.margin))),
+            (
+                everybody,
+                _mistaken(lambda self, c, person, warmth: self.scale * _margin(c, warmth * self.margin, False)),
+            ),
+            (
+                "the scale is missing: cosines lie between −1 and 1, and a softmax of such logits can never be sure.",
+                _mistaken(lambda self, c, person, warmth: _right(_margin)(self, c, person, warmth) / self.scale),
+            ),
+            (
+                "the right person's logit is not multiplied by the scale, or the others' are not: scale all of them, at the end.",
+                _mistaken(
+                    lambda self, c, person, warmth: (self.scale * c).scatter(
+                        1, person[:, None], _margin(c.gather(1, person[:, None]), warmth * self.margin)
+                    )
+                ),
+            ),
+            *((lengths, _mistaken(_right(_margin), axes)) for axes in ((None, 1), (1, None), (None, None))),
+            *((across, _mistaken(_right(_margin), axes)) for axes in ((0, 0), (0, 1), (1, 0))),
+            (
+                "`warmth` is not used: the margin that counts is warmth · m.",
+                _mistaken(lambda self, c, person, warmth: _right(_margin)(self, c, person, 1.0)),
+            ),
+            (
+                "past π the cosine rises again, and whoever is most wrong is pulled the wrong way: where cos θ ≤ −cos m, take the line.",
+                _mistaken(_right(lambda c, m: _margin(c, m, False))),
+            ),
+            (
+                "there is no margin in it: this is the softmax of the scaled cosines.",
+                _mistaken(lambda self, c, person, warmth: self.scale * c),
+            ),
+            ("the losses of the batch are summed: give their mean.", _mistaken(_right(_margin), reduction="sum")),
+            (
+                "the softmax is taken twice: `F.cross_entropy` wants logits.",
+                _mistaken(lambda self, c, person, warmth: _right(_margin)(self, c, person, warmth).softmax(dim=1)),
+            ),
+        ],
+    )
     own = answer(people=2, embedding=2, margin=0.5, scale=8.0)
     own.directions.data = torch.eye(2)
     exactly = torch.eye(2, requires_grad=True)  # each exactly in its own direction
     own(exactly, torch.arange(2)).backward()
     if not exactly.grad.isfinite().all():
-        raise Wrong("the loss is right, but where an embedding lies exactly in its direction the gradient is not a number: the slope "
-                    "of a root at 0, and of `acos` at 1, is infinite. Clamp the right cosine to [−1 + 1e-6, 1 − 1e-6] first.")
+        raise Wrong(
+            "the loss is right, but where an embedding lies exactly in its direction the gradient is not a number: the slope "
+            "of a root at 0, and of `acos` at 1, is infinite. Clamp the right cosine to [−1 + 1e-6, 1 − 1e-6] first."
+        )
 
 
 check_ArcFaceLoss = Exercise(
-    "5.2", "ArcFaceLoss", "A handicap in the angle", "implement", difficulty=4, minutes=30, points=4,
+    "5.2",
+    "ArcFaceLoss",
+    "A handicap in the angle",
+    "implement",
+    difficulty=4,
+    minutes=30,
+    points=4,
     purpose="The loss behind most of the world's face recognizers is six lines long, and each of them matters.",
-    reference=identity.ArcFaceLoss, test=_test_arcface_loss, hints=(
+    reference=identity.ArcFaceLoss,
+    test=_test_arcface_loss,
+    hints=(
         "First the table of cosines (B, people). `gather` picks the right person's column out of it, `scatter` puts the changed "
         "one back. The addition theorem gives cos(θ + m) from cos θ, with sin θ = √(1 − cos² θ).",
         "`right = cosine.gather(1, person[:, None]).clamp(…)`; `harder = right * cos m − (1 − right²).sqrt() * sin m`; `torch.where` "
         "chooses between it and the line; `F.cross_entropy(scale * cosine.scatter(1, person[:, None], harder), person)`.",
-    ))
+    ),
+)
 
 # --- 5.3 largest_margin ----------------------------------------------------------------------------------------------
 
 
 def _test_largest_margin(answer) -> None:
-    check_number(answer, math.pi / 4, within=0.01, wrong=[
-        (45, "the angle is right, but in degrees. The margin is in radians."),
-        (math.pi / 8, "that would be half the gap. Half the gap is where the border without a margin lies; but the best that an embedding "
-                      "can do is to lie *in* its direction, and from there it is the whole gap to the next."),
-        (22.5, "in degrees, and half the gap: the best that an embedding can do is to lie *in* its own direction."),
-        (math.pi / 2, "that would be with four people. Eight share the circle."),
-        (0.5, "at 0.5 most of them are content, as the right picture shows: it can be more."),
-        (0.8, "there, nobody is content any more, but only just: the number that is asked for can be given exactly."),
-    ])
+    check_number(
+        answer,
+        math.pi / 4,
+        within=0.01,
+        wrong=[
+            (45, "the angle is right, but in degrees. The margin is in radians."),
+            (
+                math.pi / 8,
+                "that would be half the gap. Half the gap is where the border without a margin lies; but the best that an embedding "
+                "can do is to lie *in* its direction, and from there it is the whole gap to the next.",
+            ),
+            (22.5, "in degrees, and half the gap: the best that an embedding can do is to lie *in* its own direction."),
+            (math.pi / 2, "that would be with four people. Eight share the circle."),
+            (0.5, "at 0.5 most of them are content, as the right picture shows: it can be more."),
+            (
+                0.8,
+                "there, nobody is content any more, but only just: the number that is asked for can be given exactly.",
+            ),
+        ],
+    )
 
 
 check_largest_margin = Exercise(
-    "5.3", "largest_margin", "Too much to ask", "predict", difficulty=2, minutes=5, points=1,
+    "5.3",
+    "largest_margin",
+    "Too much to ask",
+    "predict",
+    difficulty=2,
+    minutes=5,
+    points=1,
     purpose="A margin is a wish for room, and the room is limited: more people need more dimensions.",
-    reference=lambda: math.pi / 4, test=_test_largest_margin, hints=(
+    reference=lambda: math.pi / 4,
+    test=_test_largest_margin,
+    hints=(
         "Where would an embedding lie that is as well off as it can be? What is its angle to its own direction, and to the next?",
         "At θ = 0 the formula compares cos(m) with the cosine of the gap.",
-    ))
+    ),
+)
 
 # --- 5.4 threshold_at ------------------------------------------------------------------------------------------------
 
@@ -227,12 +332,21 @@ def _test_threshold_at(answer) -> None:
     def claims(people, size):
         middles = torch.randn(people, size)
         spread = 0.2 + 3 * torch.rand(people, 1)  # embeddings come in any length
-        return spread * (middles + 0.6 * torch.randn(people, size)), spread.flip(0) * (middles + 0.6 * torch.randn(people, size))
+        return spread * (middles + 0.6 * torch.randn(people, size)), spread.flip(0) * (
+            middles + 0.6 * torch.randn(people, size)
+        )
 
     cases = [(*claims(12, 6), 0.013), (*claims(12, 6), 0.1234), (*claims(9, 4), 0.0), (*claims(20, 5), 0.5011)]
 
-    def of(reference, probe, share, table=recognition.similarities, who=lambda n: ~torch.eye(n, dtype=torch.bool),
-           place=lambda allowed: int(allowed), descending=True):
+    def of(
+        reference,
+        probe,
+        share,
+        table=recognition.similarities,
+        who=lambda n: ~torch.eye(n, dtype=torch.bool),
+        place=lambda allowed: int(allowed),
+        descending=True,
+    ):
         table = table(reference, probe)
         values = table[who(len(table))].sort(descending=descending).values
         return values[place(share * len(values))].item()
@@ -241,35 +355,71 @@ def _test_threshold_at(answer) -> None:
         table = recognition.similarities(reference, probe)
         return torch.quantile(table[~torch.eye(len(table), dtype=torch.bool)], 1 - share).item()
 
-    early = ("one place too early, so that only k − 1 others lie above it. A claim passes when its cosine lies *above* the threshold, so the "
-             "threshold is the first cosine that may not pass: number k, counted from 0.")
-    rounded = "where the share allows no whole number of claims, k is rounded *down*: one more would be more than the share."
-    compare(answer, recognition.threshold_at, *cases, tolerance=1e-5, mistakes=[
-        ("the diagonal is counted too: there everybody is compared with themselves, and those are no false claims.",
-         lambda r, p, s: of(r, p, s, who=lambda n: torch.ones(n, n, dtype=torch.bool))),
-        ("these are the cosines of the *true* claims. A false-accept rate is a share of the pairs of different people.",
-         lambda r, p, s: of(r, p, s, who=lambda n: torch.eye(n, dtype=torch.bool))),
-        ("these are products of embeddings of any length: compare by the cosine, as `similarities` does.",
-         lambda r, p, s: of(r, p, s, table=lambda r, p: p @ r.T)),
-        ("sorted the other way: so nearly all strangers pass. Count from the *largest* cosine down.",
-         lambda r, p, s: of(r, p, s, descending=False)),
-        (early, lambda r, p, s: of(r, p, s, place=lambda allowed: max(0, int(allowed) - 1))),
-        (early, lambda r, p, s: of(r, p, s, place=lambda allowed: int(allowed) - 1)),  # for k = 0 that is the last of all
-        (rounded, lambda r, p, s: of(r, p, s, place=math.ceil)), (rounded, lambda r, p, s: of(r, p, s, place=round)),
-        ("`quantile` interpolates between two cosines. Sort the cosines and take one of them: k strangers lie above it, no more.", between),
-        ("the strangers are only half of the table: each pair stands there twice, once with each as the probe, with different pictures.",
-         lambda r, p, s: of(r, p, s, who=lambda n: torch.ones(n, n, dtype=torch.bool).triu(1))),
-    ])
+    early = (
+        "one place too early, so that only k − 1 others lie above it. A claim passes when its cosine lies *above* the threshold, so the "
+        "threshold is the first cosine that may not pass: number k, counted from 0."
+    )
+    rounded = (
+        "where the share allows no whole number of claims, k is rounded *down*: one more would be more than the share."
+    )
+    compare(
+        answer,
+        recognition.threshold_at,
+        *cases,
+        tolerance=1e-5,
+        mistakes=[
+            (
+                "the diagonal is counted too: there everybody is compared with themselves, and those are no false claims.",
+                lambda r, p, s: of(r, p, s, who=lambda n: torch.ones(n, n, dtype=torch.bool)),
+            ),
+            (
+                "these are the cosines of the *true* claims. A false-accept rate is a share of the pairs of different people.",
+                lambda r, p, s: of(r, p, s, who=lambda n: torch.eye(n, dtype=torch.bool)),
+            ),
+            (
+                "these are products of embeddings of any length: compare by the cosine, as `similarities` does.",
+                lambda r, p, s: of(r, p, s, table=lambda r, p: p @ r.T),
+            ),
+            (
+                "sorted the other way: so nearly all strangers pass. Count from the *largest* cosine down.",
+                lambda r, p, s: of(r, p, s, descending=False),
+            ),
+            (early, lambda r, p, s: of(r, p, s, place=lambda allowed: max(0, int(allowed) - 1))),
+            (
+                early,
+                lambda r, p, s: of(r, p, s, place=lambda allowed: int(allowed) - 1),
+            ),  # for k = 0 that is the last of all
+            (rounded, lambda r, p, s: of(r, p, s, place=math.ceil)),
+            (rounded, lambda r, p, s: of(r, p, s, place=round)),
+            (
+                "`quantile` interpolates between two cosines. Sort the cosines and take one of them: k strangers lie above it, no more.",
+                between,
+            ),
+            (
+                "the strangers are only half of the table: each pair stands there twice, once with each as the probe, with different pictures.",
+                lambda r, p, s: of(r, p, s, who=lambda n: torch.ones(n, n, dtype=torch.bool).triu(1)),
+            ),
+        ],
+    )
 
 
 check_threshold_at = Exercise(
-    "5.4", "threshold_at", "One stranger in a thousand", "implement", difficulty=2, minutes=15, points=2,
+    "5.4",
+    "threshold_at",
+    "One stranger in a thousand",
+    "implement",
+    difficulty=2,
+    minutes=15,
+    points=2,
     purpose="A rate of true accepts says nothing without the rate of false ones at which it was measured.",
-    reference=recognition.threshold_at, test=_test_threshold_at, hints=(
+    reference=recognition.threshold_at,
+    test=_test_threshold_at,
+    hints=(
         "Which entries of the table are comparisons of different people? Put those cosines into an order.",
         "`table[~torch.eye(len(table), dtype=torch.bool)]` are the strangers. In descending order, the one with the number k (counted "
         "from 0) has exactly k above it.",
-    ))
+    ),
+)
 
 # --- 5.5 ious --------------------------------------------------------------------------------------------------------
 
@@ -292,26 +442,58 @@ def _test_ious(answer) -> None:
     far = np.array([[0.0, 0, 10, 10], [20, 0, 30, 10], [20, 30, 40, 50], [2, 3, 8, 7], [80, 90, 86, 97]])
     cases = [(boxes(4), boxes(6)), (far, far[:3]), (far[:2].astype(np.float32), far.astype(np.float32))]
     result = "only the *result* is kept from being negative, but two negative sides make a positive area: keep each side from it"
-    compare(answer, detection.ious, *cases, tolerance=1e-5, mistakes=[
-        ("nothing is changed yet, or nothing that matters: two boxes far apart still overlap, and a box has 0.5 in common with itself.",
-         lambda a, b: _iou(a, b, clip="", shared_once=False)),
-        ("the part in common is counted twice in the union: take it off once.", lambda a, b: _iou(a, b, shared_once=False)),
-        ("boxes apart in both directions still overlap: there the overlap has two negative sides, and their product is positive.",
-         lambda a, b: _iou(a, b, clip="")),
-        ("the *area* is kept from being negative, but two negative sides make a positive area: keep each side from it.",
-         lambda a, b: _iou(a, b, clip="area")),
-        ("the area is kept from being negative, though each side should be, and the union counts what is common twice.",
-         lambda a, b: _iou(a, b, clip="area", shared_once=False)),
-        *((f"{result}.", lambda a, b, most=most: np.clip(_iou(a, b, clip=""), 0, most)) for most in (None, 1)),
-        *((f"{result}, and count what is common once in the union.",
-           lambda a, b, most=most: np.clip(_iou(a, b, clip="", shared_once=False), 0, most)) for most in (None, 1)),
-        ("this is divided by the smaller of the two areas, so that a box inside another would have 1 in common with it. Divide by the "
-         "union, all that at least one of them covers.", _over_the_smaller),
-        ("this is the intersection over the area of the first box alone.",
-         lambda a, b: _iou(a, b, shared_once=False) * (1 + np.prod(b[:, 2:] - b[:, :2], axis=-1)[None] / np.prod(a[:, 2:] - a[:, :2], axis=-1)[:, None])),
-        ("`abs` makes a gap between two boxes into an overlap of the same size: a negative side means that they do not touch, which is 0.",
-         lambda a, b: _of_gaps(a, b)),
-    ])
+    compare(
+        answer,
+        detection.ious,
+        *cases,
+        tolerance=1e-5,
+        mistakes=[
+            (
+                "nothing is changed yet, or nothing that matters: two boxes far apart still overlap, and a box has 0.5 in common with itself.",
+                lambda a, b: _iou(a, b, clip="", shared_once=False),
+            ),
+            (
+                "the part in common is counted twice in the union: take it off once.",
+                lambda a, b: _iou(a, b, shared_once=False),
+            ),
+            (
+                "boxes apart in both directions still overlap: there the overlap has two negative sides, and their product is positive.",
+                lambda a, b: _iou(a, b, clip=""),
+            ),
+            (
+                "the *area* is kept from being negative, but two negative sides make a positive area: keep each side from it.",
+                lambda a, b: _iou(a, b, clip="area"),
+            ),
+            (
+                "the area is kept from being negative, though each side should be, and the union counts what is common twice.",
+                lambda a, b: _iou(a, b, clip="area", shared_once=False),
+            ),
+            *((f"{result}.", lambda a, b, most=most: np.clip(_iou(a, b, clip=""), 0, most)) for most in (None, 1)),
+            *(
+                (
+                    f"{result}, and count what is common once in the union.",
+                    lambda a, b, most=most: np.clip(_iou(a, b, clip="", shared_once=False), 0, most),
+                )
+                for most in (None, 1)
+            ),
+            (
+                "this is divided by the smaller of the two areas, so that a box inside another would have 1 in common with it. Divide by the "
+                "union, all that at least one of them covers.",
+                _over_the_smaller,
+            ),
+            (
+                "this is the intersection over the area of the first box alone.",
+                lambda a, b: (
+                    _iou(a, b, shared_once=False)
+                    * (1 + np.prod(b[:, 2:] - b[:, :2], axis=-1)[None] / np.prod(a[:, 2:] - a[:, :2], axis=-1)[:, None])
+                ),
+            ),
+            (
+                "`abs` makes a gap between two boxes into an overlap of the same size: a negative side means that they do not touch, which is 0.",
+                lambda a, b: _of_gaps(a, b),
+            ),
+        ],
+    )
 
 
 def _over_the_smaller(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -321,18 +503,29 @@ def _over_the_smaller(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _of_gaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    both = np.prod(np.abs(np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])), axis=-1)
+    both = np.prod(
+        np.abs(np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])), axis=-1
+    )
     area_a, area_b = (np.prod(x[:, 2:] - x[:, :2], axis=-1) for x in (a, b))
     return both / (area_a[:, None] + area_b[None] - both)
 
 
 check_ious = Exercise(
-    "5.5", "ious", "Boxes that overlap and should not", "repair", difficulty=2, minutes=10, points=2,
+    "5.5",
+    "ious",
+    "Boxes that overlap and should not",
+    "repair",
+    difficulty=2,
+    minutes=10,
+    points=2,
     purpose="A detector is trained by this number, thinned out by it and judged by it: an error here is an error three times.",
-    reference=detection.ious, test=_test_ious, hints=(
+    reference=detection.ious,
+    test=_test_ious,
+    hints=(
         "Compute the first row by hand. What are width and height of what two boxes have in common when they do not touch?",
         "`np.clip(high - low, 0, None)` before the product; and the union is both areas minus what is common.",
-    ))
+    ),
+)
 
 # --- 5.6 suppress ----------------------------------------------------------------------------------------------------
 
@@ -375,19 +568,47 @@ def _test_suppress(answer) -> None:
         order = np.argsort(-scores, kind="stable")
         return np.argsort(order, kind="stable")[_suppress(boxes, scores, joint)]
 
-    compare(answer, suppress, *cases, tolerance=0.0, mistakes=[
-        ("the least sure boxes win: begin with the highest score.", lambda b, s, j: _suppress(b, s, j, np.argsort(s, kind="stable"))),
-        ("the boxes are taken in the order in which they came: the surest has to be asked first, or a worse box takes its place.",
-         lambda b, s, j: _suppress(b, s, j, np.arange(len(s)))),
-        ("a box that was thrown out still throws out others: compare with the boxes that *stay* alone.", still_counting),
-        ("only the neighbours of the surest box are thrown out: the next that is left does the same with its own, to the end.", only_the_first),
-        ("these are places in the sorted list. Give the numbers of the boxes as they came in.", places_in_the_order),
-        ("the right boxes stay, but in the order in which they came: the surest first.", lambda b, s, j: np.sort(_suppress(b, s, j))),
-        ("the boxes that overlap stay, and the others go: `joint` is how much two may have in common.",
-         lambda b, s, j: _kept_if_joint(b, s, j)),
-        ("nothing is thrown out, only sorted.", lambda b, s, j: np.argsort(-s, kind="stable")),
-        ("`joint` is not used: two boxes may overlap by so much, and no more.", lambda b, s, j: _suppress(b, s, 0.5)),
-    ])
+    compare(
+        answer,
+        suppress,
+        *cases,
+        tolerance=0.0,
+        mistakes=[
+            (
+                "the least sure boxes win: begin with the highest score.",
+                lambda b, s, j: _suppress(b, s, j, np.argsort(s, kind="stable")),
+            ),
+            (
+                "the boxes are taken in the order in which they came: the surest has to be asked first, or a worse box takes its place.",
+                lambda b, s, j: _suppress(b, s, j, np.arange(len(s))),
+            ),
+            (
+                "a box that was thrown out still throws out others: compare with the boxes that *stay* alone.",
+                still_counting,
+            ),
+            (
+                "only the neighbours of the surest box are thrown out: the next that is left does the same with its own, to the end.",
+                only_the_first,
+            ),
+            (
+                "these are places in the sorted list. Give the numbers of the boxes as they came in.",
+                places_in_the_order,
+            ),
+            (
+                "the right boxes stay, but in the order in which they came: the surest first.",
+                lambda b, s, j: np.sort(_suppress(b, s, j)),
+            ),
+            (
+                "the boxes that overlap stay, and the others go: `joint` is how much two may have in common.",
+                lambda b, s, j: _kept_if_joint(b, s, j),
+            ),
+            ("nothing is thrown out, only sorted.", lambda b, s, j: np.argsort(-s, kind="stable")),
+            (
+                "`joint` is not used: two boxes may overlap by so much, and no more.",
+                lambda b, s, j: _suppress(b, s, 0.5),
+            ),
+        ],
+    )
 
 
 def _kept_if_joint(boxes: np.ndarray, scores: np.ndarray, joint: float) -> np.ndarray:
@@ -399,11 +620,20 @@ def _kept_if_joint(boxes: np.ndarray, scores: np.ndarray, joint: float) -> np.nd
 
 
 check_suppress = Exercise(
-    "5.6", "suppress", "One face, one box", "implement", difficulty=3, minutes=15, points=3,
+    "5.6",
+    "suppress",
+    "One face, one box",
+    "implement",
+    difficulty=3,
+    minutes=15,
+    points=3,
     purpose="Non-maximum suppression stands at the end of nearly every detector, and it is where a face in a crowd gets lost.",
-    reference=suppress, test=_test_suppress, hints=(
+    reference=suppress,
+    test=_test_suppress,
+    hints=(
         "Put the numbers of the boxes into the order of their scores. Keep the first; strike out of the rest whatever overlaps it too "
         "much; begin again with what is left.",
         "`order = np.argsort(-scores)`; in a `while len(order):` keep `order[0]`, and go on with "
         "`order[1:][ious(boxes[order[:1]], boxes[order[1:]])[0] <= joint]`.",
-    ))
+    ),
+)

@@ -30,7 +30,12 @@ def _log_mean(terms: np.ndarray) -> np.ndarray:
 def _test_log_likelihoods(answer) -> None:
     rng = np.random.default_rng(0)
     shown = affect.word_vectors()[[12, 40, 77, 130]] * np.array([0.6, 1.0, 1.3, 0.2])[:, None]
-    cases = [(rng.normal(0, 0.3, (5, 21)),), (shown,), (np.zeros((1, 21)),), (np.stack([np.full(21, 3.0), -4 * shown[0]]),)]
+    cases = [
+        (rng.normal(0, 0.3, (5, 21)),),
+        (shown,),
+        (np.zeros((1, 21)),),
+        (np.stack([np.full(21, 3.0), -4 * shown[0]]),),
+    ]
 
     def naive(vectors):
         with np.errstate(divide="ignore"):
@@ -38,9 +43,11 @@ def _test_log_likelihoods(answer) -> None:
 
     def hidden(tiny, join, late):
         """With a tiny number that keeps the logarithm finite; late: log 6 is taken off at the end."""
+
         def mistake(vectors):
             exps = np.exp(_terms(vectors)).sum(axis=1)
             return np.log(join(exps, tiny)) - math.log(6) if late else np.log(join(exps / 6, tiny))
+
         return mistake
 
     def known(vectors):
@@ -51,63 +58,147 @@ def _test_log_likelihoods(answer) -> None:
         likelihood = _log_mean(_terms(vectors))
         return likelihood - np.logaddexp.reduce(likelihood, axis=1, keepdims=True)
 
-    hides = ("a tiny number in the logarithm hides what lies below it: 1e-300 hides −1500 behind −691, so that all words look alike. "
-             "The logarithm of a sum of exps can be had without leaving the logarithms: `np.logaddexp`.")
-    posterior = "are the probabilities p(w | x), already divided by their sum. Asked is what stands before that: log p(x | w)."
-    tiny_numbers = (1e-300, 1e-200, 1e-100, 1e-50, 1e-30, 1e-20, 1e-16, 1e-15, 1e-12, 1e-10, 1e-9, 1e-8, 1e-6, np.finfo(float).tiny, np.finfo(float).eps)
-    compare(answer, affect.log_likelihoods, *cases, tolerance=1e-6, mistakes=[
-        ("right for faces that are near a word. For one that is far from all of them each exp is 0 in floating point, and its logarithm "
-         "−∞. The logarithm of a sum of exps can be had without leaving the logarithms: `np.logaddexp`.", naive),
-        ("the logarithms were averaged. The formula averages the exps over the strengths and takes the logarithm of that.",
-         lambda vectors: _terms(vectors).mean(axis=1)),
-        ("only the best strength counts here. The formula averages over all of them.", lambda vectors: _terms(vectors).max(axis=1)),
-        ("the neutral face is missing: there are 136 columns, and the last is a word whose 21 numbers are 0.",
-         lambda vectors: _log_mean(_terms(vectors))[:, :-1]),
-        ("the neutral face comes first, and should be the last column.", lambda vectors: np.roll(_log_mean(_terms(vectors)), 1, axis=1)),
-        ("everything is too large by log 6: the 1/S is missing. (The probabilities would be the same. Why?)",
-         lambda vectors: np.logaddexp.reduce(_terms(vectors), axis=1)),
-        ("the exponent divides by σ², and should divide by 2σ².", lambda vectors: _log_mean(_terms(vectors, affect.SPREAD**2))),
-        ("the exponent divides by 2σ, and should divide by 2σ²: σ = 0.25 is squared.", lambda vectors: _log_mean(_terms(vectors, 2 * affect.SPREAD))),
-        ("the exponent has lost its minus: the further a word lies from the face, the *less* it explains it.",
-         lambda vectors: _log_mean(-_terms(vectors))),
-        *((hides, hidden(tiny, join, late)) for tiny in tiny_numbers for join in (np.add, np.maximum) for late in (False, True)),
-        (f"these {posterior}", affect.posterior), (f"these {posterior}", shares_of), (f"these {posterior}", known),
-        ("the distance itself stands in the exponent, and should be squared.",
-         lambda vectors: _log_mean(-np.sqrt(-_terms(vectors, 1.0)) / (2 * affect.SPREAD**2))),
-        ("each face is held against the word at full strength only: try all six strengths.",
-         lambda vectors: -((vectors[:, None] - np.concatenate([affect.word_vectors(), np.zeros((1, 21))])) ** 2).sum(axis=-1)
-         / (2 * affect.SPREAD**2)),
-    ])
+    hides = (
+        "a tiny number in the logarithm hides what lies below it: 1e-300 hides −1500 behind −691, so that all words look alike. "
+        "The logarithm of a sum of exps can be had without leaving the logarithms: `np.logaddexp`."
+    )
+    posterior = (
+        "are the probabilities p(w | x), already divided by their sum. Asked is what stands before that: log p(x | w)."
+    )
+    tiny_numbers = (
+        1e-300,
+        1e-200,
+        1e-100,
+        1e-50,
+        1e-30,
+        1e-20,
+        1e-16,
+        1e-15,
+        1e-12,
+        1e-10,
+        1e-9,
+        1e-8,
+        1e-6,
+        np.finfo(float).tiny,
+        np.finfo(float).eps,
+    )
+    compare(
+        answer,
+        affect.log_likelihoods,
+        *cases,
+        tolerance=1e-6,
+        mistakes=[
+            (
+                "right for faces that are near a word. For one that is far from all of them each exp is 0 in floating point, and its logarithm "
+                "−∞. The logarithm of a sum of exps can be had without leaving the logarithms: `np.logaddexp`.",
+                naive,
+            ),
+            (
+                "the logarithms were averaged. The formula averages the exps over the strengths and takes the logarithm of that.",
+                lambda vectors: _terms(vectors).mean(axis=1),
+            ),
+            (
+                "only the best strength counts here. The formula averages over all of them.",
+                lambda vectors: _terms(vectors).max(axis=1),
+            ),
+            (
+                "the neutral face is missing: there are 136 columns, and the last is a word whose 21 numbers are 0.",
+                lambda vectors: _log_mean(_terms(vectors))[:, :-1],
+            ),
+            (
+                "the neutral face comes first, and should be the last column.",
+                lambda vectors: np.roll(_log_mean(_terms(vectors)), 1, axis=1),
+            ),
+            (
+                "everything is too large by log 6: the 1/S is missing. (The probabilities would be the same. Why?)",
+                lambda vectors: np.logaddexp.reduce(_terms(vectors), axis=1),
+            ),
+            (
+                "the exponent divides by σ², and should divide by 2σ².",
+                lambda vectors: _log_mean(_terms(vectors, affect.SPREAD**2)),
+            ),
+            (
+                "the exponent divides by 2σ, and should divide by 2σ²: σ = 0.25 is squared.",
+                lambda vectors: _log_mean(_terms(vectors, 2 * affect.SPREAD)),
+            ),
+            (
+                "the exponent has lost its minus: the further a word lies from the face, the *less* it explains it.",
+                lambda vectors: _log_mean(-_terms(vectors)),
+            ),
+            *(
+                (hides, hidden(tiny, join, late))
+                for tiny in tiny_numbers
+                for join in (np.add, np.maximum)
+                for late in (False, True)
+            ),
+            (f"these {posterior}", affect.posterior),
+            (f"these {posterior}", shares_of),
+            (f"these {posterior}", known),
+            (
+                "the distance itself stands in the exponent, and should be squared.",
+                lambda vectors: _log_mean(-np.sqrt(-_terms(vectors, 1.0)) / (2 * affect.SPREAD**2)),
+            ),
+            (
+                "each face is held against the word at full strength only: try all six strengths.",
+                lambda vectors: (
+                    -((vectors[:, None] - np.concatenate([affect.word_vectors(), np.zeros((1, 21))])) ** 2).sum(axis=-1)
+                    / (2 * affect.SPREAD**2)
+                ),
+            ),
+        ],
+    )
 
 
 check_log_likelihoods = Exercise(
-    "6.1", "log_likelihoods", "How well does each word explain a face?", "implement", difficulty=3, minutes=20, points=3,
+    "6.1",
+    "log_likelihoods",
+    "How well does each word explain a face?",
+    "implement",
+    difficulty=3,
+    minutes=20,
+    points=3,
     purpose="One formula gives the words, valence and arousal, and the targets on which the network is trained.",
-    reference=affect.log_likelihoods, test=_test_log_likelihoods, hints=(
+    reference=affect.log_likelihoods,
+    test=_test_log_likelihoods,
+    hints=(
         "Make an array (6, 136, 21) of all words at all strengths, the squared distances (M, 6, 136) by broadcasting, and from them the "
         "exponents. What is left is the logarithm of a mean of exps over the second axis, for exponents such as −1000.",
         "`np.logaddexp.reduce(exponents, axis=1)` is the logarithm of the sum of exps, and a mean is a sum divided by 6, so subtract log 6.",
-    ))
+    ),
+)
 
 # --- 6.2 terror_shown_weakly -----------------------------------------------------------------------------------------
 
 
 def _test_terror_shown_weakly(answer) -> None:
-    check_choice(answer, "fear", {
-        "terror": "it points in the direction of *terror*, but the model takes nobody's terror for weaker than 0.6. What is nearer than 0.6 times "
-                  "*terror*?",
-        "neutral": "at 0.4 the vector is still far from zero, for *terror* has many strong units. The neutral face wins only below about 0.25.",
-        "joy": "*joy* has other units: the vector shrinks, and does not turn.",
-    })
+    check_choice(
+        answer,
+        "fear",
+        {
+            "terror": "it points in the direction of *terror*, but the model takes nobody's terror for weaker than 0.6. What is nearer than 0.6 times "
+            "*terror*?",
+            "neutral": "at 0.4 the vector is still far from zero, for *terror* has many strong units. The neutral face wins only below about 0.25.",
+            "joy": "*joy* has other units: the vector shrinks, and does not turn.",
+        },
+    )
 
 
 check_terror_shown_weakly = Exercise(
-    "6.2", "terror_shown_weakly", "A little terror", "predict", difficulty=2, minutes=5, points=1,
+    "6.2",
+    "terror_shown_weakly",
+    "A little terror",
+    "predict",
+    difficulty=2,
+    minutes=5,
+    points=1,
     purpose="What a face is taken for hangs on what one believes about faces beforehand: here, on how weakly a word may be shown.",
-    reference=lambda: "fear", test=_test_terror_shown_weakly, hints=(
+    reference=lambda: "fear",
+    test=_test_terror_shown_weakly,
+    hints=(
         "The formula knows each word at strengths from 0.6 to 1.1. Which word's vector, at such a strength, comes nearest to 0.4 times *terror*?",
         "There is a milder word with much the same units.",
-    ))
+    ),
+)
 
 # --- 6.3 Attention ---------------------------------------------------------------------------------------------------
 
@@ -122,7 +213,9 @@ def _attention(axis: int = 3, merged: bool = True, scale: str = "head") -> type:
             self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(dim, dim) for _ in range(4))
 
         def forward(self, x: Tensor) -> Tensor:
-            q, k, v = (p(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))  # (B, H, T, D / H)
+            q, k, v = (
+                p(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+            )  # (B, H, T, D / H)
             size = {"head": q.shape[-1], "all": x.shape[-1], "none": 1}[scale]
             self.weights = (q @ k.transpose(2, 3) / math.sqrt(size)).softmax(dim=axis)  # (B, H, T, T)
             taken = self.weights @ v
@@ -137,33 +230,63 @@ Attention = _attention()
 def _test_attention(answer) -> None:
     if not isinstance(answer, type):
         raise Wrong("`Attention` should be a class.")
-    compare_modules(answer, Attention, dict(dim=24, heads=3), (torch.randn(2, 5, 24),), (torch.randn(1, 7, 24),), mistakes=[
-        ("both faults are still there.", _attention(axis=2, merged=False)),
-        ("the heads are put together rightly now. The softmax is not: the weights with which one token looks at all others, a *row* of the "
-         "(T, T) table, must add up to 1.", _attention(axis=2)),
-        ("the softmax is right now. But (B, H, T, D / H) is only cut anew to (B, T, D), so that numbers of one head and several tokens "
-         "become one token: bring the axes into the order (B, T, H, D / H) first.", _attention(merged=False)),
-        ("the softmax runs over the heads. It runs over the tokens that are looked at, the last axis.", _attention(axis=1)),
-        ("the scale is gone: divide by the square root of the size of a head.", _attention(scale="none")),
-        ("the scale takes the whole width D. What is summed up in a score is the size of one head, D / H.", _attention(scale="all")),
-    ])
+    compare_modules(
+        answer,
+        Attention,
+        dict(dim=24, heads=3),
+        (torch.randn(2, 5, 24),),
+        (torch.randn(1, 7, 24),),
+        mistakes=[
+            ("both faults are still there.", _attention(axis=2, merged=False)),
+            (
+                "the heads are put together rightly now. The softmax is not: the weights with which one token looks at all others, a *row* of the "
+                "(T, T) table, must add up to 1.",
+                _attention(axis=2),
+            ),
+            (
+                "the softmax is right now. But (B, H, T, D / H) is only cut anew to (B, T, D), so that numbers of one head and several tokens "
+                "become one token: bring the axes into the order (B, T, H, D / H) first.",
+                _attention(merged=False),
+            ),
+            (
+                "the softmax runs over the heads. It runs over the tokens that are looked at, the last axis.",
+                _attention(axis=1),
+            ),
+            ("the scale is gone: divide by the square root of the size of a head.", _attention(scale="none")),
+            (
+                "the scale takes the whole width D. What is summed up in a score is the size of one head, D / H.",
+                _attention(scale="all"),
+            ),
+        ],
+    )
     layer, x = answer(dim=24, heads=3), torch.randn(2, 5, 24)
     layer(x)
     kept = getattr(layer, "weights", None)
     if not isinstance(kept, Tensor) or kept.shape != (2, 3, 5, 5):
-        raise Wrong("the outputs are right, but the weights are not kept: section 8 wants to look at `self.weights`, (B, H, T, T).")
+        raise Wrong(
+            "the outputs are right, but the weights are not kept: section 8 wants to look at `self.weights`, (B, H, T, T)."
+        )
     if not torch.allclose(kept.sum(dim=-1), torch.ones(2, 3, 5), atol=1e-5):
         raise Wrong("the outputs are right, but what is kept in `self.weights` are not the weights after the softmax.")
 
 
 check_Attention = Exercise(
-    "6.3", "Attention", "The right shapes, and wrong", "repair", difficulty=2, minutes=10, points=2,
+    "6.3",
+    "Attention",
+    "The right shapes, and wrong",
+    "repair",
+    difficulty=2,
+    minutes=10,
+    points=2,
     purpose="Neither fault raises an error, and a network with both still trains, only worse: such mistakes live for years.",
-    reference=Attention, test=_test_attention, hints=(
+    reference=Attention,
+    test=_test_attention,
+    hints=(
         "Write the letters of all four axes beside each line. Over which letter must the weights add up to 1? And which two letters become "
         "D again, side by side?",
         "`softmax(dim=-1)` adds up over the tokens that are looked at. Before H and D / H can be flattened, T has to move in front of H.",
-    ))
+    ),
+)
 
 # --- 6.4 Embeddings --------------------------------------------------------------------------------------------------
 
@@ -189,7 +312,9 @@ def _embeddings(put) -> type:
             self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + count, config.hidden_size))
 
         def forward(self, pixels):
-            return put(self.cls_token.expand(len(pixels), -1, -1), self.patch_embeddings(pixels), self.position_embeddings)
+            return put(
+                self.cls_token.expand(len(pixels), -1, -1), self.patch_embeddings(pixels), self.position_embeddings
+            )
 
     return Embeddings
 
@@ -201,35 +326,67 @@ def _test_embeddings(answer) -> None:
     def config(side):
         return SimpleNamespace(image_size=side, patch_size=4, hidden_size=12, num_channels=3, hidden_dropout_prob=0.0)
 
-    mistakes = [(words, _embeddings(put)) for words, put in (
-        ("the class token stands last. It is the first token, where the head looks for the answer: `[:, 0]`.",
-         lambda first, patches, places: torch.cat([patches, first], dim=1) + places),
-        ("the class token stands last, and its place with it: both come first.",
-         lambda first, patches, places: torch.cat([patches + places[:, 1:], first + places[:, :1]], dim=1)),
-        ("the places are missing: without them the network cannot tell a brow from a chin.",
-         lambda first, patches, places: torch.cat([first, patches], dim=1)),
-        ("the class token has no place of its own: all 1 + N tokens get one.",
-         lambda first, patches, places: torch.cat([first, patches + places[:, 1:]], dim=1)),
-        ("the places are shifted by one: the first belongs to the class token, the second to the first patch.",
-         lambda first, patches, places: torch.cat([first + places[:, -1:], patches + places[:, :-1]], dim=1)),
-        ("the places were multiplied, and should be added.", lambda first, patches, places: torch.cat([first, patches], dim=1) * places),
-        ("the class token is missing: N patches went in, 1 + N tokens come out.", lambda first, patches, places: patches + places[:, 1:]),
-    )]
+    mistakes = [
+        (words, _embeddings(put))
+        for words, put in (
+            (
+                "the class token stands last. It is the first token, where the head looks for the answer: `[:, 0]`.",
+                lambda first, patches, places: torch.cat([patches, first], dim=1) + places,
+            ),
+            (
+                "the class token stands last, and its place with it: both come first.",
+                lambda first, patches, places: torch.cat([patches + places[:, 1:], first + places[:, :1]], dim=1),
+            ),
+            (
+                "the places are missing: without them the network cannot tell a brow from a chin.",
+                lambda first, patches, places: torch.cat([first, patches], dim=1),
+            ),
+            (
+                "the class token has no place of its own: all 1 + N tokens get one.",
+                lambda first, patches, places: torch.cat([first, patches + places[:, 1:]], dim=1),
+            ),
+            (
+                "the places are shifted by one: the first belongs to the class token, the second to the first patch.",
+                lambda first, patches, places: torch.cat([first + places[:, -1:], patches + places[:, :-1]], dim=1),
+            ),
+            (
+                "the places were multiplied, and should be added.",
+                lambda first, patches, places: torch.cat([first, patches], dim=1) * places,
+            ),
+            (
+                "the class token is missing: N patches went in, 1 + N tokens come out.",
+                lambda first, patches, places: patches + places[:, 1:],
+            ),
+        )
+    ]
     # Two sizes: the number of patches must be computed, not known.
     for side, count in ((8, 3), (12, 1)):
-        compare_modules(answer, ViTEmbeddings, dict(config=config(side)), (torch.randn(count, 3, side, side),), mistakes=mistakes)
+        compare_modules(
+            answer, ViTEmbeddings, dict(config=config(side)), (torch.randn(count, 3, side, side),), mistakes=mistakes
+        )
     fresh = answer(config(8))
     if fresh.cls_token.any() or fresh.position_embeddings.any():
-        raise Wrong("the outputs are right, but the class token and the places start at zeros: `nn.Parameter(torch.zeros(…))`.")
+        raise Wrong(
+            "the outputs are right, but the class token and the places start at zeros: `nn.Parameter(torch.zeros(…))`."
+        )
 
 
 check_Embeddings = Exercise(
-    "6.4", "Embeddings", "A token that belongs to no patch", "implement", difficulty=2, minutes=15, points=2,
+    "6.4",
+    "Embeddings",
+    "A token that belongs to no patch",
+    "implement",
+    difficulty=2,
+    minutes=15,
+    points=2,
     purpose="The class token collects the answer, and only what is in its token is read: this class makes room for it.",
-    reference=ViTEmbeddings, test=_test_embeddings, hints=(
+    reference=ViTEmbeddings,
+    test=_test_embeddings,
+    hints=(
         "There are (image_size / patch_size)² patches. `cls_token.expand(B, -1, -1)` gives every picture the same token, without a copy.",
         "`torch.cat([…, …], dim=1)` puts the class token before the patches, (B, 1 + N, D); the places (1, 1 + N, D) are added to all of them.",
-    ))
+    ),
+)
 
 # --- 6.5 confusion_table ---------------------------------------------------------------------------------------------
 
@@ -248,7 +405,11 @@ def _test_confusion_table(answer) -> None:
     rng = np.random.default_rng(0)
     shown = rng.integers(0, 5, 80)
     read = np.where(rng.random(80) < 0.5, shown, rng.integers(0, 6, 80))
-    cases = [(shown, read, 6), (np.array([0, 0, 0, 1, 2, 2]), np.array([0, 0, 1, 2, 2, 2]), 3), (np.array([2, 0, 2]), np.array([0, 0, 2]), 4)]
+    cases = [
+        (shown, read, 6),
+        (np.array([0, 0, 0, 1, 2, 2]), np.array([0, 0, 1, 2, 2, 2]), 3),
+        (np.array([2, 0, 2]), np.array([0, 0, 2]), 4),
+    ]
 
     def quiet(table, sums):
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -263,53 +424,108 @@ def _test_confusion_table(answer) -> None:
         table = _counts(shown, read, count)
         return quiet(table, table.sum(axis=1).clip(least))
 
-    crossed = ("the sums are right, but each stands above a column: `.sum(axis=1)` has the shape (count,), and NumPy lays that along the row. "
-               "With `keepdims=True` it is (count, 1), one sum beside each row.")
-    compare(answer, confusion_table, *cases, mistakes=[
-        ("each cell was counted once at most. `table[shown, read] += 1` reads all cells first and then writes them, so that a pair of classes "
-         "that comes up ten times adds 1. Use `np.add.at`, or a loop.", each_once),
-        ("rows and columns have changed places: a row is a class that was shown, a column one that was read.",
-         lambda shown, read, count: confusion_table(shown, read, count).T),
-        ("each column adds up to 1. Divide by the sums of the rows: of all that *show* a class, which share is read as what?",
-         lambda shown, read, count: (lambda table: table / table.sum(axis=0, keepdims=True).clip(1))(_counts(shown, read, count))),
-        (crossed, divided_along_the_row), (crossed, lambda shown, read, count: divided_along_the_row(shown, read, count, least=0)),
-        ("rows and columns have changed places, and so have their sums: count at [shown, read] and divide by the sums of the rows.",
-         lambda shown, read, count: confusion_table(read, shown, count)),
-        ("these are the numbers of faces. Divide each row by its sum.", _counts),
-        ("the whole table adds up to 1, and each row should.", lambda shown, read, count: _counts(shown, read, count) / len(shown)),
-        ("a class that is never shown gives 0/0. Its row should hold zeros.",
-         lambda shown, read, count: (lambda table: quiet(table, table.sum(axis=1, keepdims=True)))(_counts(shown, read, count))),
-    ])
+    crossed = (
+        "the sums are right, but each stands above a column: `.sum(axis=1)` has the shape (count,), and NumPy lays that along the row. "
+        "With `keepdims=True` it is (count, 1), one sum beside each row."
+    )
+    compare(
+        answer,
+        confusion_table,
+        *cases,
+        mistakes=[
+            (
+                "each cell was counted once at most. `table[shown, read] += 1` reads all cells first and then writes them, so that a pair of classes "
+                "that comes up ten times adds 1. Use `np.add.at`, or a loop.",
+                each_once,
+            ),
+            (
+                "rows and columns have changed places: a row is a class that was shown, a column one that was read.",
+                lambda shown, read, count: confusion_table(shown, read, count).T,
+            ),
+            (
+                "each column adds up to 1. Divide by the sums of the rows: of all that *show* a class, which share is read as what?",
+                lambda shown, read, count: (lambda table: table / table.sum(axis=0, keepdims=True).clip(1))(
+                    _counts(shown, read, count)
+                ),
+            ),
+            (crossed, divided_along_the_row),
+            (crossed, lambda shown, read, count: divided_along_the_row(shown, read, count, least=0)),
+            (
+                "rows and columns have changed places, and so have their sums: count at [shown, read] and divide by the sums of the rows.",
+                lambda shown, read, count: confusion_table(read, shown, count),
+            ),
+            ("these are the numbers of faces. Divide each row by its sum.", _counts),
+            (
+                "the whole table adds up to 1, and each row should.",
+                lambda shown, read, count: _counts(shown, read, count) / len(shown),
+            ),
+            (
+                "a class that is never shown gives 0/0. Its row should hold zeros.",
+                lambda shown, read, count: (lambda table: quiet(table, table.sum(axis=1, keepdims=True)))(
+                    _counts(shown, read, count)
+                ),
+            ),
+        ],
+    )
 
 
 check_confusion_table = Exercise(
-    "6.5", "confusion_table", "What is taken for what", "implement", difficulty=2, minutes=10, points=2,
+    "6.5",
+    "confusion_table",
+    "What is taken for what",
+    "implement",
+    difficulty=2,
+    minutes=10,
+    points=2,
     purpose="One number says how often a reader errs; the table says where, and whom it concerns.",
-    reference=confusion_table, test=_test_confusion_table, hints=(
+    reference=confusion_table,
+    test=_test_confusion_table,
+    hints=(
         "Count first, and divide then. A class that is never shown must not end in 0/0.",
         "`np.add.at(table, (shown, read), 1)` counts every face. `.sum(axis=1, keepdims=True)` has one sum for each row; `.clip(1)` keeps it "
         "from being 0.",
-    ))
+    ),
+)
 
 # --- 6.6 always_sadness ----------------------------------------------------------------------------------------------
 
 
 def _test_always_sadness(answer) -> None:
-    check_number(answer, 1 / 6, within=0.004, wrong=[
-        (37 / 135, "that is the share of all faces that are read rightly: 37 of the 135 words belong to *sadness*. In the mean of the "
-                   "diagonal each family counts alike, however many words it has."),
-        *((number, "the number is right, but in per cent: give a share, from 0 to 1.") for number in (16.6, 16.66, 16.67, 16.7, 17.0)),
-        (1.0, "that is one cell of the diagonal, *sadness* read as *sadness*. What stands in the five others?"),
-        (0.0, "one of the six cells is not 0: faces of *sadness* are read rightly, all of them."),
-        (1 / 135, "that would be the chance for 135 classes. The table has six rows."),
-        (1 / 25, "that would be the chance for 25 classes. The table has six rows."),
-    ])
+    check_number(
+        answer,
+        1 / 6,
+        within=0.004,
+        wrong=[
+            (
+                37 / 135,
+                "that is the share of all faces that are read rightly: 37 of the 135 words belong to *sadness*. In the mean of the "
+                "diagonal each family counts alike, however many words it has.",
+            ),
+            *(
+                (number, "the number is right, but in per cent: give a share, from 0 to 1.")
+                for number in (16.6, 16.66, 16.67, 16.7, 17.0)
+            ),
+            (1.0, "that is one cell of the diagonal, *sadness* read as *sadness*. What stands in the five others?"),
+            (0.0, "one of the six cells is not 0: faces of *sadness* are read rightly, all of them."),
+            (1 / 135, "that would be the chance for 135 classes. The table has six rows."),
+            (1 / 25, "that would be the chance for 25 classes. The table has six rows."),
+        ],
+    )
 
 
 check_always_sadness = Exercise(
-    "6.6", "always_sadness", "The reader that always says sadness", "predict", difficulty=2, minutes=5, points=1,
+    "6.6",
+    "always_sadness",
+    "The reader that always says sadness",
+    "predict",
+    difficulty=2,
+    minutes=5,
+    points=1,
     purpose="A score is only worth its distance to what a reader without eyes gets, and that hangs on how the mean is taken.",
-    reference=lambda: 1 / 6, test=_test_always_sadness, hints=(
+    reference=lambda: 1 / 6,
+    test=_test_always_sadness,
+    hints=(
         "Draw the table: six rows, each of which adds up to 1. In which column does everything stand?",
         "The column of *sadness* is full of ones. One of these ones lies on the diagonal.",
-    ))
+    ),
+)

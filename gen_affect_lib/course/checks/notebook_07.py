@@ -76,7 +76,9 @@ class _ScaledByAll(fusion.Reading):
 def _reading(axis: int) -> type:
     class Along(fusion.Reading):
         def forward(self, queries, sources):
-            query, key, value = (x.transpose(1, 2) for x in self.ask(queries, sources))  # (B, L, H, D / H) -> (B, H, L, D / H)
+            query, key, value = (
+                x.transpose(1, 2) for x in self.ask(queries, sources)
+            )  # (B, L, H, D / H) -> (B, H, L, D / H)
             weights = (query @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(dim=axis)
             queries = queries + self.to_out((weights @ value).transpose(1, 2).flatten(2))
             return queries + self.mlp(self.norm_mlp(queries))
@@ -133,39 +135,79 @@ class _HeadsMixed(fusion.Reading):
 
 def _test_reading(answer) -> None:
     cases = [(torch.randn(2, 5, 12) * 2, torch.randn(2, 7, 12) * 3 + 1), (torch.randn(1, 4, 12), torch.randn(1, 4, 12))]
-    compare_modules(answer, fusion.Reading, dict(dim=12, num_heads=3), *cases, mistakes=[
-        ("the queries see only the sources, not each other: what stands in the room is both, joined along the tokens.", _Alone),
-        ("the queries see only each other: the sources must stand in the room too.", _OnlyQueries),
-        ("the keys are normed per head, the queries are not: they pass `self.source.norm_k` too.", _QueryNotNormed),
-        ("the queries that are looked at stand there without their norm: what is read is normed, sources and queries each with its own.",
-         _RawQueries),
-        ("the sources are read as they come: `norm_source` is missing.", _SourcesAsTheyCome),
-        ("the queries that are looked at went through `norm_source`. They have a norm of their own, `norm_query`.", _NormedTogether),
-        ("the queries ask without `norm_query`: each branch normalizes what it reads.", _AsksUnnormed),
-        ("the scale is missing: the dot products are divided by the root of a head's D / H channels.", _NoScale),
-        ("the scale takes the whole width D. What is summed up in a dot product is the size of one head: divide by the root of D / H.",
-         _ScaledByAll),
-        ("the softmax runs over the queries that ask. It runs over what is looked at, the last axis: each query has 1 to share out.", _reading(2)),
-        ("the softmax runs over the heads. It runs over what is looked at, the last axis.", _reading(1)),
-        ("both additions are missing: what is seen is added to the queries, and so is what the MLP says.", _ReplacesTwice),
-        ("what was seen *replaces* the queries. It is added to them, or what the layer before gathered is lost.", _ReplacesAll),
-        ("what was seen is added to the *normed* queries: norms stand in the branches, never on the straight path.", _AddsToNormed),
-        ("behind the MLP the straight path is missing: what it says is added to the queries.", _NoSecondPath),
-        ("the MLP reads without its norm: `norm_mlp` is missing.", _MLPUnnormed),
-        ("`to_out` is missing: it mixes the heads before what was seen is added.", _NoWayOut),
-        ("the second branch is missing, the MLP.", _NoMLP),
-        ("heads and tokens are mixed: bring (B, H, N, D / H) into the order (B, N, H, D / H) before you merge heads.", _HeadsMixed),
-    ])
+    compare_modules(
+        answer,
+        fusion.Reading,
+        dict(dim=12, num_heads=3),
+        *cases,
+        mistakes=[
+            (
+                "the queries see only the sources, not each other: what stands in the room is both, joined along the tokens.",
+                _Alone,
+            ),
+            ("the queries see only each other: the sources must stand in the room too.", _OnlyQueries),
+            ("the keys are normed per head, the queries are not: they pass `self.source.norm_k` too.", _QueryNotNormed),
+            (
+                "the queries that are looked at stand there without their norm: what is read is normed, sources and queries each with its own.",
+                _RawQueries,
+            ),
+            ("the sources are read as they come: `norm_source` is missing.", _SourcesAsTheyCome),
+            (
+                "the queries that are looked at went through `norm_source`. They have a norm of their own, `norm_query`.",
+                _NormedTogether,
+            ),
+            ("the queries ask without `norm_query`: each branch normalizes what it reads.", _AsksUnnormed),
+            ("the scale is missing: the dot products are divided by the root of a head's D / H channels.", _NoScale),
+            (
+                "the scale takes the whole width D. What is summed up in a dot product is the size of one head: divide by the root of D / H.",
+                _ScaledByAll,
+            ),
+            (
+                "the softmax runs over the queries that ask. It runs over what is looked at, the last axis: each query has 1 to share out.",
+                _reading(2),
+            ),
+            ("the softmax runs over the heads. It runs over what is looked at, the last axis.", _reading(1)),
+            (
+                "both additions are missing: what is seen is added to the queries, and so is what the MLP says.",
+                _ReplacesTwice,
+            ),
+            (
+                "what was seen *replaces* the queries. It is added to them, or what the layer before gathered is lost.",
+                _ReplacesAll,
+            ),
+            (
+                "what was seen is added to the *normed* queries: norms stand in the branches, never on the straight path.",
+                _AddsToNormed,
+            ),
+            ("behind the MLP the straight path is missing: what it says is added to the queries.", _NoSecondPath),
+            ("the MLP reads without its norm: `norm_mlp` is missing.", _MLPUnnormed),
+            ("`to_out` is missing: it mixes the heads before what was seen is added.", _NoWayOut),
+            ("the second branch is missing, the MLP.", _NoMLP),
+            (
+                "heads and tokens are mixed: bring (B, H, N, D / H) into the order (B, N, H, D / H) before you merge heads.",
+                _HeadsMixed,
+            ),
+        ],
+    )
 
 
 check_Reading = Exercise(
-    "7.1", "Reading", "One layer of reporters", "implement", difficulty=4, minutes=25, points=4,
+    "7.1",
+    "Reading",
+    "One layer of reporters",
+    "implement",
+    difficulty=4,
+    minutes=25,
+    points=4,
     purpose="Cross-attention with learned queries is how most of today's models take in whatever is not a picture.",
-    reference=fusion.Reading, test=_test_reading, hints=(
+    reference=fusion.Reading,
+    test=_test_reading,
+    hints=(
         "Two branches, and each ends with `queries = queries + …`. In the first: norm, ask, look, `to_out`. In the second: norm, MLP.",
         "`asking = self.norm_query(queries)` is used twice: it becomes the query (`to_q`, heads, `self.source.norm_k`), and it stands behind "
         "`self.norm_source(sources)` among what `self.source` makes keys and values of. Then softmax over the last axis.",
-    ))
+    ),
+)
 
 # --- 7.2 both_together -----------------------------------------------------------------------------------------------
 
@@ -185,7 +227,9 @@ def _size(change):
     return change.norm(dim=2).mean(dim=0)  # (B, N, D) -> (N,)
 
 
-def _share(four, mixed=lambda a, b, c, d: a - b - c + d, size=_size, below=lambda a, b, c, d: _size(a - b) + _size(a - c)):
+def _share(
+    four, mixed=lambda a, b, c, d: a - b - c + d, size=_size, below=lambda a, b, c, d: _size(a - b) + _size(a - c)
+):
     return size(mixed(*four)) / below(*four)
 
 
@@ -203,41 +247,87 @@ def _test_both_together(answer) -> None:
         return lambda fuse, who, what: _share(_four(fuse, who, what), **change)
 
     inputs = torch.randn(4, 5, 6), torch.randn(4, 3, 6)
-    compare(answer, both_together, (product, *inputs), (sine, torch.randn(6, 2, 3), torch.randn(6, 4, 3)), (added, *inputs), mistakes=[
-        ("with f(i, e) − f(i′, e) − f(i, e′) − f(i′, e′) a sum does not cancel: the last term has a plus.",
-         by(mixed=lambda a, b, c, d: a - b - c - d)),
-        ("this is f(i, e) − f(i′, e′), both changed at once. It takes all four.", by(mixed=lambda a, b, c, d: a - d)),
-        ("all four are added up: two of them have a minus.", by(mixed=lambda a, b, c, d: a + b + c + d)),
-        ("this is the size of the mixed difference itself: divide by how much the token changes with person and with expression.",
-         by(below=lambda a, b, c, d: 1.0)),
-        ("only the change with the person stands below: the change with the expression is added to it.",
-         by(below=lambda a, b, c, d: _size(a - b))),
-        ("only the change with the expression stands below: the change with the person is added to it.",
-         by(below=lambda a, b, c, d: _size(a - c))),
-        ("this is twice too much: below stands the mean of the two changes. Add their sizes.",
-         by(below=lambda a, b, c, d: (_size(a - b) + _size(a - c)) / 2)),
-        ("below stands the change of both at once, f(i, e) − f(i′, e′). Take the change with the person and that with the expression, "
-         "each alone, and add their sizes.", by(below=lambda a, b, c, d: _size(a - d))),
-        ("below stands the token's own size. Take how much it *changes*.", by(below=lambda a, b, c, d: _size(a))),
-        ("the mean over the batch comes before the length: what points different ways cancels. First the length of each, then the mean.",
-         by(size=lambda x: x.mean(0).norm(dim=1), below=lambda a, b, c, d: (a - b).mean(0).norm(dim=1) + (a - c).mean(0).norm(dim=1))),
-        ("this is one number for all tokens: keep the tokens apart.",
-         lambda fuse, who, what: both_together(fuse, who, what).mean()),
-        ("each case has its own ratio here, and the mean comes last. Take the mean over the batch above and below, then divide.",
-         by(size=lambda x: x.norm(dim=2), below=lambda a, b, c, d: (a - b).norm(dim=2) + (a - c).norm(dim=2))),
-        ("each case has its own ratio here, and the mean comes last. Take the mean over the batch above and below, then divide.",
-         lambda fuse, who, what: _share(_four(fuse, who, what), size=lambda x: x.norm(dim=2), below=lambda a, b, c, d:
-                                        (a - b).norm(dim=2) + (a - c).norm(dim=2)).mean(0)),
-    ])
+    compare(
+        answer,
+        both_together,
+        (product, *inputs),
+        (sine, torch.randn(6, 2, 3), torch.randn(6, 4, 3)),
+        (added, *inputs),
+        mistakes=[
+            (
+                "with f(i, e) − f(i′, e) − f(i, e′) − f(i′, e′) a sum does not cancel: the last term has a plus.",
+                by(mixed=lambda a, b, c, d: a - b - c - d),
+            ),
+            (
+                "this is f(i, e) − f(i′, e′), both changed at once. It takes all four.",
+                by(mixed=lambda a, b, c, d: a - d),
+            ),
+            ("all four are added up: two of them have a minus.", by(mixed=lambda a, b, c, d: a + b + c + d)),
+            (
+                "this is the size of the mixed difference itself: divide by how much the token changes with person and with expression.",
+                by(below=lambda a, b, c, d: 1.0),
+            ),
+            (
+                "only the change with the person stands below: the change with the expression is added to it.",
+                by(below=lambda a, b, c, d: _size(a - b)),
+            ),
+            (
+                "only the change with the expression stands below: the change with the person is added to it.",
+                by(below=lambda a, b, c, d: _size(a - c)),
+            ),
+            (
+                "this is twice too much: below stands the mean of the two changes. Add their sizes.",
+                by(below=lambda a, b, c, d: (_size(a - b) + _size(a - c)) / 2),
+            ),
+            (
+                "below stands the change of both at once, f(i, e) − f(i′, e′). Take the change with the person and that with the expression, "
+                "each alone, and add their sizes.",
+                by(below=lambda a, b, c, d: _size(a - d)),
+            ),
+            ("below stands the token's own size. Take how much it *changes*.", by(below=lambda a, b, c, d: _size(a))),
+            (
+                "the mean over the batch comes before the length: what points different ways cancels. First the length of each, then the mean.",
+                by(
+                    size=lambda x: x.mean(0).norm(dim=1),
+                    below=lambda a, b, c, d: (a - b).mean(0).norm(dim=1) + (a - c).mean(0).norm(dim=1),
+                ),
+            ),
+            (
+                "this is one number for all tokens: keep the tokens apart.",
+                lambda fuse, who, what: both_together(fuse, who, what).mean(),
+            ),
+            (
+                "each case has its own ratio here, and the mean comes last. Take the mean over the batch above and below, then divide.",
+                by(size=lambda x: x.norm(dim=2), below=lambda a, b, c, d: (a - b).norm(dim=2) + (a - c).norm(dim=2)),
+            ),
+            (
+                "each case has its own ratio here, and the mean comes last. Take the mean over the batch above and below, then divide.",
+                lambda fuse, who, what: _share(
+                    _four(fuse, who, what),
+                    size=lambda x: x.norm(dim=2),
+                    below=lambda a, b, c, d: (a - b).norm(dim=2) + (a - c).norm(dim=2),
+                ).mean(0),
+            ),
+        ],
+    )
 
 
 check_both_together = Exercise(
-    "7.2", "both_together", "More than a sum", "implement", difficulty=3, minutes=15, points=3,
+    "7.2",
+    "both_together",
+    "More than a sum",
+    "implement",
+    difficulty=3,
+    minutes=15,
+    points=3,
     purpose="A test without training that tells whether a network can combine two things or only carry both.",
-    reference=both_together, test=_test_both_together, hints=(
+    reference=both_together,
+    test=_test_both_together,
+    hints=(
         "Call `fuse` four times: neither turned, the people turned, the expressions turned, both turned. Then subtract and add.",
         "The length is `.norm(dim=2)`, the mean over the batch `.mean(dim=0)`. Above: the mixed difference; below: the lengths of the two changes, added.",
-    ))
+    ),
+)
 
 # --- 7.3 left_out ----------------------------------------------------------------------------------------------------
 
@@ -248,46 +338,74 @@ def left_out(count: int, chance: float, generator: torch.Generator) -> tuple[Ten
 
 
 def _test_left_out(answer) -> None:
-    for chance, seed in ((0.1, 11), (0.3, 12)):  # no seed that `judge` uses: who forgets the generator must not draw its numbers
+    for chance, seed in (
+        (0.1, 11),
+        (0.3, 12),
+    ):  # no seed that `judge` uses: who forgets the generator must not draw its numbers
         count = 20_000
         given = answer(count, chance, torch.Generator().manual_seed(seed))
         if not isinstance(given, (tuple, list)) or len(given) != 2:
-            raise Wrong("two tensors were expected: which keep the identity, and which keep the expression. Are both returned?")
+            raise Wrong(
+                "two tensors were expected: which keep the identity, and which keep the expression. Are both returned?"
+            )
         for part in given:
             if not isinstance(part, torch.Tensor) or part.dtype != torch.bool or part.shape != (count,):
-                raise Wrong(f"each of the two is a bool tensor ({count},), one for each example; "
-                            f"{f'{part.dtype} {tuple(part.shape)}' if isinstance(part, torch.Tensor) else repr(part)} came.")
+                raise Wrong(
+                    f"each of the two is a bool tensor ({count},), one for each example; "
+                    f"{f'{part.dtype} {tuple(part.shape)}' if isinstance(part, torch.Tensor) else repr(part)} came."
+                )
         who, what = given
         if len(who.unique()) == 1 or len(what.unique()) == 1:
-            raise Wrong("all examples of a batch share one fate, whether they are kept or left out: draw a number for each.")
+            raise Wrong(
+                "all examples of a batch share one fate, whether they are kept or left out: draw a number for each."
+            )
         for name, part in (("identity", who), ("expression", what)):
             share = 1 - part.float().mean().item()
             if abs(share - (1 - chance)) < 0.02:
-                raise Wrong(f"the {name} is left out in {share:.0%} of the examples, and *kept* in the others: True means that it is kept.")
+                raise Wrong(
+                    f"the {name} is left out in {share:.0%} of the examples, and *kept* in the others: True means that it is kept."
+                )
             if abs(share - chance) > 0.02:
                 raise Wrong(f"with a chance of {chance:g} the {name} is left out in {share:.0%} of the examples.")
         both = (~who & ~what).float().mean().item()
         if both > chance - 0.02:
-            raise Wrong("the two still share a coin: whoever loses the identity loses the expression too. Draw for each on its own.")
+            raise Wrong(
+                "the two still share a coin: whoever loses the identity loses the expression too. Draw for each on its own."
+            )
         if both < chance**2 / 4:
-            raise Wrong("both are never left out together. With coins of their own that happens too, and the first step of guidance needs it.")
+            raise Wrong(
+                "both are never left out together. With coins of their own that happens too, and the first step of guidance needs it."
+            )
         if abs(both - chance**2) > 0.015:
-            raise Wrong(f"the two hang on each other: with coins of their own, both are left out in {chance**2:.0%} of the examples, here in {both:.0%}.")
+            raise Wrong(
+                f"the two hang on each other: with coins of their own, both are left out in {chance**2:.0%} of the examples, here in {both:.0%}."
+            )
         again = answer(count, chance, torch.Generator().manual_seed(seed))
         if not all(map(torch.equal, given, again)):
-            raise Wrong("the same generator, and another answer: draw with `generator=generator`, or nobody can repeat your run.")
+            raise Wrong(
+                "the same generator, and another answer: draw with `generator=generator`, or nobody can repeat your run."
+            )
     kept = answer(100, 0.0, torch.Generator().manual_seed(0))
     if not (kept[0].all() and kept[1].all()):
         raise Wrong("with a chance of 0 nothing must be left out.")
 
 
 check_left_out = Exercise(
-    "7.3", "left_out", "One coin too few", "repair", difficulty=2, minutes=10, points=2,
+    "7.3",
+    "left_out",
+    "One coin too few",
+    "repair",
+    difficulty=2,
+    minutes=10,
+    points=2,
     purpose="A model cannot be guided towards a difference between two situations when it has met only one of them.",
-    reference=left_out, test=_test_left_out, hints=(
+    reference=left_out,
+    test=_test_left_out,
+    hints=(
         "How many random numbers does the broken one draw for an example, and how many decisions does it make with them?",
         "A second `torch.rand(count, generator=generator)`, for the expression alone.",
-    ))
+    ),
+)
 
 # --- 7.4 dial_weights ------------------------------------------------------------------------------------------------
 
@@ -298,86 +416,159 @@ def dial_weights(identity_scale: float, expression_scale: float) -> tuple[float,
 
 
 def _test_dial_weights(answer) -> None:
-    compare(answer, dial_weights, (2.0, 3.0), (1.0, 1.0), (0.0, 1.5), (1.5, 0.0), (4.0, 2.5), mistakes=[
-        ("the weight of v_i is missing its second part: v_i stands in both brackets, once with a minus.",
-         lambda i, e: (1 - i, i, e)),
-        ("these are the scales of the two brackets, and 1 for what stands in front. Multiply the brackets out: each velocity then has one weight.",
-         lambda i, e: (1, i, e)),
-        ("the weight of v_∅ is missing its first part: it also stands in front of the brackets, with 1.", lambda i, e: (-i, i - e, e)),
-        ("this is the formula in which both brackets start from v_∅. Here the second starts from v_i.", lambda i, e: (1 - i - e, i, e)),
-        ("the sign of the middle one is turned: v_i is added with the first bracket and subtracted with the second.",
-         lambda i, e: (1 - i, e - i, e)),
-        ("the order is nothing, identity, both.", lambda i, e: (e, i - e, 1 - i)),
-    ])
+    compare(
+        answer,
+        dial_weights,
+        (2.0, 3.0),
+        (1.0, 1.0),
+        (0.0, 1.5),
+        (1.5, 0.0),
+        (4.0, 2.5),
+        mistakes=[
+            (
+                "the weight of v_i is missing its second part: v_i stands in both brackets, once with a minus.",
+                lambda i, e: (1 - i, i, e),
+            ),
+            (
+                "these are the scales of the two brackets, and 1 for what stands in front. Multiply the brackets out: each velocity then has one weight.",
+                lambda i, e: (1, i, e),
+            ),
+            (
+                "the weight of v_∅ is missing its first part: it also stands in front of the brackets, with 1.",
+                lambda i, e: (-i, i - e, e),
+            ),
+            (
+                "this is the formula in which both brackets start from v_∅. Here the second starts from v_i.",
+                lambda i, e: (1 - i - e, i, e),
+            ),
+            (
+                "the sign of the middle one is turned: v_i is added with the first bracket and subtracted with the second.",
+                lambda i, e: (1 - i, e - i, e),
+            ),
+            ("the order is nothing, identity, both.", lambda i, e: (e, i - e, 1 - i)),
+        ],
+    )
 
 
 check_dial_weights = Exercise(
-    "7.4", "dial_weights", "Two dials, three weights", "implement", difficulty=2, minutes=5, points=1,
+    "7.4",
+    "dial_weights",
+    "Two dials, three weights",
+    "implement",
+    difficulty=2,
+    minutes=5,
+    points=1,
     purpose="As a weighted sum the formula shows what it costs: a velocity whose weight is 0 need not be computed.",
-    reference=dial_weights, test=_test_dial_weights, hints=(
+    reference=dial_weights,
+    test=_test_dial_weights,
+    hints=(
         "Multiply the two brackets out and collect what belongs to each velocity.",
         "v_∅ appears twice, v_i twice, v_ie once. At (1, 1) only v_ie may be left.",
-    ))
+    ),
+)
 
 # --- 7.5 passes ------------------------------------------------------------------------------------------------------
 
 
 def _test_passes(answer) -> None:
-    check_number(answer, 2, wrong=[
-        (3, "three velocities stand in the formula, but put the scales into your weights: one of them gets the weight 0."),
-        (1, "that is so at (1, 1), where all but one weight is 0. Here two are left."),
-        (4, "there is no velocity with the expression alone in the formula."),
-        (0, "then nothing would be drawn at all."),
-    ])
+    check_number(
+        answer,
+        2,
+        wrong=[
+            (
+                3,
+                "three velocities stand in the formula, but put the scales into your weights: one of them gets the weight 0.",
+            ),
+            (1, "that is so at (1, 1), where all but one weight is 0. Here two are left."),
+            (4, "there is no velocity with the expression alone in the formula."),
+            (0, "then nothing would be drawn at all."),
+        ],
+    )
 
 
 check_passes = Exercise(
-    "7.5", "passes", "What a picture costs", "predict", difficulty=2, minutes=3, points=1,
+    "7.5",
+    "passes",
+    "What a picture costs",
+    "predict",
+    difficulty=2,
+    minutes=3,
+    points=1,
     purpose="Guidance is paid for in evaluations of the network, at every step of every picture.",
-    reference=lambda: 2, test=_test_passes, hints=(
+    reference=lambda: 2,
+    test=_test_passes,
+    hints=(
         "Call your `dial_weights` in your head: which of the three are not 0?",
         "1 − 2, 2 − 2 and 2: which of these velocities must be computed?",
-    ))
+    ),
+)
 
 # --- 7.6 at_expression_0 ---------------------------------------------------------------------------------------------
 
 
 def _test_at_expression_0(answer) -> None:
-    check_choice(answer, "any", {
-        "reference": "the identity's tokens hardly tell it: that is what they were made for. Section 7 measures it.",
-        "word": "at expression 0 the velocity with both has the weight 0: the word is not even computed.",
-        "neutral": "the stand-in was not trained on neutral faces only, but whenever an expression, whichever it was, was left out.",
-    })
+    check_choice(
+        answer,
+        "any",
+        {
+            "reference": "the identity's tokens hardly tell it: that is what they were made for. Section 7 measures it.",
+            "word": "at expression 0 the velocity with both has the weight 0: the word is not even computed.",
+            "neutral": "the stand-in was not trained on neutral faces only, but whenever an expression, whichever it was, was left out.",
+        },
+    )
 
 
 check_at_expression_0 = Exercise(
-    "7.6", "at_expression_0", "What is left at 0?", "predict", difficulty=2, minutes=5, points=1,
+    "7.6",
+    "at_expression_0",
+    "What is left at 0?",
+    "predict",
+    difficulty=2,
+    minutes=5,
+    points=1,
     purpose="What a dial does at 0 shows what a stand-in has learned, and what the other source does not carry.",
-    reference=lambda: "any", test=_test_at_expression_0, hints=(
+    reference=lambda: "any",
+    test=_test_at_expression_0,
+    hints=(
         "Which velocity has a weight at (1, 0)? What was the model told when it learned that one, and what did the training faces do?",
         "Only v_i is left. It was learned from all kinds of expressions, whose word was left out.",
-    ))
+    ),
+)
 
 # --- 7.7 brightest ---------------------------------------------------------------------------------------------------
 
 
 def _test_brightest(answer) -> None:
     # 0.37 over 1 / 26, with the shipped weights; the colour bar, which ends there, can be read to about ±0.02.
-    check_number(answer, 9.6, within=0.7, wrong=[
-        (0.375, "that is the weight itself, or near it. How often does the weight of an even row fit into it?"),
-        (3.75, "a row has more cells than the ten sources: the queries are looked at too."),
-        (6.0, "a row has more cells than the sixteen queries: the sources are looked at too."),
-        (1.5, "take all the columns of a row, not those of the expression alone."),
-        (26.0, "that would be a weight of 1, all of it on one cell. Read the colour bar."),
-        (0.104, "upside down: divide the weight of the brightest by that of an even row."),
-        (10.4, "the colour bar ends before 0.4, and the brightest cell has the colour of its end."),
-    ])
+    check_number(
+        answer,
+        9.6,
+        within=0.7,
+        wrong=[
+            (0.375, "that is the weight itself, or near it. How often does the weight of an even row fit into it?"),
+            (3.75, "a row has more cells than the ten sources: the queries are looked at too."),
+            (6.0, "a row has more cells than the sixteen queries: the sources are looked at too."),
+            (1.5, "take all the columns of a row, not those of the expression alone."),
+            (26.0, "that would be a weight of 1, all of it on one cell. Read the colour bar."),
+            (0.104, "upside down: divide the weight of the brightest by that of an even row."),
+            (10.4, "the colour bar ends before 0.4, and the brightest cell has the colour of its end."),
+        ],
+    )
 
 
 check_brightest = Exercise(
-    "7.7", "brightest", "How strong is a preference?", "read", difficulty=2, minutes=5, points=1,
+    "7.7",
+    "brightest",
+    "How strong is a preference?",
+    "read",
+    difficulty=2,
+    minutes=5,
+    points=1,
     purpose="A bright cell says little until one knows how bright it would be by indifference.",
-    reference=lambda: 9.6, test=_test_brightest, hints=(
+    reference=lambda: 9.6,
+    test=_test_brightest,
+    hints=(
         "Count the columns: three of the crop, three of the wider view, four of the expression and sixteen queries. Every row adds up to 1.",
         "An even row has 1 / 26 in each cell. The colour bar tells the weight of the brightest.",
-    ))
+    ),
+)

@@ -21,7 +21,21 @@ def learning_rate(step: int, used: float, peak: float, warmup_steps: int, final:
     return peak * warm_cosine(step, used, warmup_steps, final)
 
 
-def _rate(step, used, peak, warmup_steps, final, *, late=0, lowest=None, half=0.5, angle=math.pi, climb=True, either=False, stop=True):
+def _rate(
+    step,
+    used,
+    peak,
+    warmup_steps,
+    final,
+    *,
+    late=0,
+    lowest=None,
+    half=0.5,
+    angle=math.pi,
+    climb=True,
+    either=False,
+    stop=True,
+):
     warm = (step + 1 - late) / warmup_steps if climb else 1.0
     warm = min(1.0, warm) if stop else warm
     lowest = final if lowest is None else lowest
@@ -32,63 +46,132 @@ def _rate(step, used, peak, warmup_steps, final, *, late=0, lowest=None, half=0.
 
 
 def _test_learning_rate(answer) -> None:
-    cases = [(0, 0.0, 1e-3, 100, 0.01), (50, 0.05, 1e-3, 100, 0.01), (99, 0.2, 2e-3, 100, 0.1), (400, 0.4, 1e-3, 100, 0.1),
-             (4, 0.5, 3e-4, 10, 0.05), (999, 1.0, 1e-3, 100, 0.2)]
+    cases = [
+        (0, 0.0, 1e-3, 100, 0.01),
+        (50, 0.05, 1e-3, 100, 0.01),
+        (99, 0.2, 2e-3, 100, 0.1),
+        (400, 0.4, 1e-3, 100, 0.1),
+        (4, 0.5, 3e-4, 10, 0.05),
+        (999, 1.0, 1e-3, 100, 0.2),
+    ]
 
     def changed(**changes) -> Callable:
         return lambda *case: _rate(*case, **changes)
 
-    compare(answer, learning_rate, *cases, tolerance=1e-9, mistakes=[  # rates are small numbers
-        ("the first step, step 0, has the rate 0: it would learn nothing. The climb counts `step + 1`.", changed(late=1)),
-        ("`final` is a share of the peak and not a rate of its own: at the end the rate is final · peak.",
-         lambda s, u, p, w, f: min(1, (s + 1) / w) * (f + (p - f) * 0.5 * (1 + math.cos(math.pi * u)))),
-        ("it falls to 0, and `final` is not used: at the end the share `final` of the peak remains.", changed(lowest=0.0)),
-        ("the share `final` is added on top: at the beginning the fall has to start at 1. What the cosine moves is the rest, 1 − final.",
-         lambda s, u, p, w, f: p * min(1, (s + 1) / w) * (f + 0.5 * (1 + math.cos(math.pi * u)))),
-        ("a cosine goes from 1 to −1: (1 + cos) / 2 goes from 1 to 0. Here the half is missing, and the rate begins at twice the peak.",
-         changed(half=1.0)),
-        ("this goes through a quarter of a turn only: half a cosine is the angle π · used.", changed(angle=math.pi / 2)),
-        ("at the end it is back at the peak: that is a whole turn, 2π. Half a cosine is the angle π · used.", changed(angle=2 * math.pi)),
-        ("the climb does not stop at 1: it is `min(1, (step + 1) / warmup_steps)`.", changed(stop=False)),
-        ("a quarter of a cosine was taken for the half: the angle is π · used, and (1 + cos) / 2 goes from 1 to 0.",
-         lambda s, u, p, w, f: p * min(1, (s + 1) / w) * (f + (1 - f) * math.cos(math.pi / 2 * u))),
-        ("the fall is a straight line: it should be half a cosine.", lambda s, u, p, w, f: p * min(1, (s + 1) / w) * (f + (1 - f) * (1 - u))),
-        ("the peak is missing: the two factors are multiplied with it.", lambda s, u, p, w, f: _rate(s, u, 1.0, w, f)),
-        ("there is no climb: in the first `warmup_steps` steps the rate is a growing share of what the cosine says.",
-         changed(climb=False)),
-        ("during the climb the cosine is left out. `used` runs from the first step on: multiply the two.", changed(either=True)),
-    ])
+    compare(
+        answer,
+        learning_rate,
+        *cases,
+        tolerance=1e-9,
+        mistakes=[  # rates are small numbers
+            (
+                "the first step, step 0, has the rate 0: it would learn nothing. The climb counts `step + 1`.",
+                changed(late=1),
+            ),
+            (
+                "`final` is a share of the peak and not a rate of its own: at the end the rate is final · peak.",
+                lambda s, u, p, w, f: min(1, (s + 1) / w) * (f + (p - f) * 0.5 * (1 + math.cos(math.pi * u))),
+            ),
+            (
+                "it falls to 0, and `final` is not used: at the end the share `final` of the peak remains.",
+                changed(lowest=0.0),
+            ),
+            (
+                "the share `final` is added on top: at the beginning the fall has to start at 1. What the cosine moves is the rest, 1 − final.",
+                lambda s, u, p, w, f: p * min(1, (s + 1) / w) * (f + 0.5 * (1 + math.cos(math.pi * u))),
+            ),
+            (
+                "a cosine goes from 1 to −1: (1 + cos) / 2 goes from 1 to 0. Here the half is missing, and the rate begins at twice the peak.",
+                changed(half=1.0),
+            ),
+            (
+                "this goes through a quarter of a turn only: half a cosine is the angle π · used.",
+                changed(angle=math.pi / 2),
+            ),
+            (
+                "at the end it is back at the peak: that is a whole turn, 2π. Half a cosine is the angle π · used.",
+                changed(angle=2 * math.pi),
+            ),
+            ("the climb does not stop at 1: it is `min(1, (step + 1) / warmup_steps)`.", changed(stop=False)),
+            (
+                "a quarter of a cosine was taken for the half: the angle is π · used, and (1 + cos) / 2 goes from 1 to 0.",
+                lambda s, u, p, w, f: p * min(1, (s + 1) / w) * (f + (1 - f) * math.cos(math.pi / 2 * u)),
+            ),
+            (
+                "the fall is a straight line: it should be half a cosine.",
+                lambda s, u, p, w, f: p * min(1, (s + 1) / w) * (f + (1 - f) * (1 - u)),
+            ),
+            (
+                "the peak is missing: the two factors are multiplied with it.",
+                lambda s, u, p, w, f: _rate(s, u, 1.0, w, f),
+            ),
+            (
+                "there is no climb: in the first `warmup_steps` steps the rate is a growing share of what the cosine says.",
+                changed(climb=False),
+            ),
+            (
+                "during the climb the cosine is left out. `used` runs from the first step on: multiply the two.",
+                changed(either=True),
+            ),
+        ],
+    )
 
 
 check_learning_rate = Exercise(
-    "8.1", "learning_rate", "Up in a line, down in half a cosine", "implement", difficulty=2, minutes=10, points=2,
+    "8.1",
+    "learning_rate",
+    "Up in a line, down in half a cosine",
+    "implement",
+    difficulty=2,
+    minutes=10,
+    points=2,
     purpose="Few knobs of a training move its result as much, as section 5 measures.",
-    reference=learning_rate, test=_test_learning_rate, hints=(
+    reference=learning_rate,
+    test=_test_learning_rate,
+    hints=(
         "Two factors between 0 and 1, multiplied with the peak. One looks at `step` alone, the other at `used` alone.",
         "The climb is `min(1, (step + 1) / warmup_steps)`. The fall is final plus (1 − final) times something that goes from 1 to 0: "
         "half of 1 + cos(π · used).",
-    ))
+    ),
+)
 
 # --- 8.2 left_of_the_start -------------------------------------------------------------------------------------------
 
 
 def _test_left_of_the_start(answer) -> None:
-    check_number(answer, 0.999**1000, within=0.015, wrong=[
-        (0.0, "an average of this kind never forgets quite: each step leaves 0.999 of what was there. (0.001 is the share of the *newest* weights.)"),
-        (0.999, "that is what one step leaves. A thousand multiply."),
-        (0.5, "a half is left after about 693 steps."),
-        (0.632, "that is what has come in since. What is left of the first weights?"),
-        (36.8, "that is in per cent: a share lies between 0 and 1."),
-    ])
+    check_number(
+        answer,
+        0.999**1000,
+        within=0.015,
+        wrong=[
+            (
+                0.0,
+                "an average of this kind never forgets quite: each step leaves 0.999 of what was there. (0.001 is the share of the *newest* weights.)",
+            ),
+            (0.999, "that is what one step leaves. A thousand multiply."),
+            (0.5, "a half is left after about 693 steps."),
+            (0.632, "that is what has come in since. What is left of the first weights?"),
+            (36.8, "that is in per cent: a share lies between 0 and 1."),
+        ],
+    )
 
 
 check_left_of_the_start = Exercise(
-    "8.2", "left_of_the_start", "How long is a memory?", "predict", difficulty=2, minutes=4, points=1,
+    "8.2",
+    "left_of_the_start",
+    "How long is a memory?",
+    "predict",
+    difficulty=2,
+    minutes=4,
+    points=1,
     purpose="A decay of 0.999 sounds like hardly anything; what it means is a number of steps.",
-    reference=lambda: 0.999**1000, test=_test_left_of_the_start, hints=(
+    reference=lambda: 0.999**1000,
+    test=_test_left_of_the_start,
+    hints=(
         "After one step the share of the first weights is 0.999, after two 0.999 of that.",
         "(1 − 1/n) to the power of n is nearly 1/e.",
-    ))
+    ),
+)
 
 # --- 8.3 update_average ----------------------------------------------------------------------------------------------
 
@@ -102,15 +185,20 @@ def update_average(average: Sequence[Tensor], parameters: Sequence[Tensor], step
 
 def _updated(update: Callable) -> Callable:
     """What an update leaves: the average and the parameters, after it."""
+
     def update_average(average, parameters, step, *most):
         average = [tensor.clone() for tensor in average]
         parameters = [nn.Parameter(tensor.clone()) for tensor in parameters]
         held = list(average)
         update(average, parameters, step, *most)
         if any(tensor.requires_grad for tensor in average):
-            raise Wrong("the average has become part of a graph: it must be worked out under `no_grad`, or every step keeps all earlier ones.")
+            raise Wrong(
+                "the average has become part of a graph: it must be worked out under `no_grad`, or every step keeps all earlier ones."
+            )
         if any(one is not other for one, other in zip(average, held)):
-            raise Wrong("there are new tensors in `average`. Whoever holds the old ones sees nothing of it: change the tensors themselves.")
+            raise Wrong(
+                "there are new tensors in `average`. Whoever holds the old ones sees nothing of it: change the tensors themselves."
+            )
         return average, [parameter.detach() for parameter in parameters]
 
     return update_average
@@ -121,6 +209,7 @@ def _average(decay: Callable, swapped=False) -> Callable:
         with torch.no_grad():
             for slow, fast in zip(average, parameters):
                 slow.lerp_(fast, decay(step, most) if swapped else 1 - decay(step, most))
+
     return update
 
 
@@ -132,8 +221,10 @@ def _turned_round(average, parameters, step, most=0.999):
 
 def _test_update_average(answer) -> None:
     shapes = (3, 4), (5,), ()
-    cases = [([torch.randn(shape) for shape in shapes], [torch.randn(shape) for shape in shapes], step, *most)
-             for step, most in ((0, ()), (30, ()), (20_000, ()), (30, (0.5,)))]
+    cases = [
+        ([torch.randn(shape) for shape in shapes], [torch.randn(shape) for shape in shapes], step, *most)
+        for step, most in ((0, ()), (30, ()), (20_000, ()), (30, (0.5,)))
+    ]
 
     def memory(step, most):
         return min(most, (1 + step) / (10 + step))
@@ -143,29 +234,61 @@ def _test_update_average(answer) -> None:
             for slow, fast in zip(average, parameters):
                 slow.add_(fast, alpha=1 - memory(step, most))
 
-    compare(_updated(answer), _updated(update_average), *cases, mistakes=[
-        ("what comes in is added, but the average is not shrunk by the decay first, so that it grows and grows.", _updated(not_shrunk)),
-        ("nothing has changed in the tensors of `average`. `slow = …` only gives a name to a new tensor: work in place (`copy_`, `mul_`, "
-         "`add_`, `lerp_`).", _updated(lambda *_: None)),
-        ("the shares have changed places: `decay` is what stays of the average, 1 − decay is what comes in.",
-         _updated(_average(memory, swapped=True))),
-        ("the weights are moved to the average: it is the average that follows the weights.", _updated(_turned_round)),
-        ("the memory is long from the first step on: the decay is the smaller one of `most` and (1 + step) / (10 + step).",
-         _updated(_average(lambda step, most: most))),
-        ("the decay has no upper end: it is at most `most`.", _updated(_average(lambda step, most: (1 + step) / (10 + step)))),
-        ("the decay is the larger of the two, and should be the smaller one.",
-         _updated(_average(lambda step, most: max(most, (1 + step) / (10 + step))))),
-        ("`most` is not used: it need not be 0.999.", _updated(_average(lambda step, most: memory(step, 0.999)))),
-    ])
+    compare(
+        _updated(answer),
+        _updated(update_average),
+        *cases,
+        mistakes=[
+            (
+                "what comes in is added, but the average is not shrunk by the decay first, so that it grows and grows.",
+                _updated(not_shrunk),
+            ),
+            (
+                "nothing has changed in the tensors of `average`. `slow = …` only gives a name to a new tensor: work in place (`copy_`, `mul_`, "
+                "`add_`, `lerp_`).",
+                _updated(lambda *_: None),
+            ),
+            (
+                "the shares have changed places: `decay` is what stays of the average, 1 − decay is what comes in.",
+                _updated(_average(memory, swapped=True)),
+            ),
+            (
+                "the weights are moved to the average: it is the average that follows the weights.",
+                _updated(_turned_round),
+            ),
+            (
+                "the memory is long from the first step on: the decay is the smaller one of `most` and (1 + step) / (10 + step).",
+                _updated(_average(lambda step, most: most)),
+            ),
+            (
+                "the decay has no upper end: it is at most `most`.",
+                _updated(_average(lambda step, most: (1 + step) / (10 + step))),
+            ),
+            (
+                "the decay is the larger of the two, and should be the smaller one.",
+                _updated(_average(lambda step, most: max(most, (1 + step) / (10 + step)))),
+            ),
+            ("`most` is not used: it need not be 0.999.", _updated(_average(lambda step, most: memory(step, 0.999)))),
+        ],
+    )
 
 
 check_update_average = Exercise(
-    "8.3", "update_average", "The slow copy", "implement", difficulty=2, minutes=8, points=2,
+    "8.3",
+    "update_average",
+    "The slow copy",
+    "implement",
+    difficulty=2,
+    minutes=8,
+    points=2,
     purpose="Nearly every diffusion model that you will meet is sampled with its averaged weights.",
-    reference=update_average, test=_test_update_average, hints=(
+    reference=update_average,
+    test=_test_update_average,
+    hints=(
         "Go through both lists together. Each averaged tensor has to be changed itself: whoever holds the list must see it.",
         "`slow.mul_(decay).add_(fast, alpha=1 - decay)`, or one `lerp_`.",
-    ))
+    ),
+)
 
 # --- 8.4 clip_gradients ----------------------------------------------------------------------------------------------
 
@@ -176,6 +299,7 @@ def clip_gradients(parameters: Sequence[Tensor], most: float) -> Tensor:
 
 def _clipped(clip: Callable) -> Callable:
     """What clipping returns, and the gradients that it leaves."""
+
     def clip_gradients(gradients, most):
         parameters = [nn.Parameter(torch.ones(3) if grad is None else torch.ones_like(grad)) for grad in gradients]
         for parameter, grad in zip(parameters, gradients):
@@ -189,7 +313,17 @@ def _clipped(clip: Callable) -> Callable:
     return clip_gradients
 
 
-def _clipping(*, each=False, always=False, none=False, square=False, power=2, value=False, to_one=False, give=lambda before, after: before) -> Callable:
+def _clipping(
+    *,
+    each=False,
+    always=False,
+    none=False,
+    square=False,
+    power=2,
+    value=False,
+    to_one=False,
+    give=lambda before, after: before,
+) -> Callable:
     def clip(parameters, most):
         grads = [p.grad for p in parameters if p.grad is not None]
         if none and len(grads) < len(parameters):
@@ -216,42 +350,92 @@ def _last_norm(parameters, most):
 
 
 def _test_clip_gradients(answer) -> None:
-    large, small = [torch.tensor([3.0, 0.5]), torch.tensor([[0.2, 4.0], [0.1, 0.0]])], [torch.tensor([0.1, -0.2]), torch.tensor([[0.3, 0.05]])]
-    cases = [(large, 1.0), (small, 1.0), ([torch.tensor([0.6, 0.4]), torch.tensor([-0.9, 0.2])], 1.0), (large, 2.5), ([*large, None], 1.0)]
-    compare(_clipped(answer), _clipped(clip_gradients), *cases, tolerance=1e-4, mistakes=[
-        ("each tensor is clipped by its own norm, which turns the step in another direction. There is one norm, of all gradients together.",
-         _clipped(_clipping(each=True))),
-        ("each tensor is clipped by its own norm, and the last one's is returned. There is one norm, of all gradients together.",
-         _clipped(_last_norm)),
-        ("the gradients are brought to the norm 1: multiply by `most / norm`.", _clipped(_clipping(to_one=True))),
-        ("small gradients are made larger: where the norm is at most `most`, nothing is to be done.", _clipped(_clipping(always=True))),
-        ("this stops at a parameter without a gradient, `p.grad is None`: pass it over.", _clipped(_clipping(none=True))),
-        ("this is the square of the norm: take the root.", _clipped(_clipping(square=True))),
-        ("this is the sum of all absolute values. A norm is the root of the sum of squares.", _clipped(_clipping(power=1))),
-        ("each number is clipped by itself, which turns the step in another direction: multiply all by one factor.",
-         _clipped(_clipping(value=True))),
-        ("the gradients are right. What is returned is the norm *after* clipping: return the one that was found.",
-         _clipped(_clipping(give=lambda before, after: after))),
-        ("the gradients are right, but nothing came back: return the norm that was found before clipping.",
-         _clipped(_clipping(give=lambda before, after: None))),
-        ("no gradient has changed: work in place, `p.grad.mul_(…)`, or put a new tensor into `p.grad`.",
-         _clipped(lambda parameters, most: torch.sqrt(sum(p.grad.square().sum() for p in parameters if p.grad is not None)))),
-    ])
+    large, small = (
+        [torch.tensor([3.0, 0.5]), torch.tensor([[0.2, 4.0], [0.1, 0.0]])],
+        [torch.tensor([0.1, -0.2]), torch.tensor([[0.3, 0.05]])],
+    )
+    cases = [
+        (large, 1.0),
+        (small, 1.0),
+        ([torch.tensor([0.6, 0.4]), torch.tensor([-0.9, 0.2])], 1.0),
+        (large, 2.5),
+        ([*large, None], 1.0),
+    ]
+    compare(
+        _clipped(answer),
+        _clipped(clip_gradients),
+        *cases,
+        tolerance=1e-4,
+        mistakes=[
+            (
+                "each tensor is clipped by its own norm, which turns the step in another direction. There is one norm, of all gradients together.",
+                _clipped(_clipping(each=True)),
+            ),
+            (
+                "each tensor is clipped by its own norm, and the last one's is returned. There is one norm, of all gradients together.",
+                _clipped(_last_norm),
+            ),
+            ("the gradients are brought to the norm 1: multiply by `most / norm`.", _clipped(_clipping(to_one=True))),
+            (
+                "small gradients are made larger: where the norm is at most `most`, nothing is to be done.",
+                _clipped(_clipping(always=True)),
+            ),
+            (
+                "this stops at a parameter without a gradient, `p.grad is None`: pass it over.",
+                _clipped(_clipping(none=True)),
+            ),
+            ("this is the square of the norm: take the root.", _clipped(_clipping(square=True))),
+            (
+                "this is the sum of all absolute values. A norm is the root of the sum of squares.",
+                _clipped(_clipping(power=1)),
+            ),
+            (
+                "each number is clipped by itself, which turns the step in another direction: multiply all by one factor.",
+                _clipped(_clipping(value=True)),
+            ),
+            (
+                "the gradients are right. What is returned is the norm *after* clipping: return the one that was found.",
+                _clipped(_clipping(give=lambda before, after: after)),
+            ),
+            (
+                "the gradients are right, but nothing came back: return the norm that was found before clipping.",
+                _clipped(_clipping(give=lambda before, after: None)),
+            ),
+            (
+                "no gradient has changed: work in place, `p.grad.mul_(…)`, or put a new tensor into `p.grad`.",
+                _clipped(
+                    lambda parameters, most: torch.sqrt(
+                        sum(p.grad.square().sum() for p in parameters if p.grad is not None)
+                    )
+                ),
+            ),
+        ],
+    )
 
 
 check_clip_gradients = Exercise(
-    "8.4", "clip_gradients", "A leash for the gradient", "implement", difficulty=2, minutes=10, points=2,
+    "8.4",
+    "clip_gradients",
+    "A leash for the gradient",
+    "implement",
+    difficulty=2,
+    minutes=10,
+    points=2,
     purpose="The one line that keeps an odd batch from undoing what many good ones have taught.",
-    reference=clip_gradients, test=_test_clip_gradients, hints=(
+    reference=clip_gradients,
+    test=_test_clip_gradients,
+    hints=(
         "First the norm: the root of the sum of the squares of *all* numbers in all gradients. Then one factor for all of them, or none.",
         "`norm = torch.sqrt(sum(p.grad.square().sum() for p in …))`; if it exceeds `most`, multiply every `p.grad` in place by most / norm.",
-    ))
+    ),
+)
 
 # --- 8.5 learn -------------------------------------------------------------------------------------------------------
 
 
 def _learn(timed=True, after=True, forgets=True, too_early=False, rated=True) -> Callable:
     """The step; each of the first three can be switched to the fault that stands in the notebook."""
+
     def learn(model, condition_encoder, optimizer, average, draws, rate, step, clip_norm=1.0):
         batch, noise, sigma, keep_identity, keep_expression = draws
         tokens, pooled = condition_encoder(
@@ -310,6 +494,7 @@ class _Encoder(nn.Module):
 
 def _three_steps(step_function: Callable) -> Callable:
     """Losses, weights and averages after three steps of a small model."""
+
     def learn(what, clip_norm):
         seed = int(10 * clip_norm)
         generator = torch.Generator().manual_seed(seed)
@@ -321,11 +506,29 @@ def _three_steps(step_function: Callable) -> Callable:
         losses = []
         for step in range(3):
             target, noise = 3 * torch.randn(2, 5, 2, 4, 4, generator=generator)
-            batch = {"identity": torch.randn(5, 2, 6, generator=generator), "expression": torch.rand(5, 3, generator=generator), "target": target}
+            batch = {
+                "identity": torch.randn(5, 2, 6, generator=generator),
+                "expression": torch.rand(5, 3, generator=generator),
+                "target": target,
+            }
             keep = torch.rand(2, 5, generator=generator) > 0.3
-            losses.append(step_function(model, encoder, optimizer, average, (batch, noise, torch.rand(5, generator=generator), *keep),
-                                        0.1 / (1 + step), step, clip_norm))
-        return {"losses": losses, "weights": [parameter.detach().clone() for parameter in parameters], "averages": average}
+            losses.append(
+                step_function(
+                    model,
+                    encoder,
+                    optimizer,
+                    average,
+                    (batch, noise, torch.rand(5, generator=generator), *keep),
+                    0.1 / (1 + step),
+                    step,
+                    clip_norm,
+                )
+            )
+        return {
+            "losses": losses,
+            "weights": [parameter.detach().clone() for parameter in parameters],
+            "averages": average,
+        }
 
     return learn
 
@@ -341,51 +544,89 @@ def _test_learn(answer) -> None:
     mistakes = []
     for many in (3, 2, 1):
         for faults in combinations(FAULTS, many):
-            words = ("one fault is left: " if many == 1 else f"{many} faults are left. One of them: ") + FAULTS[faults[0]]
+            words = ("one fault is left: " if many == 1 else f"{many} faults are left. One of them: ") + FAULTS[
+                faults[0]
+            ]
             mistakes.append((words, _three_steps(_learn(**{fault: False for fault in faults}))))
     mistakes += [
-        ("the gradients are emptied after `backward` and before the step, which then has none: empty them after the step, or before "
-         "`backward`.", _three_steps(_learn(too_early=True))),
-        ("the optimizer never hears the rate of this step: it goes into `group[\"lr\"]` of each of its `param_groups`.",
-         _three_steps(_learn(rated=False))),
+        (
+            "the gradients are emptied after `backward` and before the step, which then has none: empty them after the step, or before "
+            "`backward`.",
+            _three_steps(_learn(too_early=True)),
+        ),
+        (
+            'the optimizer never hears the rate of this step: it goes into `group["lr"]` of each of its `param_groups`.',
+            _three_steps(_learn(rated=False)),
+        ),
     ]
-    compare(_three_steps(answer), _three_steps(learn), ("a small model and three batches", 1.0), ("a small model and three batches", 0.3),
-            mistakes=mistakes)
+    compare(
+        _three_steps(answer),
+        _three_steps(learn),
+        ("a small model and three batches", 1.0),
+        ("a small model and three batches", 0.3),
+        mistakes=mistakes,
+    )
 
 
 check_learn = Exercise(
-    "8.5", "learn", "A step with three faults", "repair", difficulty=3, minutes=15, points=3,
+    "8.5",
+    "learn",
+    "A step with three faults",
+    "repair",
+    difficulty=3,
+    minutes=15,
+    points=3,
     purpose="None of the three raises an error: such faults are found by reading, or not at all.",
-    reference=learn, test=_test_learn, hints=(
+    reference=learn,
+    test=_test_learn,
+    hints=(
         "Say aloud what each line needs, and ask whether it is there yet when its turn comes. What does `backward` do with a gradient that "
         "is already there? And what does the network of notebook 03 want to hear about the noise?",
         "One line stands at the wrong place, one is missing, and one says too small a number.",
-    ))
+    ),
+)
 
 # --- 8.6 recipe_for_expressions --------------------------------------------------------------------------------------
 
 
 def _test_recipe_for_expressions(answer) -> None:
-    check_choice(answer, "face_weight", wrong={
-        **{name: f"`{name}` is the best in neither of the two columns." for name in RECIPES if name != "face_weight"},
-        "fast": "that one has the least validation loss. The loss counts the background as much as the mouth: look at what the judge reads.",
-        "muon": "it is near in the share of right groups, but its action units are off by more than those of most others.",
-        "more_noise": "it is good in the share of right groups, but its action units are off as far as those of most others.",
-        "x": "its action units are the second best, but it has not one right group.",
-        "shipped_size": "near in the right groups, but its action units are among the worst.",
-        "patch_1": "second to others in the right groups, and its action units are off by more than most.",
-        "wide": "that is about the loss again. How well does the judge read the expression?",
-        "before": "this is where the study began. One is better in both columns that are about expressions.",
-    })
+    check_choice(
+        answer,
+        "face_weight",
+        wrong={
+            **{
+                name: f"`{name}` is the best in neither of the two columns."
+                for name in RECIPES
+                if name != "face_weight"
+            },
+            "fast": "that one has the least validation loss. The loss counts the background as much as the mouth: look at what the judge reads.",
+            "muon": "it is near in the share of right groups, but its action units are off by more than those of most others.",
+            "more_noise": "it is good in the share of right groups, but its action units are off as far as those of most others.",
+            "x": "its action units are the second best, but it has not one right group.",
+            "shipped_size": "near in the right groups, but its action units are among the worst.",
+            "patch_1": "second to others in the right groups, and its action units are off by more than most.",
+            "wide": "that is about the loss again. How well does the judge read the expression?",
+            "before": "this is where the study began. One is better in both columns that are about expressions.",
+        },
+    )
 
 
 check_recipe_for_expressions = Exercise(
-    "8.6", "recipe_for_expressions", "Which recipe has begun to draw expressions?", "read", difficulty=2, minutes=5, points=1,
+    "8.6",
+    "recipe_for_expressions",
+    "Which recipe has begun to draw expressions?",
+    "read",
+    difficulty=2,
+    minutes=5,
+    points=1,
     purpose="A table with seven columns answers seven questions, and only two of them are yours.",
-    reference=lambda: "face_weight", test=_test_recipe_for_expressions, hints=(
+    reference=lambda: "face_weight",
+    test=_test_recipe_for_expressions,
+    hints=(
         "Which of the columns are about the expression? In one of them more is better, in the other less.",
         "Only one row has `units off` below 0.2. What does it have in `right group`?",
-    ))
+    ),
+)
 
 # --- 8.7 what_to_keep ------------------------------------------------------------------------------------------------
 
@@ -405,9 +646,13 @@ NOT_KEPT = {
 
 def _test_what_to_keep(answer) -> None:
     said = answer()
-    letters = "".join(said) if isinstance(said, (set, list, tuple)) and all(isinstance(part, str) for part in said) else said
+    letters = (
+        "".join(said) if isinstance(said, (set, list, tuple)) and all(isinstance(part, str) for part in said) else said
+    )
     if not isinstance(letters, str) or not letters or set(letters.lower()) - set("abcdefgh"):
-        raise Wrong(f'return the letters of all that must be kept as one word, like "abc", of a to h; {said!r} came back.')
+        raise Wrong(
+            f'return the letters of all that must be kept as one word, like "abc", of a to h; {said!r} came back.'
+        )
     letters = set(letters.lower())
     for letter, words in NOT_KEPT.items():
         if letter in letters:
@@ -418,9 +663,18 @@ def _test_what_to_keep(answer) -> None:
 
 
 check_what_to_keep = Exercise(
-    "8.7", "what_to_keep", "What must a checkpoint hold?", "predict", difficulty=3, minutes=5, points=2,
+    "8.7",
+    "what_to_keep",
+    "What must a checkpoint hold?",
+    "predict",
+    difficulty=3,
+    minutes=5,
+    points=2,
     purpose="What is forgotten here is noticed after the first power cut, and not before.",
-    reference=lambda: "abceh", test=_test_what_to_keep, hints=(
+    reference=lambda: "abceh",
+    test=_test_what_to_keep,
+    hints=(
         "For each of the eight: does the next step depend on it, and can it be worked out from the others?",
         "Five must be kept. Batches and noise are functions of the number of the step.",
-    ))
+    ),
+)

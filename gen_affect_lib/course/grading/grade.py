@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gen_affect_lib.course import notebooks
-from gen_affect_lib.course.grading import sandbox
-from gen_affect_lib.course.grading import submissions
 from gen_affect_lib.course.checks.exercises import Exercise, exercises
+from gen_affect_lib.course.grading import sandbox, submissions
 from gen_affect_lib.course.grading.feedback import page
 from gen_affect_lib.course.grading.jobs import side_by_side
 from gen_affect_lib.errors import UserError
@@ -58,8 +57,14 @@ class Grade:
         return "; ".join([*filter(None, [self.broken]), *self.outcome.problems, *stopped])
 
 
-def grade_folder(folder: Path, out: Path | None = None, *, seconds: float = sandbox.SECONDS,
-                 memory_gb: float = sandbox.MEMORY_GB, jobs: int | None = None) -> Path:
+def grade_folder(
+    folder: Path,
+    out: Path | None = None,
+    *,
+    seconds: float = sandbox.SECONDS,
+    memory_gb: float = sandbox.MEMORY_GB,
+    jobs: int | None = None,
+) -> Path:
     """Grade every notebook in a folder and its folders; return where the grades are.
 
     out: gets grades.csv and feedback/SUBMISSION.html; by default a folder beside `folder`, named after it. seconds,
@@ -79,7 +84,9 @@ def grade_folder(folder: Path, out: Path | None = None, *, seconds: float = sand
     out.mkdir(parents=True, exist_ok=True)
 
     def work(path: Path, stopped) -> Grade:
-        return grade_file(path, submissions.name_of(path, folder), seconds=seconds, memory_gb=memory_gb, stopped=stopped)
+        return grade_file(
+            path, submissions.name_of(path, folder), seconds=seconds, memory_gb=memory_gb, stopped=stopped
+        )
 
     width = min(48, max(len(submissions.name_of(path, folder)) for path in found))
     grades: list[Grade] = []
@@ -114,14 +121,25 @@ def write_table(grades: list[Grade], path: Path) -> None:
     known = {exercise.number: exercise for grade in grades for exercise in grade.exercises}
     ordered = sorted(known.values(), key=lambda exercise: tuple(map(int, exercise.number.split("."))))
     partial = path.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8-sig", errors="replace") as stream:  # with a mark, by which spreadsheets know UTF-8
+    with partial.open(
+        "w", newline="", encoding="utf-8-sig", errors="replace"
+    ) as stream:  # with a mark, by which spreadsheets know UTF-8
         table = csv.writer(stream)
         table.writerow([*COLUMNS, *(f"{exercise.number} {exercise.name}" for exercise in ordered)])
         for grade in grades:
             own = {exercise.number for exercise in grade.exercises}
-            table.writerow([_plain(grade.submission), grade.notebook, grade.points, grade.of or "", grade.percent if grade.of else "",
-                            round(grade.outcome.seconds, 1), _plain(grade.problem),
-                            *(grade.state(exercise) if exercise.number in own else "" for exercise in ordered)])
+            table.writerow(
+                [
+                    _plain(grade.submission),
+                    grade.notebook,
+                    grade.points,
+                    grade.of or "",
+                    grade.percent if grade.of else "",
+                    round(grade.outcome.seconds, 1),
+                    _plain(grade.problem),
+                    *(grade.state(exercise) if exercise.number in own else "" for exercise in ordered),
+                ]
+            )
     os.replace(partial, path)
 
 

@@ -21,10 +21,27 @@ from pathlib import Path
 
 OUT_OF_MEMORY = 77  # the exit code
 LARGEST_FILE = 2**30  # bytes
-_CONNECTS = {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname",
-             "socket.gethostbyaddr", "socket.getnameinfo"}
-_STARTS = {"subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile",
-           "pty.spawn", "_winapi.CreateProcess"}
+_CONNECTS = {
+    "socket.connect",
+    "socket.sendto",
+    "socket.sendmsg",
+    "socket.getaddrinfo",
+    "socket.gethostbyname",
+    "socket.gethostbyaddr",
+    "socket.getnameinfo",
+}
+_STARTS = {
+    "subprocess.Popen",
+    "os.system",
+    "os.fork",
+    "os.forkpty",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.startfile",
+    "pty.spawn",
+    "_winapi.CreateProcess",
+}
 _KILLS = {"os.kill", "os.killpg"}
 
 
@@ -195,8 +212,16 @@ class Run:
         """The best verdict on each exercise; of several wrong answers the last."""
         ranks = ("unfinished", "wrong", "right")
         old = self.known["verdicts"].get(name)
-        if old is None or ranks.index(verdict.state) > ranks.index(old["state"]) or old["state"] == verdict.state == "wrong":
-            self.known["verdicts"][name] = {"state": verdict.state, "message": verdict.message, "code": self._answer(name)}
+        if (
+            old is None
+            or ranks.index(verdict.state) > ranks.index(old["state"])
+            or old["state"] == verdict.state == "wrong"
+        ):
+            self.known["verdicts"][name] = {
+                "state": verdict.state,
+                "message": verdict.message,
+                "code": self._answer(name),
+            }
         self.save()
 
     def _answer(self, name: str) -> str:
@@ -253,7 +278,11 @@ def defined(source: str) -> set[str]:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             found.add(node.name)
             return  # what is bound inside is its own
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and _called(node.value).startswith("check_"):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and _called(node.value).startswith("check_")
+        ):
             return
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             found.update((alias.asname or alias.name).partition(".")[0] for alias in node.names)
@@ -353,6 +382,6 @@ def _line(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    from gen_affect_lib.course.grading import runner# a student's notebook is `__main__` from here on
+    from gen_affect_lib.course.grading import runner  # a student's notebook is `__main__` from here on
 
     runner.main(*sys.argv[1:])

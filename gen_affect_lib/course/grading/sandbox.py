@@ -42,8 +42,15 @@ class Outcome:
     finished: bool = False
 
 
-def run(cells: Sequence[dict], notebook: str, *, seconds: float = SECONDS, memory_gb: float = MEMORY_GB,
-        profile: str = "smoke", stopped: Callable[[], bool] = lambda: False) -> Outcome:
+def run(
+    cells: Sequence[dict],
+    notebook: str,
+    *,
+    seconds: float = SECONDS,
+    memory_gb: float = MEMORY_GB,
+    profile: str = "smoke",
+    stopped: Callable[[], bool] = lambda: False,
+) -> Outcome:
     """Run the code cells of a submission and judge its answers.
 
     cells: [{"number": as in `In [number]`, "source": …}]. notebook: "02". seconds: for all tries together; one cell gets a
@@ -51,8 +58,15 @@ def run(cells: Sequence[dict], notebook: str, *, seconds: float = SECONDS, memor
     all the time; once it says so, everything is ended and KeyboardInterrupt raised.
     """
     outcome, start = Outcome(), time.monotonic()
-    job = {"notebook": notebook, "profile": profile, "cells": list(cells), "cell_seconds": seconds / 4,
-           "memory_gb": memory_gb, "skip": {}, "stuck": {}}
+    job = {
+        "notebook": notebook,
+        "profile": profile,
+        "cells": list(cells),
+        "cell_seconds": seconds / 4,
+        "memory_gb": memory_gb,
+        "skip": {},
+        "stuck": {},
+    }
     for _ in range(TRIES):
         known, end = _try(job, start + seconds, stopped)
         outcome.errors = known["errors"]
@@ -92,9 +106,15 @@ def _try(job: dict, until: float, stopped: Callable[[], bool]) -> tuple[dict, st
         out, log = folder / "out.json", folder / "log.txt"
         command = [sys.executable, "-m", "gen_affect_lib.course.grading.runner", str(folder / "job.json"), str(out)]
         with log.open("wb") as stream:
-            process = subprocess.Popen(command, cwd=folder / "work", env=_environment(folder, job["profile"]),
-                                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stream,
-                                       start_new_session=True)
+            process = subprocess.Popen(
+                command,
+                cwd=folder / "work",
+                env=_environment(folder, job["profile"]),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stream,
+                start_new_session=True,
+            )
         try:
             end = _watch(process, out, until, job, stopped)
         finally:

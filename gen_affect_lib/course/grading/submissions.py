@@ -15,7 +15,9 @@ from gen_affect_lib.errors import UserError
 def find(folder: Path) -> list[Path]:
     """The notebooks in a folder and its folders, those saved as .ipynb.txt or .ipynb.json too; no copies made by Jupyter."""
     found = [path for path in folder.rglob("*") if ".ipynb" in path.name.lower() and path.is_file()]
-    return sorted(path for path in found if not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts))
+    return sorted(
+        path for path in found if not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)
+    )
 
 
 def name_of(path: Path, folder: Path) -> str:
@@ -38,7 +40,9 @@ def read(path: Path) -> list[dict]:
         raise UserError("the file is no notebook, or only a part of one") from error
     content = content if isinstance(content, dict) else {}
     sheets = content.get("worksheets") if isinstance(content.get("worksheets"), list) else []
-    cells = content.get("cells", [cell for sheet in sheets if isinstance(sheet, dict) for cell in sheet.get("cells", ())])
+    cells = content.get(
+        "cells", [cell for sheet in sheets if isinstance(sheet, dict) for cell in sheet.get("cells", ())]
+    )
     cells = [cell for cell in cells if isinstance(cell, dict)] if isinstance(cells, list) else []
     if not cells:
         raise UserError("the file holds no cells")
@@ -55,13 +59,23 @@ def belongs_to(cells: list[dict], file_name: str) -> str:
     """The number of the notebook that a submission is of, "02": by nbgrader's marks, by the checks that it imports, or by
     its file's name. Raises UserError when none of them tells.
     """
-    owners = {f"{prefix}{exercise.name}": path.stem[:2] for path in notebooks() for exercise in exercises(path.stem)
-              for prefix in ("", "check_")}
+    owners = {
+        f"{prefix}{exercise.name}": path.stem[:2]
+        for path in notebooks()
+        for exercise in exercises(path.stem)
+        for prefix in ("", "check_")
+    }
     metadata = [cell.get("metadata") for cell in cells]
     marks = [one.get("nbgrader") for one in metadata if isinstance(one, dict)]
-    marked = [owners[str(mark.get("grade_id"))] for mark in marks if isinstance(mark, dict) and str(mark.get("grade_id")) in owners]
+    marked = [
+        owners[str(mark.get("grade_id"))]
+        for mark in marks
+        if isinstance(mark, dict) and str(mark.get("grade_id")) in owners
+    ]
     imported = re.findall(r"gen_affect_lib\.course\.checks\.notebook_(\d\d)", "\n".join(map(_source, cells)))
-    named = [path.stem[:2] for path in notebooks() if path.stem in file_name.lower()] or re.findall(r"^(\d\d)(?!\d)", file_name)
+    named = [path.stem[:2] for path in notebooks() if path.stem in file_name.lower()] or re.findall(
+        r"^(\d\d)(?!\d)", file_name
+    )
     for found in (marked, imported, named):
         known = Counter(number for number in found if number in owners.values())
         if known:

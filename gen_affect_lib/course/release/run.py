@@ -15,8 +15,9 @@ from gen_affect_lib.machine import PeakMemory
 from gen_affect_lib.paths import NOTEBOOKS, OUTPUTS
 
 
-def run_course(profile: str, only: str | None = None, in_place: bool = False, out: Path | None = None,
-               reference: bool = False) -> None:
+def run_course(
+    profile: str, only: str | None = None, in_place: bool = False, out: Path | None = None, reference: bool = False
+) -> None:
     """Run the notebooks at one profile and write what they cost into timings.json, the notebooks and the README.
 
     profile: smoke, laptop or gpu. only: as for `course.notebooks`. in_place: keep the outputs in the notebooks
@@ -50,8 +51,19 @@ def execute(source: Path, executed: Path, profile: str) -> tuple[float, float]:
     other cells than the one that people read.
     """
     log = executed.with_suffix(".log")
-    command = [sys.executable, "-m", "papermill", str(source), str(executed), "--cwd", str(source.parent),
-               "-k", "python3", "--no-progress-bar", "--log-output"]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(source),
+        str(executed),
+        "--cwd",
+        str(source.parent),
+        "-k",
+        "python3",
+        "--no-progress-bar",
+        "--log-output",
+    ]
     environment = {**os.environ, "GEN_AFFECT_PROFILE": profile}
     start = time.perf_counter()
     with log.open("w") as stream:

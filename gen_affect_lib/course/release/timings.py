@@ -66,15 +66,21 @@ def say_where(measured: dict) -> str:
 
 def notebook_table(name: str, timings: dict) -> str:
     """The markdown of a notebook's cell tagged `timings`."""
-    lines = ["**Time and memory**, measured by `make course`:", "", "| `PROFILE` | time | memory | measured on |",
-             "| --- | --- | --- | --- |"]
+    lines = [
+        "**Time and memory**, measured by `make course`:",
+        "",
+        "| `PROFILE` | time | memory | measured on |",
+        "| --- | --- | --- | --- |",
+    ]
     for size in SIZES:
         measured = timings.get(size, {}).get("notebooks", {}).get(name)
         if measured is None:
             lines.append(f"| `{size}` | {UNKNOWN} | | |")
         else:
-            lines.append(f"| `{size}` | {say_seconds(measured['seconds'])} | {measured['memory_gb']:.1f} GB "
-                         f"| {say_where(timings[size])} |")
+            lines.append(
+                f"| `{size}` | {say_seconds(measured['seconds'])} | {measured['memory_gb']:.1f} GB "
+                f"| {say_where(timings[size])} |"
+            )
     return "\n".join(lines)
 
 
@@ -91,21 +97,33 @@ def instructors_table(titles: dict[str, str], asked: Mapping[str, Sequence], tim
     """The markdown of the table in INSTRUCTORS.md. asked: {notebook's name: its exercises}; the rest as for `readme_table`."""
 
     def counts(chosen) -> tuple[int, ...]:
-        return (len(chosen), sum(exercise.is_code for exercise in chosen), sum(exercise.points for exercise in chosen),
-                sum(exercise.minutes for exercise in chosen))
+        return (
+            len(chosen),
+            sum(exercise.is_code for exercise in chosen),
+            sum(exercise.points for exercise in chosen),
+            sum(exercise.minutes for exercise in chosen),
+        )
 
-    lines = [_row("notebook", "exercises", "of them code", "points", "minutes of exercises", *(f"`{size}`" for size in SIZES)),
-             "| --- |" + " ---: |" * 4 + " --- |" * len(SIZES)]
-    lines += [_row(f"[{title}](notebooks/{name}.ipynb)", *counts(asked[name]), *_costs(name, timings))
-              for name, title in titles.items()]
+    lines = [
+        _row(
+            "notebook", "exercises", "of them code", "points", "minutes of exercises", *(f"`{size}`" for size in SIZES)
+        ),
+        "| --- |" + " ---: |" * 4 + " --- |" * len(SIZES),
+    ]
+    lines += [
+        _row(f"[{title}](notebooks/{name}.ipynb)", *counts(asked[name]), *_costs(name, timings))
+        for name, title in titles.items()
+    ]
     everything = [exercise for name in titles for exercise in asked[name]]
     lines += [_row("**the whole course**", *counts(everything), *_totals(titles, timings)), ""]
     for size in SIZES:
         measured = timings.get(size, {}).get("notebooks", {})
         if measured:
             name = max(measured, key=lambda name: measured[name]["memory_gb"])
-            lines.append(f"- `{size}`: measured on {say_where(timings[size])}; a kernel takes at most "
-                         f"{measured[name]['memory_gb']:.1f} GB of memory (notebook {name[:2]})")
+            lines.append(
+                f"- `{size}`: measured on {say_where(timings[size])}; a kernel takes at most "
+                f"{measured[name]['memory_gb']:.1f} GB of memory (notebook {name[:2]})"
+            )
         else:
             lines.append(f"- `{size}`: {UNKNOWN}")
     return "\n".join(lines)
@@ -161,8 +179,10 @@ def refresh(readme: Path = ROOT / "README.md", path: Path = TIMINGS) -> list[str
             nbformat.write(notebook, file)
             changed.append(file.name)
     asked = {name: exercises(name) for name in titles}
-    for file, table in ((readme, readme_table(titles, timings)),
-                        (readme.with_name("INSTRUCTORS.md"), instructors_table(titles, asked, timings))):
+    for file, table in (
+        (readme, readme_table(titles, timings)),
+        (readme.with_name("INSTRUCTORS.md"), instructors_table(titles, asked, timings)),
+    ):
         text = file.read_text(encoding="utf-8")
         updated = replace_between(text, table, file.name)
         if updated != text:

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from gen_affect_lib.avatars import EMOTIONS, Appearance, Expression, Identity
 from gen_affect_lib.avatars.factors import Choice
-from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.judges.readings import ExpressionReading, IdentityReading
 from gen_affect_lib.paths import CHECKPOINTS
 from gen_affect_lib.pictures import open_picture, square
+from gen_affect_lib.tensors import to_tensor
 
 SIZE = 64  # side in pixels of what a judge reads
 JUDGES = CHECKPOINTS / "judges"

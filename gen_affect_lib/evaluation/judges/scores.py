@@ -17,8 +17,8 @@ import torch
 from gen_affect_lib.avatars import EMOTIONS, Appearance, Expression, Identity
 from gen_affect_lib.avatars.factors import Choice, Hue
 from gen_affect_lib.evaluation.judges.data import Drawings
-from gen_affect_lib.evaluation.judges.readings import membership
 from gen_affect_lib.evaluation.judges.networks import ExpressionJudge, IdentityJudge
+from gen_affect_lib.evaluation.judges.readings import membership
 from gen_affect_lib.evaluation.metrics.recognition import hits
 from gen_affect_lib.evaluation.metrics.skin import THIRDS, third
 

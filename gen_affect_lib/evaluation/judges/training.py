@@ -19,15 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from gen_affect_lib.training import optim
 from gen_affect_lib.avatars import Appearance, Expression, Identity
 from gen_affect_lib.avatars.factors import Choice
-from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.judges.data import Drawings
-from gen_affect_lib.evaluation.judges.readings import membership
 from gen_affect_lib.evaluation.judges.networks import ExpressionJudge, IdentityJudge
+from gen_affect_lib.evaluation.judges.readings import membership
+from gen_affect_lib.tensors import to_tensor
+from gen_affect_lib.training import optim
 
 FIRST_SEED = 500_000  # of the people to learn from; the encoders' end at 499,999
 PEOPLE = {"smoke": 64, "laptop": 16_000, "gpu": 100_000}

@@ -76,5 +76,7 @@ def score_people(draw, seeds, words, others: int = 19) -> dict[str, float]:
         true = [Avatar(identity, e, Appearance.sample(seed * 100 + k)).render(64) for k, e in enumerate(expressions)]
         best.append(score(true, identity, expressions, strangers))
     scores = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    ceiling = {f"{name}_ceiling": float(np.mean([row[name] for row in best])) for name in best[0] if "floor" not in name}
+    ceiling = {
+        f"{name}_ceiling": float(np.mean([row[name] for row in best])) for name in best[0] if "floor" not in name
+    }
     return scores | ceiling | {"expression_top1_chance": 1 / len(words), "identity_top1_chance": 1 / (others + 1)}

@@ -1,6 +1,6 @@
 """Autoencoders beside ours: what each loses after the same minutes of training from nothing, and what that costs a face.
 
-    python -m gen_affect_lib compare codecs --minutes 3 --seeds 2
+python -m gen_affect_lib compare codecs --minutes 3 --seeds 2
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch import nn
 
 from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.codec import LatentCodec
-from gen_affect_lib.training.codec import fit_codec
-from gen_affect_lib.tensors import to_images, to_tensor
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.evaluation.evaluate import both_judges, heading, intervals, read_rows, write_rows
 from gen_affect_lib.evaluation.figures import Judged, expression_figures, ratio
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.profiles import Profile
+from gen_affect_lib.tensors import to_images, to_tensor
+from gen_affect_lib.training.codec import fit_codec
 
 
 def autoencoder_kl(widths: tuple[int, ...] = (24, 40, 64, 88), latent_channels: int = 16) -> LatentCodec:
@@ -28,8 +28,12 @@ def autoencoder_kl(widths: tuple[int, ...] = (24, 40, 64, 88), latent_channels: 
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=widths, layers_per_block=1, norm_num_groups=8, latent_channels=latent_channels,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=widths,
+        layers_per_block=1,
+        norm_num_groups=8,
+        latent_channels=latent_channels,
     )
     nn.init.constant_(vae.quant_conv.bias[latent_channels:], -6.0)  # as ours starts, see LatentCodec
     codec = LatentCodec(latent_channels)
@@ -72,9 +76,14 @@ def compare_codecs(
             seed_everything(seed)
             codec, begin = make().to(pick_device()), time.monotonic()
             taken = len(fit_codec(codec, pictures, minutes=minutes, steps=steps, seed=seed))
-            row = {"name": name, "about": phrase, "seed": seed, "steps": taken,
-                   "parameters": sum(p.numel() for p in codec.parameters()),
-                   "images_per_second": round(32 * taken / (time.monotonic() - begin), 1)}
+            row = {
+                "name": name,
+                "about": phrase,
+                "seed": seed,
+                "steps": taken,
+                "parameters": sum(p.numel() for p in codec.parameters()),
+                "images_per_second": round(32 * taken / (time.monotonic() - begin), 1),
+            }
             keep(row, restore(codec, true))
     return write_rows(path, rows, about)
 

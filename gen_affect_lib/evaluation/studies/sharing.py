@@ -23,16 +23,15 @@ from diffusers.utils import logging
 from torch import Tensor
 
 from gen_affect_lib.avatars import EMOTIONS
-from gen_affect_lib.machine import PeakMemory
 from gen_affect_lib.device import pick_device
 from gen_affect_lib.evaluation.evaluate import both_judges, intervals, read_rows, score_row, weights_mark, write_rows
 from gen_affect_lib.evaluation.figures import Truth
 from gen_affect_lib.evaluation.sets import VALIDATION_SEED, Draw, Plan, draw_sets, drawn_by, plan_mark
+from gen_affect_lib.machine import PeakMemory
 from gen_affect_lib.model.attention import QKV
 from gen_affect_lib.model.consistent import Consistency, SharedAttention, loop, packed
-from gen_affect_lib.paths import OUTPUTS
+from gen_affect_lib.paths import OUTPUTS, SHIPPED
 from gen_affect_lib.pipeline import GenAffectPipeline
-from gen_affect_lib.paths import SHIPPED
 
 
 def style_aligned(image: QKV, condition: QKV, members: int, lenders: int, lent: Tensor, instead: bool) -> Tensor:
@@ -120,8 +119,15 @@ def costs(counts: Sequence[int] = (1, 5, 15, 45, 135)) -> list[dict]:
         for count in counts:
             with ProcessPoolExecutor(1, get_context("spawn")) as pool, PeakMemory(os.getpid(), every=0.02) as memory:
                 seconds = pool.submit(_seconds, name, count).result()
-            rows.append({"way": name, "about": way.about, "images": count, "seconds": round(seconds, 3),
-                         "megabytes": round(memory.peak / 2**20, 1)})
+            rows.append(
+                {
+                    "way": name,
+                    "about": way.about,
+                    "images": count,
+                    "seconds": round(seconds, 3),
+                    "megabytes": round(memory.peak / 2**20, 1),
+                }
+            )
     return rows
 
 

@@ -26,24 +26,29 @@ from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.evaluation.studies.codecs import CODECS, compare_codecs
-from gen_affect_lib.evaluation.rivals.decoupled import DecoupledDiT
 from gen_affect_lib.evaluation.evaluate import (
-    COMPARED, both_judges, heading, read_rows, score_row, weights_mark, write_rows,
+    COMPARED,
+    both_judges,
+    heading,
+    read_rows,
+    score_row,
+    weights_mark,
+    write_rows,
 )  # fmt: skip
 from gen_affect_lib.evaluation.figures import Truth
+from gen_affect_lib.evaluation.rivals.decoupled import DecoupledDiT
 from gen_affect_lib.evaluation.sets import Draw, Plan, draw_sets, drawn_by, plan_mark
+from gen_affect_lib.evaluation.studies.codecs import CODECS, compare_codecs
 from gen_affect_lib.evaluation.studies.sharing import WAYS, compare_sharing
-from gen_affect_lib.training.face_loss import FaceLoss
 from gen_affect_lib.flow import RectifiedFlow
 from gen_affect_lib.model.fusion import IdentityExpressionFusion
 from gen_affect_lib.model.mmdit import MMDiT
 from gen_affect_lib.model.modulation import Modulator
-from gen_affect_lib.paths import OUTPUTS
+from gen_affect_lib.paths import OUTPUTS, SHIPPED
 from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.profiles import Profile
-from gen_affect_lib.paths import SHIPPED
 from gen_affect_lib.training.assembly import LatentPairs, Split, assemble, cache_split
+from gen_affect_lib.training.face_loss import FaceLoss
 from gen_affect_lib.training.trainer import Trainer, TrainingConfig
 
 
@@ -96,14 +101,20 @@ RECIPES = {
     "fast": Variant("twice the learning rate", training=dict(learning_rate=2e-3)),
     "large_batch": Variant("64 pairs a step", training=dict(batch_size=64)),
     "patch_1": Variant("patches of 1 x 1 latents: 64 image tokens", transformer=dict(patch_size=1)),
-    "deep": Variant("7 blocks, 96 wide", transformer=dict(num_layers=7, num_attention_heads=3),
-                    fusion=dict(dim=96, num_heads=3)),
-    "wide": Variant("2 blocks, 192 wide", transformer=dict(num_layers=2, num_attention_heads=6),
-                    fusion=dict(dim=192, num_heads=6)),
-    "small": Variant("3 blocks, 96 wide", transformer=dict(num_layers=3, num_attention_heads=3),
-                     fusion=dict(dim=96, num_heads=3)),
-    "shipped_size": Variant("5 blocks, 160 wide, 16 condition tokens, as shipped", fusion=dict(dim=160, condition_tokens=16),
-                            transformer=dict(num_layers=5, num_attention_heads=5)),
+    "deep": Variant(
+        "7 blocks, 96 wide", transformer=dict(num_layers=7, num_attention_heads=3), fusion=dict(dim=96, num_heads=3)
+    ),
+    "wide": Variant(
+        "2 blocks, 192 wide", transformer=dict(num_layers=2, num_attention_heads=6), fusion=dict(dim=192, num_heads=6)
+    ),
+    "small": Variant(
+        "3 blocks, 96 wide", transformer=dict(num_layers=3, num_attention_heads=3), fusion=dict(dim=96, num_heads=3)
+    ),
+    "shipped_size": Variant(
+        "5 blocks, 160 wide, 16 condition tokens, as shipped",
+        fusion=dict(dim=160, condition_tokens=16),
+        transformer=dict(num_layers=5, num_attention_heads=5),
+    ),
     "slim": Variant("modulations through 32 numbers", network=slim_modulation),
     "more_tokens": Variant("16 condition tokens", fusion=dict(condition_tokens=16)),
     "face_loss": Variant("action-unit and identity loss below sigma 0.3", face_loss={}),
@@ -112,13 +123,19 @@ RECIPES = {
 
 BASELINES = {
     "ours": Variant("joint attention, resampler, pairs"),
-    "decoupled": Variant("decoupled cross-attention in place of joint attention", network=DecoupledDiT,
-                         transformer=dict(num_layers=7, identity_tokens=4),
-                         fusion=dict(fusion="concatenation", identity_tokens=4, expression_tokens=4)),
-    "concatenation": Variant("fusion: tokens side by side",
-                             fusion=dict(fusion="concatenation", identity_tokens=8, expression_tokens=8)),
+    "decoupled": Variant(
+        "decoupled cross-attention in place of joint attention",
+        network=DecoupledDiT,
+        transformer=dict(num_layers=7, identity_tokens=4),
+        fusion=dict(fusion="concatenation", identity_tokens=4, expression_tokens=4),
+    ),
+    "concatenation": Variant(
+        "fusion: tokens side by side", fusion=dict(fusion="concatenation", identity_tokens=8, expression_tokens=8)
+    ),
     "sum": Variant("fusion: sum", fusion=dict(fusion="sum", identity_tokens=12, expression_tokens=4)),
-    "residual_mlp": Variant("fusion: residual MLP", fusion=dict(fusion="residual_mlp", identity_tokens=8, expression_tokens=4)),
+    "residual_mlp": Variant(
+        "fusion: residual MLP", fusion=dict(fusion="residual_mlp", identity_tokens=8, expression_tokens=4)
+    ),
     "reconstruction": Variant("trained to reconstruct the reference", same_picture=True),
     "identity_only": Variant("told who, not what", blind_to="expression"),
     "expression_only": Variant("told what, not who", blind_to="identity"),
@@ -159,18 +176,30 @@ class Bench:
             fusion.blind_to = variant.blind_to
         dim, channels = fusion.config.dim, self.codec.latent_channels
         transformer = variant.network(
-            sample_size=self.codec.latent_size(profile.pairs.size), in_channels=channels, joint_attention_dim=dim,
-            pooled_projection_dim=dim, **profile.transformer | variant.transformer,
+            sample_size=self.codec.latent_size(profile.pairs.size),
+            in_channels=channels,
+            joint_attention_dim=dim,
+            pooled_projection_dim=dim,
+            **profile.transformer | variant.transformer,
         )
         if variant.same_picture:
             train = _reconstructing(train)
         settings = dict(seed=seed, validate_every=10_000, preview_every=10_000, validation_size=512)
         config = TrainingConfig(**profile.training | dict(warmup_steps=50) | variant.training | settings)
-        pipeline = assemble(profile, self.codec, transformer.to(pick_device()), fusion.to(pick_device()), self.faces,
-                            profile.pairs.size, variant.prediction)
+        pipeline = assemble(
+            profile,
+            self.codec,
+            transformer.to(pick_device()),
+            fusion.to(pick_device()),
+            self.faces,
+            profile.pairs.size,
+            variant.prediction,
+        )
         extra = None if variant.face_loss is None else FaceLoss(self.codec, **variant.face_loss)
         flow = RectifiedFlow(variant.prediction)
-        return Trainer(config, transformer, fusion, flow, LatentPairs(train, self.splits[1], seed), folder, extra=extra), pipeline
+        return Trainer(
+            config, transformer, fusion, flow, LatentPairs(train, self.splits[1], seed), folder, extra=extra
+        ), pipeline
 
 
 def _reconstructing(split: Split) -> Split:
@@ -186,14 +215,27 @@ def untrained(bench: Bench, plan: Plan) -> dict[str, tuple[str, Draw]]:
     images = PairCache.open(bench.profile.pairs).images
     mean = np.asarray(images[:1000].reshape(-1, *images.shape[2:]), np.float32).mean(axis=0).round().astype(np.uint8)
     return {
-        "copy": ("the reference itself, whatever is asked for", lambda reference, words, seed: [reference] * len(words)),
-        "mean_face": ("the mean of training's pictures, whoever is asked for", lambda _, words, seed: [mean] * len(words)),
+        "copy": (
+            "the reference itself, whatever is asked for",
+            lambda reference, words, seed: [reference] * len(words),
+        ),
+        "mean_face": (
+            "the mean of training's pictures, whoever is asked for",
+            lambda _, words, seed: [mean] * len(words),
+        ),
     }
 
 
 def compare(
-    table: str, profile: Profile, plan: Plan, minutes: float | None = None, steps: int | None = None, seeds: int = 1,
-    only: str | None = None, json_path: str | Path | None = None, folder: Path | None = None,
+    table: str,
+    profile: Profile,
+    plan: Plan,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seeds: int = 1,
+    only: str | None = None,
+    json_path: str | Path | None = None,
+    folder: Path | None = None,
 ) -> dict:
     """Train every variant of a table from nothing for so many minutes or steps, once with each seed, and score all.
 
@@ -249,7 +291,10 @@ def _trained(
         for parameter, average in zip(trainer.parameters.values(), trainer.average.values()):
             parameter.copy_(average)
     row = {
-        "name": name, "about": variant.about, "seed": seed, "steps": trainer.step,
+        "name": name,
+        "about": variant.about,
+        "seed": seed,
+        "steps": trainer.step,
         "parameters": sum(p.numel() for p in trainer.parameters.values()),
         "images_per_second": round(trainer.step * trainer.config.batch_size / trainer.seconds, 1),
         "loss": {sigma: round(losses[f"validation/sigma_{sigma}"], 4) for sigma in ("0.2", "0.5", "0.8")},
@@ -273,8 +318,11 @@ def say(result: dict) -> str:
     """The rows of a comparison in plain lines."""
     lines = []
     for row in result["rows"]:
-        said = [f"{name} {row['figures'][name]['value']:.4f}" for name in (*COMPARED, "mse", "expression_error")
-                if name in row["figures"]]
+        said = [
+            f"{name} {row['figures'][name]['value']:.4f}"
+            for name in (*COMPARED, "mse", "expression_error")
+            if name in row["figures"]
+        ]
         losses = [f"loss at sigma {sigma} {value:.4f}" for sigma, value in row.get("loss", {}).items()]
         lines.append(f"{row['name']:16} seed {row['seed']}: " + ", ".join(losses + said))
     return "\n".join(lines)

@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from gen_affect_lib.course.checks import exercises
-from gen_affect_lib.course.checks.exercises import Exercise, Wrong, check_choice, check_number, compare, compare_modules, difference
+from gen_affect_lib.course.checks.exercises import (
+    Exercise,
+    Wrong,
+    check_choice,
+    check_number,
+    compare,
+    compare_modules,
+    difference,
+)
 from gen_affect_lib.errors import UserError
 
 
@@ -19,14 +27,31 @@ def double(x):
 
 
 def doubles(answer):
-    compare(answer, double, (torch.randn(3),), (torch.randn(2, 4),), gradients=True,
-            mistakes=[("that is the square: multiply by 2.", lambda x: x**2)])
+    compare(
+        answer,
+        double,
+        (torch.randn(3),),
+        (torch.randn(2, 4),),
+        gradients=True,
+        mistakes=[("that is the square: multiply by 2.", lambda x: x**2)],
+    )
 
 
 @pytest.fixture
 def exercise():
-    return Exercise("2.9", "double", "Twice", "implement", 1, 5, 2, "It is used everywhere.", double, doubles,
-                    ("Twice is a sum.", "`x + x`"))
+    return Exercise(
+        "2.9",
+        "double",
+        "Twice",
+        "implement",
+        1,
+        5,
+        2,
+        "It is used everywhere.",
+        double,
+        doubles,
+        ("Twice is a sum.", "`x + x`"),
+    )
 
 
 # --- what a check says and gives back ---
@@ -82,8 +107,10 @@ def test_hints_come_one_by_one(exercise, capsys):
 
 
 def test_a_solution_that_is_not_there_is_said_so(exercise, capsys, tmp_path, monkeypatch):
-    cell = nbformat.v4.new_code_cell("def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION",
-                                     metadata={"nbgrader": {"grade_id": "double"}})
+    cell = nbformat.v4.new_code_cell(
+        "def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION",
+        metadata={"nbgrader": {"grade_id": "double"}},
+    )
     for content, words in (([], "not in this copy"), ([cell], "def double(x):\n    return 2 * x\n")):
         nbformat.write(nbformat.v4.new_notebook(cells=content), tmp_path / "02_patches.ipynb")
         monkeypatch.setattr(exercises, "notebooks", lambda only: [tmp_path / "02_patches.ipynb"])
@@ -98,31 +125,66 @@ def test_a_notebook_without_checks_has_no_exercises():
 # --- how answers are compared ---
 
 
-@pytest.mark.parametrize("answer, words", [
-    (lambda x: x.repeat(2), "the shape is"), (lambda x: (2 * x).detach(), "the gradients are not"),
-    (lambda x: 2 * x + 0.01, "of the numbers are not"), (lambda x: x.mul_(2), "changes what it is given"),
-    (lambda x: None, "is there a `return`"), (lambda x: (2 * x).tolist(), "was expected"),
-    (lambda x: 2 * x * (x - x) / (x - x), "NaN"), (lambda x: (2 * x).long(), "of type torch.int64"), (lambda x: x.nothing, "AttributeError"),
-])
+@pytest.mark.parametrize(
+    "answer, words",
+    [
+        (lambda x: x.repeat(2), "the shape is"),
+        (lambda x: (2 * x).detach(), "the gradients are not"),
+        (lambda x: 2 * x + 0.01, "of the numbers are not"),
+        (lambda x: x.mul_(2), "changes what it is given"),
+        (lambda x: None, "is there a `return`"),
+        (lambda x: (2 * x).tolist(), "was expected"),
+        (lambda x: 2 * x * (x - x) / (x - x), "NaN"),
+        (lambda x: (2 * x).long(), "of type torch.int64"),
+        (lambda x: x.nothing, "AttributeError"),
+    ],
+)
 def test_what_is_different_is_said(answer, words):
     with pytest.raises(Wrong, match=words):
         doubles(answer)
 
 
-@pytest.mark.parametrize("got, want", [
-    (1.0, 1), (np.float64(0.5), 0.5), (torch.tensor(2.0), 2.0), ((1, [2.0]), [1, (2,)]), ({"a": 1}, {"a": 1.0}), ("b", "b"),
-    (True, True), (np.array([1.0, np.inf]), np.array([1.0, np.inf])), (torch.zeros(0), torch.zeros(0)), (None, None),
-    (torch.ones(3).double(), torch.ones(3)), (np.bool_(True), True), (float("nan"), float("nan")),
-])
+@pytest.mark.parametrize(
+    "got, want",
+    [
+        (1.0, 1),
+        (np.float64(0.5), 0.5),
+        (torch.tensor(2.0), 2.0),
+        ((1, [2.0]), [1, (2,)]),
+        ({"a": 1}, {"a": 1.0}),
+        ("b", "b"),
+        (True, True),
+        (np.array([1.0, np.inf]), np.array([1.0, np.inf])),
+        (torch.zeros(0), torch.zeros(0)),
+        (None, None),
+        (torch.ones(3).double(), torch.ones(3)),
+        (np.bool_(True), True),
+        (float("nan"), float("nan")),
+    ],
+)
 def test_the_same_is_the_same(got, want):
     assert difference(got, want) == ""
 
 
-@pytest.mark.parametrize("got, want", [
-    (1.1, 1), (True, 1.0), (1, True), ("a", "b"), ({"a": 1}, {"b": 1}), ([1], [1, 2]), (torch.ones(2), torch.ones(3)),
-    (torch.ones(2), np.ones(2)), (np.array([np.nan]), np.array([0.0])), (np.array([np.inf]), np.array([1.0])), (None, 1), (1, None), (float("nan"), 1.0),
-    (1.0, float("nan")),
-])
+@pytest.mark.parametrize(
+    "got, want",
+    [
+        (1.1, 1),
+        (True, 1.0),
+        (1, True),
+        ("a", "b"),
+        ({"a": 1}, {"b": 1}),
+        ([1], [1, 2]),
+        (torch.ones(2), torch.ones(3)),
+        (torch.ones(2), np.ones(2)),
+        (np.array([np.nan]), np.array([0.0])),
+        (np.array([np.inf]), np.array([1.0])),
+        (None, 1),
+        (1, None),
+        (float("nan"), 1.0),
+        (1.0, float("nan")),
+    ],
+)
 def test_what_differs_is_told(got, want):
     assert difference(got, want)
 
@@ -161,7 +223,11 @@ class Frozen(Line):
 def test_classes_are_compared_with_the_same_weights():
     case = (torch.randn(2, 4),)
     compare_modules(SameLine, Line, {"size": 4}, case)
-    for kind, words in ((NoResidual, "the residual is lost"), (NoGate, "no `gate`"), (Frozen, "the gradient of `gate`")):
+    for kind, words in (
+        (NoResidual, "the residual is lost"),
+        (NoGate, "no `gate`"),
+        (Frozen, "the gradient of `gate`"),
+    ):
         with pytest.raises(Wrong, match=words):
             compare_modules(kind, Line, {"size": 4}, case, mistakes=[("the residual is lost.", NoResidual)])
 
@@ -182,15 +248,18 @@ class Pair(NamedTuple):
     right: object
 
 
-@pytest.mark.parametrize("got, want, words", [
-    ((1, 2), Pair(1, 2), r"a `Pair\(left, right\)` was expected, and a tuple \(1, 2\) came back"),
-    (Pair(1, 3), Pair(1, 2), "in `right`, 3 came back, and should be 2"),
-    (None, [1, 2], "is there a `return`"),
-    ([[1.0], [2.0]], np.ones((2, 1)), r"a list of 2 came back: make it an array, `np.array\(…\)`"),
-    ([1.0], torch.ones(1), "a list of 1 came back: make it a tensor"),
-    (torch.tensor(1.5), torch.tensor(2.0), r"^it gives 1.5, and should give 2\.$"),
-    (np.array([0.1, 0.38942]), np.array([0.1, 0.38941]), "it is 0.38942, and should be 0.38941"),
-])
+@pytest.mark.parametrize(
+    "got, want, words",
+    [
+        ((1, 2), Pair(1, 2), r"a `Pair\(left, right\)` was expected, and a tuple \(1, 2\) came back"),
+        (Pair(1, 3), Pair(1, 2), "in `right`, 3 came back, and should be 2"),
+        (None, [1, 2], "is there a `return`"),
+        ([[1.0], [2.0]], np.ones((2, 1)), r"a list of 2 came back: make it an array, `np.array\(…\)`"),
+        ([1.0], torch.ones(1), "a list of 1 came back: make it a tensor"),
+        (torch.tensor(1.5), torch.tensor(2.0), r"^it gives 1.5, and should give 2\.$"),
+        (np.array([0.1, 0.38942]), np.array([0.1, 0.38941]), "it is 0.38942, and should be 0.38941"),
+    ],
+)
 def test_a_difference_is_told_so_that_it_is_seen(got, want, words):
     assert re.search(words, difference(got, want, 1e-7))
 

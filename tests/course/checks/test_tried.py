@@ -18,7 +18,11 @@ def always_the_same_look(seed):
     """The target always wears the same."""
     first, second = np.random.default_rng(seed).choice(EMOTIONS, 2, replace=False)
     person = Identity.sample(checks_01.FIRST + seed)
-    return (Avatar(person, Expression.named(first), Appearance.sample(seed)), Avatar(person, Expression.named(second), Appearance()), second)
+    return (
+        Avatar(person, Expression.named(first), Appearance.sample(seed)),
+        Avatar(person, Expression.named(second), Appearance()),
+        second,
+    )
 
 
 def rounded(coordinates, channels):
@@ -43,7 +47,8 @@ def only_its_euler_walks_back(velocity_fn, noise, sigmas, method="euler", callba
 
 def rate(climb=lambda x: min(1, x), fall=lambda u: (1 + np.cos(np.pi * u)) / 2, top=True):
     return lambda step, used, peak, warmup_steps, final: (
-        (peak if top else 1) * climb((step + 1) / warmup_steps) * (final + (1 - final) * fall(used)))
+        (peak if top else 1) * climb((step + 1) / warmup_steps) * (final + (1 - final) * fall(used))
+    )
 
 
 @torch.no_grad()
@@ -91,7 +96,12 @@ def pictures_too(values, draws, seed):
 
 
 def one_generator_a_draw(values, draws, seed):
-    return tuple(np.percentile([values[np.random.default_rng(seed).integers(0, len(values), len(values))].mean() for _ in range(draws)], (2.5, 97.5)))
+    return tuple(
+        np.percentile(
+            [values[np.random.default_rng(seed).integers(0, len(values), len(values))].mean() for _ in range(draws)],
+            (2.5, 97.5),
+        )
+    )
 
 
 def by_place(who, person, gallery, owner, shown):
@@ -104,35 +114,39 @@ def without_draws(ours, theirs, draws=2000, seed=0):
     return checks_10.ahead(ours, theirs, 2000, seed)
 
 
-@pytest.mark.parametrize("check, answer, words", [
-    (checks_01.check_pair, always_the_same_look, "by heart"),
-    (checks_01.check_copying_cost, lambda: 0.194, "the bar of the appearance"),
-    (checks_02.check_looks_ratio, lambda: 1 / 16, "the other way round"),
-    (checks_02.check_sincos_1d, rounded, "rounded to float32"),
-    (checks_04.check_sample, stops_early, "one stop too early"),
-    (checks_04.check_sample, only_its_euler_walks_back, "the wrong way"),
-    (checks_04.check_sample, checks_04._silent, "never called"),
-    (checks_04.check_sample, checks_04._from_one, "count from 0"),
-    (checks_04.check_sample, checks_04._late_call, "before the step"),
-    (checks_08.check_learning_rate, rate(climb=lambda x: x), "does not stop at 1"),
-    (checks_08.check_learning_rate, rate(fall=lambda u: np.cos(np.pi / 2 * u)), "quarter of a cosine"),
-    (checks_08.check_learning_rate, rate(fall=lambda u: 1 - u), "straight line"),
-    (checks_08.check_learning_rate, rate(top=False), "the peak is missing"),
-    (checks_08.check_left_of_the_start, lambda: 0.632, "what has come in since"),
-    (checks_08.check_left_of_the_start, lambda: 36.8, "per cent"),
-    (checks_08.check_update_average, new_tensors, "new tensors in `average`"),
-    (checks_08.check_update_average, only_adds, "not shrunk"),
-    (checks_08.check_clip_gradients, checks_08._last_norm, "the last one's is returned"),
-    (checks_08.check_clip_gradients, to_the_norm_one, "brought to the norm 1"),
-    (checks_09.check_lending, early_for_late, "early and late have changed places"),
-    (checks_10.check_concordance, uncentred, "not centred"),
-    (checks_08.check_recipe_for_expressions, lambda: "slim", "neither of the two columns"),
-    (checks_09.check_shared, one_late, "`one >= lenders`"),
-    (checks_10.check_interval, pictures_too, "drawn again too"),
-    (checks_10.check_interval, one_generator_a_draw, "the generator *once*"),
-    (checks_10.check_found, by_place, "at that *place*"),
-    (checks_10.check_ahead, without_draws, "`draws` is not used"),
-], ids=lambda part: getattr(part, "name", ""))
+@pytest.mark.parametrize(
+    "check, answer, words",
+    [
+        (checks_01.check_pair, always_the_same_look, "by heart"),
+        (checks_01.check_copying_cost, lambda: 0.194, "the bar of the appearance"),
+        (checks_02.check_looks_ratio, lambda: 1 / 16, "the other way round"),
+        (checks_02.check_sincos_1d, rounded, "rounded to float32"),
+        (checks_04.check_sample, stops_early, "one stop too early"),
+        (checks_04.check_sample, only_its_euler_walks_back, "the wrong way"),
+        (checks_04.check_sample, checks_04._silent, "never called"),
+        (checks_04.check_sample, checks_04._from_one, "count from 0"),
+        (checks_04.check_sample, checks_04._late_call, "before the step"),
+        (checks_08.check_learning_rate, rate(climb=lambda x: x), "does not stop at 1"),
+        (checks_08.check_learning_rate, rate(fall=lambda u: np.cos(np.pi / 2 * u)), "quarter of a cosine"),
+        (checks_08.check_learning_rate, rate(fall=lambda u: 1 - u), "straight line"),
+        (checks_08.check_learning_rate, rate(top=False), "the peak is missing"),
+        (checks_08.check_left_of_the_start, lambda: 0.632, "what has come in since"),
+        (checks_08.check_left_of_the_start, lambda: 36.8, "per cent"),
+        (checks_08.check_update_average, new_tensors, "new tensors in `average`"),
+        (checks_08.check_update_average, only_adds, "not shrunk"),
+        (checks_08.check_clip_gradients, checks_08._last_norm, "the last one's is returned"),
+        (checks_08.check_clip_gradients, to_the_norm_one, "brought to the norm 1"),
+        (checks_09.check_lending, early_for_late, "early and late have changed places"),
+        (checks_10.check_concordance, uncentred, "not centred"),
+        (checks_08.check_recipe_for_expressions, lambda: "slim", "neither of the two columns"),
+        (checks_09.check_shared, one_late, "`one >= lenders`"),
+        (checks_10.check_interval, pictures_too, "drawn again too"),
+        (checks_10.check_interval, one_generator_a_draw, "the generator *once*"),
+        (checks_10.check_found, by_place, "at that *place*"),
+        (checks_10.check_ahead, without_draws, "`draws` is not used"),
+    ],
+    ids=lambda part: getattr(part, "name", ""),
+)
 def test_it_is_refused_with_words_that_fit(check, answer, words):
     verdict = check.judge(answer)
     assert verdict.state == "wrong" and words in verdict.message

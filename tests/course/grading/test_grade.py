@@ -12,8 +12,8 @@ from html.parser import HTMLParser
 import nbformat
 import pytest
 
-from gen_affect_lib.course.grading import grade as grading
 from gen_affect_lib.course import notebooks
+from gen_affect_lib.course.grading import grade as grading
 from gen_affect_lib.course.grading import sandbox
 from gen_affect_lib.course.grading.grade import Grade, grade_file, grade_folder
 from gen_affect_lib.course.release.student import student_edition
@@ -53,13 +53,17 @@ def test_nothing_written_gets_none_and_is_called_unfinished(tmp_path):
 def test_a_wrong_answer_hears_what_its_check_says_and_the_others_count(tmp_path):
     grade = graded_as(answered(**WRONG), tmp_path)
     assert states(grade) == RIGHT | {"looks_ratio": "wrong", "unpatchify": "wrong"} and grade.points == 6
-    assert "Looks are tokens times tokens" in message(grade, "looks_ratio") and "only cut anew" in message(grade, "unpatchify")
+    assert "Looks are tokens times tokens" in message(grade, "looks_ratio") and "only cut anew" in message(
+        grade, "unpatchify"
+    )
     assert grade.outcome.verdicts["unpatchify"]["code"] == WRONG["unpatchify"]
 
 
 def test_later_cells_have_the_stand_in_as_in_the_notebook(tmp_path):
     notebook = answered(**WRONG)
-    notebook.cells.append(code("assert looks_ratio() == 16\nassert unpatchify(torch.ones(1, 4, 4), 4, 4, 2).shape == (1, 1, 4, 4)"))
+    notebook.cells.append(
+        code("assert looks_ratio() == 16\nassert unpatchify(torch.ones(1, 4, 4), 4, 4, 2).shape == (1, 1, 4, 4)")
+    )
     assert graded_as(notebook, tmp_path).outcome.errors == []
 
 
@@ -68,7 +72,7 @@ def test_errors_of_other_cells_are_told_with_number_and_line_and_cost_nothing(tm
     notebook.cells.insert(0, code("x = 1\nx.missing()"))
     grade = graded_as(notebook, tmp_path)
     assert states(grade) == RIGHT and grade.problem == "1 cell stopped with an error"
-    error, = grade.outcome.errors
+    (error,) = grade.outcome.errors
     assert error["cell"] == 1 and "AttributeError" in error["error"] and error["line"] == "x.missing()"
 
 
@@ -78,8 +82,10 @@ def test_errors_of_other_cells_are_told_with_number_and_line_and_cost_nothing(tm
 def test_of_a_copied_exercise_the_best_answer_counts(tmp_path):
     notebook = solved()
     for name, at in (("looks_ratio", 0), ("unpatchify", len(notebook.cells))):  # once before the right one, once after
-        for cell in (nbformat.v4.new_code_cell(WRONG[name], metadata=graded(notebook, name).metadata),
-                     nbformat.from_dict(graded(notebook, f"check_{name}"))):
+        for cell in (
+            nbformat.v4.new_code_cell(WRONG[name], metadata=graded(notebook, name).metadata),
+            nbformat.from_dict(graded(notebook, f"check_{name}")),
+        ):
             notebook.cells.insert(at, cell)
             at += 1
     notebook.cells.insert(0, code("import torch"))
@@ -95,10 +101,15 @@ def test_a_split_answer_counts(tmp_path):
 
 def test_without_its_check_an_answer_is_judged_where_it_is_complete(tmp_path):
     notebook = answered(looks_ratio="def looks_ratio(): return 4", unpatchify=WRONG["unpatchify"])
-    notebook.cells = [cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade_id") not in
-                      ("check_looks_ratio", "check_unpatchify")]
+    notebook.cells = [
+        cell
+        for cell in notebook.cells
+        if cell.metadata.get("nbgrader", {}).get("grade_id") not in ("check_looks_ratio", "check_unpatchify")
+    ]
     notebook.cells.insert(notebook.cells.index(graded(notebook, "unpatchify")), code("def looks_ratio(): return 16"))
-    notebook.cells.append(code("assert unpatchify(torch.ones(1, 4, 4), 4, 4, 2).shape == (1, 1, 4, 4)"))  # the kit's own
+    notebook.cells.append(
+        code("assert unpatchify(torch.ones(1, 4, 4), 4, 4, 2).shape == (1, 1, 4, 4)")
+    )  # the kit's own
     grade = graded_as(notebook, tmp_path)
     assert states(grade) == RIGHT | {"unpatchify": "wrong"} and grade.outcome.errors == []
 
@@ -109,8 +120,16 @@ def test_an_answer_below_its_check_counts(tmp_path):
     assert states(graded_as(notebook, tmp_path)) == RIGHT
 
 
-@pytest.mark.parametrize("check", ["check_looks_ratio = lambda answer: answer\nlooks_ratio = check_looks_ratio(looks_ratio)", "print('✓ right')",
-                                   "raise RuntimeError", "looks_ratio = lambda: 4", "def looks_ratio(:"])
+@pytest.mark.parametrize(
+    "check",
+    [
+        "check_looks_ratio = lambda answer: answer\nlooks_ratio = check_looks_ratio(looks_ratio)",
+        "print('✓ right')",
+        "raise RuntimeError",
+        "looks_ratio = lambda: 4",
+        "def looks_ratio(:",
+    ],
+)
 def test_an_edited_check_is_not_believed(tmp_path, check):
     notebook = answered(looks_ratio=WRONG["looks_ratio"])
     graded(notebook, "check_looks_ratio").source = check
@@ -119,14 +138,22 @@ def test_an_edited_check_is_not_believed(tmp_path, check):
 
 def test_an_edited_check_does_no_harm_to_a_right_answer(tmp_path):
     notebook = solved()
-    graded(notebook, "check_looks_ratio").source = "from gen_affect_lib.course.checks import notebook_02\nnotebook_02.check_looks_ratio(looks_ratio)"
+    graded(
+        notebook, "check_looks_ratio"
+    ).source = "from gen_affect_lib.course.checks import notebook_02\nnotebook_02.check_looks_ratio(looks_ratio)"
     graded(notebook, "check_unpatchify").source = "1 / 0"
     assert states(graded_as(notebook, tmp_path)) == RIGHT
 
 
-@pytest.mark.parametrize("answer, words", [("", "is its cell still there"), ("def unpatchify(:\n    pass", "its cell stopped: SyntaxError"),
-                                           ("x = undefined\ndef unpatchify(): pass", "its cell stopped: NameError"),
-                                           ("raise SystemExit\nunpatchify = 1", "its cell stopped: SystemExit")])
+@pytest.mark.parametrize(
+    "answer, words",
+    [
+        ("", "is its cell still there"),
+        ("def unpatchify(:\n    pass", "its cell stopped: SyntaxError"),
+        ("x = undefined\ndef unpatchify(): pass", "its cell stopped: NameError"),
+        ("raise SystemExit\nunpatchify = 1", "its cell stopped: SystemExit"),
+    ],
+)
 def test_an_answer_that_is_missing_is_unfinished_and_the_notebook_goes_on(tmp_path, answer, words):
     notebook = answered(unpatchify=answer)
     notebook.cells.append(code("unpatchify(torch.ones(1, 4, 4), 4, 4, 2)"))
@@ -144,31 +171,103 @@ def test_the_kits_own_component_is_no_answer(tmp_path):
 
 
 TAKES_NO_POINTS = {
-    "a loop in an answer": ("def looks_ratio():\n    while True:\n        pass", "wrong", "did not come to an end within", ""),
-    "a loop that catches everything": ("def looks_ratio():\n    while True:\n        try:\n            while True:\n                pass\n"
-                                       "        except Exception:\n            pass", "wrong", "did not come to an end within", ""),
-    "a loop in a cell": ("while True:\n    pass\nlooks_ratio = 1", "unfinished", "it did not come to an end within", "1 cell stopped"),
-    "a number without end, deep in Python": ("looks_ratio = 7 ** 10**10", "unfinished", "did not come to an end within", ""),
-    "the end of the process": ("import os\nlooks_ratio = 1\nos._exit(0)", "unfinished", "it ended the whole run (exit code 0)",
-                               "] ended the whole run (exit code 0), and was left out"),
-    "its end within the check": ("def looks_ratio():\n    import os\n    os._exit(3)", "wrong", "ended the whole run (exit code 3) when it was called", ""),
-    "a signal": ("import os\nlooks_ratio = os.kill(os.getpid(), 9)", "unfinished", "SIGKILL", "] ended the whole run (SIGKILL)"),
-    "a fault of memory": ("import faulthandler\nlooks_ratio = faulthandler._sigsegv()", "unfinished", "SIGSEGV", "SIGSEGV"),
+    "a loop in an answer": (
+        "def looks_ratio():\n    while True:\n        pass",
+        "wrong",
+        "did not come to an end within",
+        "",
+    ),
+    "a loop that catches everything": (
+        "def looks_ratio():\n    while True:\n        try:\n            while True:\n                pass\n"
+        "        except Exception:\n            pass",
+        "wrong",
+        "did not come to an end within",
+        "",
+    ),
+    "a loop in a cell": (
+        "while True:\n    pass\nlooks_ratio = 1",
+        "unfinished",
+        "it did not come to an end within",
+        "1 cell stopped",
+    ),
+    "a number without end, deep in Python": (
+        "looks_ratio = 7 ** 10**10",
+        "unfinished",
+        "did not come to an end within",
+        "",
+    ),
+    "the end of the process": (
+        "import os\nlooks_ratio = 1\nos._exit(0)",
+        "unfinished",
+        "it ended the whole run (exit code 0)",
+        "] ended the whole run (exit code 0), and was left out",
+    ),
+    "its end within the check": (
+        "def looks_ratio():\n    import os\n    os._exit(3)",
+        "wrong",
+        "ended the whole run (exit code 3) when it was called",
+        "",
+    ),
+    "a signal": (
+        "import os\nlooks_ratio = os.kill(os.getpid(), 9)",
+        "unfinished",
+        "SIGKILL",
+        "] ended the whole run (SIGKILL)",
+    ),
+    "a fault of memory": (
+        "import faulthandler\nlooks_ratio = faulthandler._sigsegv()",
+        "unfinished",
+        "SIGSEGV",
+        "SIGSEGV",
+    ),
     "an exit": ("import sys\nlooks_ratio = sys.exit(0)", "unfinished", "SystemExit", "1 cell stopped"),
     "an exit within the check": ("def looks_ratio():\n    raise SystemExit", "wrong", "SystemExit", ""),
-    "more memory than there may be": ("looks_ratio = []\nwhile True:\n    looks_ratio.append(bytearray(b'x') * 10**7)", "unfinished",
-                                      "took more than 2 GB of memory", "took more than 2 GB of memory"),
-    "too large a tensor within the check": ("def looks_ratio():\n    import torch\n    return torch.ones(10**10)", "wrong", "allocate memory", ""),
-    "output without end": ("import sys\nfor _ in range(10**5):\n    print('x' * 1000)\n    print('y' * 1000, file=sys.stderr)\n    "
-                           "sys.__stdout__.write('z')\ndef looks_ratio():\n    print('x' * 10**6)\n    return 4", "wrong", "Looks are tokens", ""),
+    "more memory than there may be": (
+        "looks_ratio = []\nwhile True:\n    looks_ratio.append(bytearray(b'x') * 10**7)",
+        "unfinished",
+        "took more than 2 GB of memory",
+        "took more than 2 GB of memory",
+    ),
+    "too large a tensor within the check": (
+        "def looks_ratio():\n    import torch\n    return torch.ones(10**10)",
+        "wrong",
+        "allocate memory",
+        "",
+    ),
+    "output without end": (
+        "import sys\nfor _ in range(10**5):\n    print('x' * 1000)\n    print('y' * 1000, file=sys.stderr)\n    "
+        "sys.__stdout__.write('z')\ndef looks_ratio():\n    print('x' * 10**6)\n    return 4",
+        "wrong",
+        "Looks are tokens",
+        "",
+    ),
     "an answer that is endless to read": ("def looks_ratio():\n    return 'x' * 10**7", "wrong", "return a number", ""),
-    "another program": ("import subprocess\nlooks_ratio = subprocess.run(['true'])", "unfinished", "no other program or process", "1 cell stopped"),
+    "another program": (
+        "import subprocess\nlooks_ratio = subprocess.run(['true'])",
+        "unfinished",
+        "no other program or process",
+        "1 cell stopped",
+    ),
     "a shell": ("!ls\nlooks_ratio = 1/0", "unfinished", "ZeroDivisionError", "1 cell stopped"),
-    "another process": ("import os\nlooks_ratio = os.fork()", "unfinished", "no other program or process", "1 cell stopped"),
-    "a pool of processes": ("from multiprocessing import get_context\nlooks_ratio = get_context('spawn').Process().start()", "unfinished",
-                            "no other program or process", "1 cell stopped"),
+    "another process": (
+        "import os\nlooks_ratio = os.fork()",
+        "unfinished",
+        "no other program or process",
+        "1 cell stopped",
+    ),
+    "a pool of processes": (
+        "from multiprocessing import get_context\nlooks_ratio = get_context('spawn').Process().start()",
+        "unfinished",
+        "no other program or process",
+        "1 cell stopped",
+    ),
     "a question to nobody": ("looks_ratio = input('who are you?')", "unfinished", "EOFError", "1 cell stopped"),
-    "a file that is too large": ("with open('big', 'wb') as file:\n    looks_ratio = file.truncate(2**40)", "unfinished", "OSError", "1 cell stopped"),
+    "a file that is too large": (
+        "with open('big', 'wb') as file:\n    looks_ratio = file.truncate(2**40)",
+        "unfinished",
+        "OSError",
+        "1 cell stopped",
+    ),
 }
 
 
@@ -185,8 +284,10 @@ def test_what_breaks_a_notebook_costs_its_own_points_only(tmp_path, what):
 
 def test_its_own_files_lie_apart_and_are_gone_afterwards(tmp_path):
     told = tmp_path / "told.json"
-    look = ("import json, os, tempfile\nfrom pathlib import Path\nfrom gen_affect_lib import paths\n"
-            f"Path({str(told)!r}).write_text(json.dumps([os.getcwd(), str(paths.OUTPUTS), str(paths.CACHE), tempfile.gettempdir(), PROFILE]))")
+    look = (
+        "import json, os, tempfile\nfrom pathlib import Path\nfrom gen_affect_lib import paths\n"
+        f"Path({str(told)!r}).write_text(json.dumps([os.getcwd(), str(paths.OUTPUTS), str(paths.CACHE), tempfile.gettempdir(), PROFILE]))"
+    )
     notebook = solved()
     notebook.cells.append(code("PROFILE = 'gpu'"))
     notebook.cells.append(code(look))
@@ -199,8 +300,10 @@ def test_its_own_files_lie_apart_and_are_gone_afterwards(tmp_path):
 
 def test_random_numbers_are_the_same_wherever_a_cell_stands(tmp_path):
     told = tmp_path / "told.txt"
-    draw = (f"import random, numpy, torch\nwith open({str(told)!r}, 'a') as file:\n"
-            "    print(random.random(), numpy.random.rand(), torch.rand(1).item(), file=file)")
+    draw = (
+        f"import random, numpy, torch\nwith open({str(told)!r}, 'a') as file:\n"
+        "    print(random.random(), numpy.random.rand(), torch.rand(1).item(), file=file)"
+    )
     notebook = solved()
     notebook.cells += [code(draw), code("torch.rand(5)"), code(draw), code(draw + "\n# another")]
     graded_as(notebook, tmp_path)
@@ -222,11 +325,17 @@ def test_nothing_reaches_the_network_not_even_this_machine(tmp_path):
         threading.Thread(target=listen, daemon=True).start()
         address = f"('127.0.0.1', {server.getsockname()[1]})"
         notebook = solved()
-        notebook.cells += [code(f"import socket\nsocket.create_connection({address})"), code(f"socket.socket().connect({address})"),
-                           code(f"socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', {address})"),
-                           code("socket.gethostbyname('localhost')"), code("import urllib.request\nurllib.request.urlopen('http://localhost')")]
+        notebook.cells += [
+            code(f"import socket\nsocket.create_connection({address})"),
+            code(f"socket.socket().connect({address})"),
+            code(f"socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', {address})"),
+            code("socket.gethostbyname('localhost')"),
+            code("import urllib.request\nurllib.request.urlopen('http://localhost')"),
+        ]
         grade = graded_as(notebook, tmp_path)
-    assert len(grade.outcome.errors) == 5 and all("the network is closed" in error["error"] for error in grade.outcome.errors)
+    assert len(grade.outcome.errors) == 5 and all(
+        "the network is closed" in error["error"] for error in grade.outcome.errors
+    )
     assert states(grade) == RIGHT and not reached
 
 
@@ -252,7 +361,9 @@ def test_a_kit_that_does_not_start_is_said_so(tmp_path, monkeypatch):
     (tmp_path / "gen_affect_lib").mkdir()
     (tmp_path / "gen_affect_lib" / "__init__.py").write_text("raise RuntimeError('the kit is broken')")
     grade = graded_as(solved(), tmp_path)
-    assert "it did not start: RuntimeError: the kit is broken" in grade.problem and set(states(grade).values()) == {"not reached"}
+    assert "it did not start: RuntimeError: the kit is broken" in grade.problem and set(states(grade).values()) == {
+        "not reached"
+    }
 
 
 # --- a folder of them ---
@@ -284,8 +395,13 @@ def handed_in(tmp_path_factory):
     """A folder of submissions and what became of it: (the rows of the table, the folder of the pages)"""
     folder = tmp_path_factory.mktemp("all") / "submitted"
     write(solved(), folder / "ada" / "ps1" / "my homework.ipynb")
-    write(answered(looks_ratio="def looks_ratio():\n    '''<script>alert(1)</script>'''\n    return '<b>`4`</b>'",
-                   unpatchify="raise ValueError('<i>no</i>')"), folder / "=bob.ipynb")
+    write(
+        answered(
+            looks_ratio="def looks_ratio():\n    '''<script>alert(1)</script>'''\n    return '<b>`4`</b>'",
+            unpatchify="raise ValueError('<i>no</i>')",
+        ),
+        folder / "=bob.ipynb",
+    )
     (folder / "cut.ipynb").write_text((folder / "=bob.ipynb").read_text()[:999])
     (folder / "drawing.ipynb").write_text('{"cells": [{"cell_type": "code", "source": "1"}]}')
     write(nbformat.v4.new_notebook(cells=[code("1")]), folder / "cy" / "03_mmdit.ipynb")
@@ -301,10 +417,22 @@ def handed_in(tmp_path_factory):
 def test_every_submission_has_a_row(handed_in):
     rows, _ = handed_in
     assert list(rows) == ["'=bob", "ada/ps1/my homework", "cut", "cy/03_mmdit", "drawing"]
-    assert rows["ada/ps1/my homework"] == rows["ada/ps1/my homework"] | {"notebook": "02_patches", "points": "9", "of": "9", "percent": "100",
-                                                                         "problem": "", "2.1 looks_ratio": "right", "3.1 Modulator": ""}
+    assert rows["ada/ps1/my homework"] == rows["ada/ps1/my homework"] | {
+        "notebook": "02_patches",
+        "points": "9",
+        "of": "9",
+        "percent": "100",
+        "problem": "",
+        "2.1 looks_ratio": "right",
+        "3.1 Modulator": "",
+    }
     bob = rows["'=bob"]
-    assert (bob["points"], bob["percent"], bob["2.1 looks_ratio"], bob["2.2 unpatchify"]) == ("6", "67", "wrong", "unfinished")
+    assert (bob["points"], bob["percent"], bob["2.1 looks_ratio"], bob["2.2 unpatchify"]) == (
+        "6",
+        "67",
+        "wrong",
+        "unfinished",
+    )
     assert (rows["cut"]["points"], rows["cut"]["of"]) == ("0", "") and "only a part" in rows["cut"]["problem"]
     assert "none of the notebooks with exercises" in rows["drawing"]["problem"]
     assert rows["cy/03_mmdit"]["3.1 Modulator"] == "unfinished" and rows["cy/03_mmdit"]["2.1 looks_ratio"] == ""
@@ -312,12 +440,18 @@ def test_every_submission_has_a_row(handed_in):
 
 def test_every_submission_has_a_page_that_needs_nothing_else(handed_in):
     rows, folder = handed_in
-    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.html")} == {f"{name.strip(chr(39))}.html" for name in rows}
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.html")} == {
+        f"{name.strip(chr(39))}.html" for name in rows
+    }
     for path in folder.rglob("*.html"):
         page = Page(path.read_text())
         names = [tag for tag, _ in page.tags]
-        assert ("html", {"lang": "en"}) in page.tags and names.count("h1") == names.count("main") == names.count("title") == 1
-        assert not {"script", "img", "link", "a", "b", "i"} & set(names), "nothing is loaded, and no answer becomes a tag"
+        assert ("html", {"lang": "en"}) in page.tags and names.count("h1") == names.count("main") == names.count(
+            "title"
+        ) == 1
+        assert not {"script", "img", "link", "a", "b", "i"} & set(names), (
+            "nothing is loaded, and no answer becomes a tag"
+        )
         assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.tags if tag == "th")
         levels = [int(name[1]) for name in names if re.fullmatch("h[1-6]", name)]
         assert levels[0] == 1 and all(later <= level + 1 for level, later in zip(levels, levels[1:]))
@@ -337,8 +471,11 @@ def test_a_page_says_verdict_hint_answer_and_errors(handed_in):
 
 def test_ink_and_paper_of_a_page_are_far_apart():
     def luminance(color):
-        channels = [int(color[k:k + 2], 16) / 255 for k in (1, 3, 5)]
-        return sum(weight * (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4) for weight, c in zip((0.2126, 0.7152, 0.0722), channels))
+        channels = [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+        return sum(
+            weight * (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4)
+            for weight, c in zip((0.2126, 0.7152, 0.0722), channels)
+        )
 
     text = grading.page(Grade("ada", broken="x"))
     assert set(re.findall(r"color: (#\w+)", text)) == {"#1b1b1b"} and "#fff" in text
@@ -355,7 +492,9 @@ def test_each_submission_is_told_as_it_ends(tmp_path, capsys, monkeypatch):
     (tmp_path / "in" / "bob.ipynb").write_text("")
     grade_folder(tmp_path / "in", tmp_path / "out", jobs=1)
     assert sorted(capsys.readouterr().out.splitlines()) == [
-        "ada    0 of   9 points     3 s  it was odd", "bob                             the file is no notebook, or only a part of one"]
+        "ada    0 of   9 points     3 s  it was odd",
+        "bob                             the file is no notebook, or only a part of one",
+    ]
 
 
 def test_a_fault_of_ours_is_a_row_too(tmp_path, monkeypatch, capsys):
@@ -378,11 +517,17 @@ def test_names_from_other_systems_do_no_harm(tmp_path):
     assert "?mit" in table.read_text(encoding="utf-8-sig")
 
 
-@pytest.mark.parametrize("given, words", [
-    (["{}/none"], "is no folder"), (["{}/file"], "is no folder"), (["{}/empty"], "there is no notebook in"),
-    (["{}/in", "--out", "{}/in"], "lies among the submissions"), (["{}/in", "--out", "{}/in/deep"], "lies among the submissions"),
-    (["{}/in", "--out", "{}/file"], "is a file"),
-])
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (["{}/none"], "is no folder"),
+        (["{}/file"], "is no folder"),
+        (["{}/empty"], "there is no notebook in"),
+        (["{}/in", "--out", "{}/in"], "lies among the submissions"),
+        (["{}/in", "--out", "{}/in/deep"], "lies among the submissions"),
+        (["{}/in", "--out", "{}/file"], "is a file"),
+    ],
+)
 def test_a_mistake_of_who_grades_ends_in_one_line(tmp_path, given, words):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
@@ -403,14 +548,18 @@ def test_control_c_stops_all_and_keeps_what_is_done(tmp_path):
     (tmp_path / "in" / "a.ipynb").write_text("")
     mark = tmp_path / "started"
     notebook = solved()
-    notebook.cells.insert(0, code(f"open({str(mark)!r}, 'w').write(str(__import__('os').getpid()))\nimport time\ntime.sleep(300)"))
+    notebook.cells.insert(
+        0, code(f"open({str(mark)!r}, 'w').write(str(__import__('os').getpid()))\nimport time\ntime.sleep(300)")
+    )
     write(notebook, tmp_path / "in" / "b.ipynb")
     command = [sys.executable, "-m", "gen_affect_lib", "course", "grade", str(tmp_path / "in"), "--jobs", "2"]
 
     def listen():  # what a shell starts with & ignores Ctrl-C
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen
+    ) as process:
         import time
 
         until = time.monotonic() + 120

@@ -19,11 +19,24 @@ NAME = "02_patches"
 def nbgrader(course, *arguments):
     """Run a command of nbgrader's in the folder of a course, with the kit to import from."""
     here = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])  # it calls alembic by its name
-    environment = os.environ | {"PATH": here, "GEN_AFFECT_PROFILE": "smoke", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
-                                "GEN_AFFECT_OUTPUTS": str(course / "outputs"), "HF_HUB_OFFLINE": "1",
-                                "JUPYTER_CONFIG_DIR": str(course / "jupyter"), "IPYTHONDIR": str(course / "ipython")}
-    done = subprocess.run([sys.executable, "-m", "nbgrader", *arguments], cwd=course, env=environment, capture_output=True,
-                          text=True, timeout=600)
+    environment = os.environ | {
+        "PATH": here,
+        "GEN_AFFECT_PROFILE": "smoke",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "GEN_AFFECT_OUTPUTS": str(course / "outputs"),
+        "HF_HUB_OFFLINE": "1",
+        "JUPYTER_CONFIG_DIR": str(course / "jupyter"),
+        "IPYTHONDIR": str(course / "ipython"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "nbgrader", *arguments],
+        cwd=course,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -60,8 +73,10 @@ def test_a_right_answer_gets_its_points_and_no_other_does(graded_course):
     with Gradebook(f"sqlite:///{graded_course / 'gradebook.db'}") as gradebook:
         submission = gradebook.find_submission_notebook(NAME, "ps1", "ada")
         points = {grade.name: (grade.auto_score, grade.max_score) for grade in submission.grades}
-    assert points == {f"check_{exercise.name}": (exercise.points if exercise.name == "looks_ratio" else 0, exercise.points)
-                      for exercise in exercises("02")}
+    assert points == {
+        f"check_{exercise.name}": (exercise.points if exercise.name == "looks_ratio" else 0, exercise.points)
+        for exercise in exercises("02")
+    }
 
 
 def test_the_notebook_ran_to_its_end(graded_course):

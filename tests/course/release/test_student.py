@@ -30,8 +30,10 @@ def test_solutions_and_outputs_are_out_and_checks_are_in(folder, path):
     text = "\n".join(cell.source for cell in edition.cells)
     assert BEGIN not in text and not [cell for cell in edition.cells if cell.get("outputs")]
     for exercise in exercises(path.stem):
-        answer, check = (next(cell for cell in edition.cells if cell.metadata.get("nbgrader", {}).get("grade_id") == grade_id)
-                         for grade_id in (exercise.name, f"check_{exercise.name}"))
+        answer, check = (
+            next(cell for cell in edition.cells if cell.metadata.get("nbgrader", {}).get("grade_id") == grade_id)
+            for grade_id in (exercise.name, f"check_{exercise.name}")
+        )
         assert "raise NotImplementedError()" in answer.source
         assert check.metadata.deletable is False and check.metadata.editable is False
     changed = [mine.id for mine, theirs in zip(edition.cells, source.cells) if mine.source != theirs.source]
@@ -45,8 +47,14 @@ WITH_EXERCISES = [path for path in notebooks() if exercises(path.stem)]
 def test_an_unfinished_notebook_runs_to_its_end(folder, path, tmp_path, monkeypatch):
     monkeypatch.setenv("GEN_AFFECT_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("GEN_AFFECT_CACHE", str(tmp_path / "cache"))
-    executed = papermill.execute_notebook(folder / path.name, tmp_path / path.name, parameters={"PROFILE": "smoke"},
-                                          cwd=tmp_path, kernel_name="python3", progress_bar=False)
+    executed = papermill.execute_notebook(
+        folder / path.name,
+        tmp_path / path.name,
+        parameters={"PROFILE": "smoke"},
+        cwd=tmp_path,
+        kernel_name="python3",
+        progress_bar=False,
+    )
     outputs = [output for cell in executed.cells for output in cell.get("outputs", ())]
     assert not [output for output in outputs if output.output_type == "error"]
     said = "".join(output.get("text", "") for output in outputs if output.get("name") == "stderr")

@@ -11,10 +11,21 @@ from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import ROOT
 from gen_affect_lib.profiles import PROFILES
 
-MACHINE = {"cpu": "a CPU", "cores": 2, "memory_gb": 8, "gpu": None, "system": "Linux x86_64", "python": "3.11.7",
-           "torch": "2.13.0"}
-KNOWN = {"smoke": {"machine": MACHINE, "notebooks": {"01_a": {"seconds": 31.2, "memory_gb": 0.84},
-                                                     "02_b": {"seconds": 200.0, "memory_gb": 1.0}}}}
+MACHINE = {
+    "cpu": "a CPU",
+    "cores": 2,
+    "memory_gb": 8,
+    "gpu": None,
+    "system": "Linux x86_64",
+    "python": "3.11.7",
+    "torch": "2.13.0",
+}
+KNOWN = {
+    "smoke": {
+        "machine": MACHINE,
+        "notebooks": {"01_a": {"seconds": 31.2, "memory_gb": 0.84}, "02_b": {"seconds": 200.0, "memory_gb": 1.0}},
+    }
+}
 
 
 def test_the_sizes_are_the_profiles():
@@ -43,8 +54,9 @@ def test_the_machine_is_described_in_full():
     assert set(timings.describe_machine()) == set(MACHINE)
 
 
-@pytest.mark.parametrize("seconds, words", [(0.4, "0 s"), (31.2, "31 s"), (99.4, "99 s"),
-                                            (190, "3 min"), (3540, "59 min")])
+@pytest.mark.parametrize(
+    "seconds, words", [(0.4, "0 s"), (31.2, "31 s"), (99.4, "99 s"), (190, "3 min"), (3540, "59 min")]
+)
 def test_seconds_are_said_shortly(seconds, words):
     assert timings.say_seconds(seconds) == words
 
@@ -72,10 +84,17 @@ def test_instructors_see_what_is_asked_and_what_it_takes():
     def asked(code, points, minutes):
         return SimpleNamespace(is_code=code, points=points, minutes=minutes)
 
-    table = timings.instructors_table({"01_a": "First", "02_b": "Second"},
-                                      {"01_a": [], "02_b": [asked(True, 3, 15), asked(False, 1, 5)]}, KNOWN)
-    assert "| [First](notebooks/01_a.ipynb) | 0 | 0 | 0 | 0 | 31 s, 0.8 GB | not measured yet | not measured yet |" in table
-    assert "| [Second](notebooks/02_b.ipynb) | 2 | 1 | 4 | 20 | 3 min, 1.0 GB | not measured yet | not measured yet |" in table
+    table = timings.instructors_table(
+        {"01_a": "First", "02_b": "Second"}, {"01_a": [], "02_b": [asked(True, 3, 15), asked(False, 1, 5)]}, KNOWN
+    )
+    assert (
+        "| [First](notebooks/01_a.ipynb) | 0 | 0 | 0 | 0 | 31 s, 0.8 GB | not measured yet | not measured yet |"
+        in table
+    )
+    assert (
+        "| [Second](notebooks/02_b.ipynb) | 2 | 1 | 4 | 20 | 3 min, 1.0 GB | not measured yet | not measured yet |"
+        in table
+    )
     assert "| **the whole course** | 2 | 1 | 4 | 20 | 4 min |  |  |" in table
     assert "torch 2.13.0; a kernel takes at most 1.0 GB of memory (notebook 02)" in table
     assert "- `gpu`: not measured yet" in table

@@ -11,6 +11,7 @@ from tests.course.handed_in import WRONG, answered, code, graded, solved, write
 @pytest.fixture
 def course(tmp_path, monkeypatch):
     """A course of one notebook: called with it, gives nothing back."""
+
     def of(notebook):
         path = write(notebook, tmp_path / "02_patches.ipynb")
         monkeypatch.setattr(validating, "notebooks", lambda only=None: [path])
@@ -21,27 +22,34 @@ def course(tmp_path, monkeypatch):
 def test_what_is_in_order_is_said_to_be(course, capsys):
     course(solved())
     validate()
-    line, = capsys.readouterr().out.splitlines()
+    (line,) = capsys.readouterr().out.splitlines()
     assert "solutions: 4 of 4 right" in line and "student edition: 4 of 4 unfinished" in line and line.endswith("ok")
 
 
 def gives_an_answer_away(notebook):
-    notebook.cells.insert(notebook.cells.index(graded(notebook, "check_looks_ratio")), code("def looks_ratio():\n    return 16"))
+    notebook.cells.insert(
+        notebook.cells.index(graded(notebook, "check_looks_ratio")), code("def looks_ratio():\n    return 16")
+    )
 
 
 def stops_without_its_answers(notebook):
-    notebook.cells.append(code("assert 'SOLUTION' in In[3] or looks_ratio.__module__ == '__main__', 'only with the solution'"))
+    notebook.cells.append(
+        code("assert 'SOLUTION' in In[3] or looks_ratio.__module__ == '__main__', 'only with the solution'")
+    )
 
 
 def stops_always(notebook):
     notebook.cells.append(code("1 / 0"))
 
 
-@pytest.mark.parametrize("harm, words", [
-    (gives_an_answer_away, "student edition: 2.1 looks_ratio is right and should be unfinished"),
-    (stops_without_its_answers, "student edition: cell ["),
-    (stops_always, "solutions: cell ["),
-])
+@pytest.mark.parametrize(
+    "harm, words",
+    [
+        (gives_an_answer_away, "student edition: 2.1 looks_ratio is right and should be unfinished"),
+        (stops_without_its_answers, "student edition: cell ["),
+        (stops_always, "solutions: cell ["),
+    ],
+)
 def test_what_is_in_the_way_is_named(course, capsys, harm, words):
     notebook = solved()
     harm(notebook)
@@ -56,4 +64,8 @@ def test_a_solution_that_its_check_refuses_is_named(course, capsys):
     with pytest.raises(UserError, match="cannot be handed out"):
         validate()
     said = capsys.readouterr().out
-    assert "solutions: 2.2 unpatchify is wrong and should be right" in said and "only cut anew" in said and "FAILED" in said
+    assert (
+        "solutions: 2.2 unpatchify is wrong and should be right" in said
+        and "only cut anew" in said
+        and "FAILED" in said
+    )

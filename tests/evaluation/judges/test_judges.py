@@ -11,19 +11,23 @@ from safetensors import safe_open
 from gen_affect_lib.avatars import EMOTIONS, Appearance, Avatar, Expression, Identity
 from gen_affect_lib.avatars.emotions import emotion, families, groups
 from gen_affect_lib.avatars.factors import Choice
-from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.judges import scores as judge_scores
 from gen_affect_lib.evaluation.judges import training as judge_training
 from gen_affect_lib.evaluation.judges.data import Drawings
+from gen_affect_lib.evaluation.judges.networks import JUDGES, ExpressionJudge, IdentityJudge
 from gen_affect_lib.evaluation.judges.readings import membership
 from gen_affect_lib.evaluation.judges.scores import nearest_words, right_factors, score, unit_errors
 from gen_affect_lib.evaluation.judges.training import (
-    contrastive_loss, expression_loss, factor_loss, identity_loss, softened,
+    contrastive_loss,
+    expression_loss,
+    factor_loss,
+    identity_loss,
+    softened,
 )  # fmt: skip
-from gen_affect_lib.evaluation.judges.networks import JUDGES, ExpressionJudge, IdentityJudge
-from gen_affect_lib.training.optim import make_optimizers
 from gen_affect_lib.paths import REFERENCE
+from gen_affect_lib.tensors import to_tensor
+from gen_affect_lib.training.optim import make_optimizers
 
 TINY = dict(widths=(8, 8, 8), features=16)
 VALIDATION = 1_500_000

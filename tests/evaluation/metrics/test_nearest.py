@@ -33,6 +33,11 @@ def test_one_face_for_every_word_is_right_only_once():
 
 
 def test_scores_come_with_ceiling_and_chance():
-    grey = score_people(lambda identity, expressions: [np.full((64, 64, 3), 128, np.uint8)] * len(expressions), [1_000_001], WORDS, others=3)
+    grey = score_people(
+        lambda identity, expressions: [np.full((64, 64, 3), 128, np.uint8)] * len(expressions),
+        [1_000_001],
+        WORDS,
+        others=3,
+    )
     assert grey["expression_top1_ceiling"] == 1 and grey["expression_top1_chance"] == 0.25
     assert grey["face_difference"] > 2 * grey["face_difference_ceiling"]

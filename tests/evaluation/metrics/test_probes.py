@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from gen_affect_lib.avatars import Appearance
-from gen_affect_lib.evaluation.metrics.probes import LinearProbe, explained, found_again, hue_bins, interval, named, unseen
+from gen_affect_lib.evaluation.metrics.probes import (
+    LinearProbe,
+    explained,
+    found_again,
+    hue_bins,
+    interval,
+    named,
+    unseen,
+)
 
 RNG = np.random.default_rng(0)
 PEOPLE = np.repeat(np.arange(150), 2)
@@ -34,8 +42,9 @@ def test_few_pictures_and_many_give_the_same_formula():
     """Features of no spread say nothing: zeros beside the others change how it is computed, and not the answer."""
     features, truth = RNG.normal(size=(60, 20)), RNG.normal(size=(60, 2))
     padded = np.concatenate([features, np.zeros((60, 80))], axis=1)
-    np.testing.assert_allclose(LinearProbe(features, truth, PEOPLE[:60])(features),
-                               LinearProbe(padded, truth, PEOPLE[:60])(padded), atol=1e-8)
+    np.testing.assert_allclose(
+        LinearProbe(features, truth, PEOPLE[:60])(features), LinearProbe(padded, truth, PEOPLE[:60])(padded), atol=1e-8
+    )
 
 
 def test_it_does_not_learn_from_whom_it_is_asked_about():

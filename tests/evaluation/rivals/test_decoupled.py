@@ -9,7 +9,12 @@ from gen_affect_lib.model.mmdit import MMDiT
 
 DIM, HEADS, IDENTITY = 32, 2, 4
 SIZES = dict(
-    sample_size=8, in_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=HEADS, joint_attention_dim=24,
+    sample_size=8,
+    in_channels=4,
+    num_layers=2,
+    attention_head_dim=16,
+    num_attention_heads=HEADS,
+    joint_attention_dim=24,
     pooled_projection_dim=24,
 )
 

@@ -8,11 +8,11 @@ import torch
 
 from gen_affect_lib.avatars import pairs
 from gen_affect_lib.codec import LatentCodec
-from gen_affect_lib.tensors import to_tensor
+from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.evaluation.studies import codecs
 from gen_affect_lib.evaluation.studies.codecs import CODECS, autoencoder_kl, compare_codecs, restore
-from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.profiles import PROFILES
+from gen_affect_lib.tensors import to_tensor
 
 PLAN = Plan(people=3, words=2, seeds=1)
 NAMES = ["ours", "autoencoder_kl"]
@@ -75,7 +75,11 @@ def compared(tmp_path_factory):
 
 def test_each_is_trained_and_scored_beside_the_drawings_themselves(compared):
     _, result, path = compared
-    assert [(row["name"], row["seed"]) for row in result["rows"]] == [("drawings", 0), ("ours", 0), ("autoencoder_kl", 0)]
+    assert [(row["name"], row["seed"]) for row in result["rows"]] == [
+        ("drawings", 0),
+        ("ours", 0),
+        ("autoencoder_kl", 0),
+    ]
     assert json.loads(path.read_text()) == result and result["minutes"] == 0.005
     drawings, *trained = (row["figures"] for row in result["rows"])
     assert drawings["mse"]["value"] == 0 and drawings["expression_error"]["value"] < 0.05

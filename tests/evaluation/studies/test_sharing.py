@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from gen_affect_lib.evaluation import sets
-from gen_affect_lib.evaluation.studies import sharing
 from gen_affect_lib.evaluation.sets import Plan
+from gen_affect_lib.evaluation.studies import sharing
 from gen_affect_lib.evaluation.studies.sharing import WAYS, compare_sharing, drawn_in, style_aligned
 from gen_affect_lib.model.attention import QKV
 from gen_affect_lib.model.consistent import Consistency, loop
-from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.paths import SHIPPED
+from gen_affect_lib.pipeline import GenAffectPipeline
 
 N, L, M, H, D = 4, 16, 8, 5, 32
 PLAN = Plan(people=2, words=3, seeds=1, first_person=sets.VALIDATION_SEED)
@@ -32,11 +32,15 @@ def test_style_aligned_is_one_lender_once_the_statistics_are_the_same():
     query, key = (x - x.mean(1, keepdim=True) for x in image[:2])
     query, key = (x / x.std(1, keepdim=True) for x in (query, key))
     level = QKV(query, key, image.value)
-    torch.testing.assert_close(style_aligned(level, condition, N, 1, LENT, False), loop(level, condition, N, 1, LENT, False), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        style_aligned(level, condition, N, 1, LENT, False), loop(level, condition, N, 1, LENT, False), atol=1e-4, rtol=0
+    )
     moved = level._replace(query=level.query.clone(), key=level.key.clone())
     for x in moved[:2]:  # what the others' own level is does not count
         x[2] = 3 * x[2] + 1
-    torch.testing.assert_close(style_aligned(moved, condition, N, 1, LENT, False), loop(level, condition, N, 1, LENT, False), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        style_aligned(moved, condition, N, 1, LENT, False), loop(level, condition, N, 1, LENT, False), atol=1e-3, rtol=0
+    )
 
 
 def test_each_way_changes_ours_in_what_it_says():
@@ -60,7 +64,12 @@ def pipeline():
 def test_a_way_draws_as_it_says(name, pipeline):
     reference, words = PLAN.references[0], list(PLAN.asked)
     drawn = np.array([np.asarray(image) for image in drawn_in(WAYS[name], pipeline)(reference, words, 0)])
-    alone = np.array([np.asarray(image) for image in pipeline(reference, words, generator=torch.Generator().manual_seed(0), consistency=0).images])
+    alone = np.array(
+        [
+            np.asarray(image)
+            for image in pipeline(reference, words, generator=torch.Generator().manual_seed(0), consistency=0).images
+        ]
+    )
     assert np.array_equal(drawn, alone) == (name == "alone")
     if name == "ours":  # to the bit only beside a batch of one: several threads add up a larger one in another order
         anchor = pipeline(reference, words[:1], generator=torch.Generator().manual_seed(0)).images[0]

@@ -11,19 +11,18 @@ import torch
 from gen_affect_lib.avatars import pairs
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation import sets
-from gen_affect_lib.evaluation.studies import variants
-from gen_affect_lib.evaluation.rivals.decoupled import DecoupledDiT
 from gen_affect_lib.evaluation.evaluate import COMPARED, both_judges
 from gen_affect_lib.evaluation.figures import Truth
+from gen_affect_lib.evaluation.rivals.decoupled import DecoupledDiT
 from gen_affect_lib.evaluation.sets import Plan
+from gen_affect_lib.evaluation.studies import variants
 from gen_affect_lib.evaluation.studies.variants import BASELINES, RECIPES, Bench, compare, say, slim_modulation
-from gen_affect_lib.training.face_loss import FaceLoss
 from gen_affect_lib.model.mmdit import MMDiT
-from gen_affect_lib.paths import REFERENCE
+from gen_affect_lib.paths import REFERENCE, SHIPPED
 from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.profiles import PROFILES
-from gen_affect_lib.paths import SHIPPED
 from gen_affect_lib.training.assembly import Split
+from gen_affect_lib.training.face_loss import FaceLoss
 from gen_affect_lib.training.trainer import Trainer
 
 SMOKE, LAPTOP = PROFILES["smoke"], PROFILES["laptop"].compared()
@@ -99,8 +98,11 @@ def test_a_variant_differs_from_ours_in_what_it_states_and_in_nothing_else(name,
     plain, other = facts(trainer_of(RECIPES["ours"], LAPTOP)), facts(trainer_of(variant, LAPTOP))
     assert all(other[key] == value for key, value in stated.items())
     differing = {key for key in plain | other if plain.get(key) != other.get(key)}
-    fields = {key for key in ("network", "prediction", "face_loss", "blind_to", "same_picture")
-              if getattr(variant, key) != getattr(RECIPES["ours"], key)}
+    fields = {
+        key
+        for key in ("network", "prediction", "face_loss", "blind_to", "same_picture")
+        if getattr(variant, key) != getattr(RECIPES["ours"], key)
+    }
     assert differing and differing - FOLLOWS <= stated.keys() | fields and fields <= differing
 
 
@@ -242,7 +244,9 @@ def compared(tmp_path_factory):
         folder = tmp_path_factory.mktemp("compared")
 
         def run(only=None, steps=3):
-            return compare("baselines", SMOKE, PLAN, steps=steps, only=only, json_path=folder / "rows.json", folder=folder)
+            return compare(
+                "baselines", SMOKE, PLAN, steps=steps, only=only, json_path=folder / "rows.json", folder=folder
+            )
 
         first = run(only="ours")
         with pytest.MonkeyPatch.context() as broken:

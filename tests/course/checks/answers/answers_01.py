@@ -303,7 +303,11 @@ def by_random(seed):
     one, other = rng.sample(EMOTIONS, 2)
     person = Identity.sample(FIRST + seed)
     looks = rng.sample(range(10**6), 2)
-    return Avatar(person, Library.named(one), Appearance.sample(looks[0])), Avatar(person, Library.named(other), Appearance.sample(looks[1])), other
+    return (
+        Avatar(person, Library.named(one), Appearance.sample(looks[0])),
+        Avatar(person, Library.named(other), Appearance.sample(looks[1])),
+        other,
+    )
 
 
 def made(seed, people=(0, 0), looks=None, replace=False, told=1, fixed=False):
@@ -312,8 +316,13 @@ def made(seed, people=(0, 0), looks=None, replace=False, told=1, fixed=False):
     if fixed:
         words = ["joy", "anger"]
     looks = looks(seed) if looks else (FIRST + seed, FIRST + 600 + seed)
-    return (*(Avatar(Identity.sample(FIRST + seed + who), Library.named(word), Appearance.sample(look))
-              for who, word, look in zip(people, words, looks)), words[told])
+    return (
+        *(
+            Avatar(Identity.sample(FIRST + seed + who), Library.named(word), Appearance.sample(look))
+            for who, word, look in zip(people, words, looks)
+        ),
+        words[told],
+    )
 
 
 def until_they_differ(seed):
@@ -360,33 +369,85 @@ def without_a_seed(seed):
 
 
 ANSWERS = {
-    "mouth_line": Answers(right=[de_casteljau, by_weights],
-                          wrong=[(control_at_the_middle, "three quarters of the way"), (no_threes, "do not add up to 1"),
-                                 (the_other_way_round, "have changed places in k"), (reaching_the_corners, "stand below the corners"),
-                                 (as_two_rows, "the shape is (2, 60)"), (without_the_end, "is not the right corner")]),
-    "Expression": Answers(right=[ByVectors, ByLoops],
-                          wrong=[(InDoublePrecision, "float64"), (AsAList, "a list"), (Alphabetical, "in another order"),
-                                 (Unclipped, "that overshoots"), (NeverNegative, "may be negative"), (AnyLength, "lost in silence"),
-                                 (InPlace, "clip into a new array"), (Backward, "the wrong way"), (MixesIntoItself, "build a new one"),
-                                 (MixesToAVector, "a ndarray came back"), (OnlyTheFirst, "still to be written"),
-                                 (by_random, "should be a class")]),
-    "added_pixels": Answers(right=[lambda: "c", lambda: "C "],
-                            wrong=[(lambda: "a", "Pixels know of no brow"), (lambda: "b", "nothing cancels"), (lambda: "d", "no order"),
-                                   (lambda: 3, "return one of")]),
-    "tree_distance": Answers(right=[by_counting_levels, by_paths],
-                             wrong=[(not_itself, "a word and itself"), (family_first, "ask for the group first"),
-                                    (up_and_down, "the way up and the way down"), (likeness, "what the two words share"),
-                                    (stops_at_two, "one too few")]),
-    "blend_hues": Answers(right=[shifted_by_a_turn, by_three_tries],
-                          wrong=[(straight, "the whole rainbow"), (leaves_the_circle, "below 0 or not below 1"),
-                                 (always_upward, "always goes upward"), (through_the_circle, "does not change evenly"),
-                                 (through_rgb, "should be"), (ends_swapped, "have changed places")]),
-    "pair": Answers(right=[by_random, until_they_differ],
-                    wrong=[(same_clothes, "the same clothes"), (two_shirts, "by heart"), (drawn_one_by_one, "once in 135"),
-                           (tells_the_reference, "what the *reference* shows"), (two_people, "are two people"),
-                           (training_people, "training split"), (always_joy, "hardly any come up"),
-                           (without_a_seed, "two different pairs")]),
-    "copying_cost": Answers(right=[lambda: 0.03, lambda: 0.0271, lambda: np.float32(0.025)],
-                            wrong=[(lambda: 0, "*is* the reference"), (lambda: 0.18, "bar of the appearance"), (lambda: 0.11, "bar of the identity"),
-                                   (lambda: 0.2, "change together"), (lambda: 0.06, "too large")]),
+    "mouth_line": Answers(
+        right=[de_casteljau, by_weights],
+        wrong=[
+            (control_at_the_middle, "three quarters of the way"),
+            (no_threes, "do not add up to 1"),
+            (the_other_way_round, "have changed places in k"),
+            (reaching_the_corners, "stand below the corners"),
+            (as_two_rows, "the shape is (2, 60)"),
+            (without_the_end, "is not the right corner"),
+        ],
+    ),
+    "Expression": Answers(
+        right=[ByVectors, ByLoops],
+        wrong=[
+            (InDoublePrecision, "float64"),
+            (AsAList, "a list"),
+            (Alphabetical, "in another order"),
+            (Unclipped, "that overshoots"),
+            (NeverNegative, "may be negative"),
+            (AnyLength, "lost in silence"),
+            (InPlace, "clip into a new array"),
+            (Backward, "the wrong way"),
+            (MixesIntoItself, "build a new one"),
+            (MixesToAVector, "a ndarray came back"),
+            (OnlyTheFirst, "still to be written"),
+            (by_random, "should be a class"),
+        ],
+    ),
+    "added_pixels": Answers(
+        right=[lambda: "c", lambda: "C "],
+        wrong=[
+            (lambda: "a", "Pixels know of no brow"),
+            (lambda: "b", "nothing cancels"),
+            (lambda: "d", "no order"),
+            (lambda: 3, "return one of"),
+        ],
+    ),
+    "tree_distance": Answers(
+        right=[by_counting_levels, by_paths],
+        wrong=[
+            (not_itself, "a word and itself"),
+            (family_first, "ask for the group first"),
+            (up_and_down, "the way up and the way down"),
+            (likeness, "what the two words share"),
+            (stops_at_two, "one too few"),
+        ],
+    ),
+    "blend_hues": Answers(
+        right=[shifted_by_a_turn, by_three_tries],
+        wrong=[
+            (straight, "the whole rainbow"),
+            (leaves_the_circle, "below 0 or not below 1"),
+            (always_upward, "always goes upward"),
+            (through_the_circle, "does not change evenly"),
+            (through_rgb, "should be"),
+            (ends_swapped, "have changed places"),
+        ],
+    ),
+    "pair": Answers(
+        right=[by_random, until_they_differ],
+        wrong=[
+            (same_clothes, "the same clothes"),
+            (two_shirts, "by heart"),
+            (drawn_one_by_one, "once in 135"),
+            (tells_the_reference, "what the *reference* shows"),
+            (two_people, "are two people"),
+            (training_people, "training split"),
+            (always_joy, "hardly any come up"),
+            (without_a_seed, "two different pairs"),
+        ],
+    ),
+    "copying_cost": Answers(
+        right=[lambda: 0.03, lambda: 0.0271, lambda: np.float32(0.025)],
+        wrong=[
+            (lambda: 0, "*is* the reference"),
+            (lambda: 0.18, "bar of the appearance"),
+            (lambda: 0.11, "bar of the identity"),
+            (lambda: 0.2, "change together"),
+            (lambda: 0.06, "too large"),
+        ],
+    ),
 }

@@ -6,7 +6,6 @@ import torch.nn.functional as F
 
 from tests.course.checks.answers import Answers
 
-
 # --- unpatchify ---
 
 
@@ -21,7 +20,9 @@ def by_a_loop(patches, height, width, patch_size):
     picture = torch.zeros(len(patches), patches.shape[2] // (p * p), height, width)
     for number in range(patches.shape[1]):
         row, column = number // (width // p) * p, number % (width // p) * p
-        picture[:, :, row : row + p, column : column + p] = patches[:, number].reshape(len(patches), p, p, -1).permute(0, 3, 1, 2)
+        picture[:, :, row : row + p, column : column + p] = (
+            patches[:, number].reshape(len(patches), p, p, -1).permute(0, 3, 1, 2)
+        )
     return picture
 
 
@@ -90,7 +91,9 @@ def by_exp_and_log(coordinates, channels):
 
 def hand_by_hand(coordinates, channels):
     speeds = [10_000 ** (-k / (channels // 2)) for k in range(channels // 2)]
-    columns = [torch.sin(coordinates.double() * w) for w in speeds] + [torch.cos(coordinates.double() * w) for w in speeds]
+    columns = [torch.sin(coordinates.double() * w) for w in speeds] + [
+        torch.cos(coordinates.double() * w) for w in speeds
+    ]
     return torch.stack(columns, 1)
 
 
@@ -118,16 +121,40 @@ def rising(coordinates, channels):
 
 
 ANSWERS = {
-    "looks_ratio": Answers(right=[lambda: 16, lambda: 4.0**2],
-                           wrong=[(lambda: 4, "more *tokens*"), (lambda: 2, "the side"), (lambda: 8, "each side doubles"),
-                                  (lambda: "many", "return a number")]),
-    "unpatchify": Answers(right=[by_einops_in_words, by_a_loop],
-                          wrong=[(only_reshaped, "only cut anew"), (patches_on_their_side, "on its side"),
-                                 (channels_first, "as the first of the three"), (pixels_before_patches, "changed places")]),
-    "patchify_by_unfold": Answers(right=[unfold_then_view, tensor_unfold],
-                                  wrong=[(no_transpose, "own axes"), (channels_stay_first, "channels come first"),
-                                         (without_stride, "overlap"), (through_numpy, "gradients are not")]),
-    "sincos_1d": Answers(right=[by_exp_and_log, hand_by_hand],
-                         wrong=[(cosines_first, "cosines come first"), (taking_turns, "take turns"),
-                                (divided_by_all, "divides by C"), (rising, "rise instead")]),
+    "looks_ratio": Answers(
+        right=[lambda: 16, lambda: 4.0**2],
+        wrong=[
+            (lambda: 4, "more *tokens*"),
+            (lambda: 2, "the side"),
+            (lambda: 8, "each side doubles"),
+            (lambda: "many", "return a number"),
+        ],
+    ),
+    "unpatchify": Answers(
+        right=[by_einops_in_words, by_a_loop],
+        wrong=[
+            (only_reshaped, "only cut anew"),
+            (patches_on_their_side, "on its side"),
+            (channels_first, "as the first of the three"),
+            (pixels_before_patches, "changed places"),
+        ],
+    ),
+    "patchify_by_unfold": Answers(
+        right=[unfold_then_view, tensor_unfold],
+        wrong=[
+            (no_transpose, "own axes"),
+            (channels_stay_first, "channels come first"),
+            (without_stride, "overlap"),
+            (through_numpy, "gradients are not"),
+        ],
+    ),
+    "sincos_1d": Answers(
+        right=[by_exp_and_log, hand_by_hand],
+        wrong=[
+            (cosines_first, "cosines come first"),
+            (taking_turns, "take turns"),
+            (divided_by_all, "divides by C"),
+            (rising, "rise instead"),
+        ],
+    ),
 }

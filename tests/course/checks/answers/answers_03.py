@@ -9,7 +9,6 @@ from torch import nn
 
 from tests.course.checks.answers import Answers
 
-
 # --- Modulator ---
 
 
@@ -91,7 +90,10 @@ def by_matmul(query, key):
 
 def head_by_head(query, key):
     D = query.shape[3]
-    maps = [torch.softmax(torch.bmm(query[:, :, h], key[:, :, h].transpose(1, 2)) / math.sqrt(D), 2) for h in range(query.shape[2])]
+    maps = [
+        torch.softmax(torch.bmm(query[:, :, h], key[:, :, h].transpose(1, 2)) / math.sqrt(D), 2)
+        for h in range(query.shape[2])
+    ]
     return torch.stack(maps, 1)
 
 
@@ -271,8 +273,10 @@ def condition_first_split_image_first(image, condition):
 
 
 def cross_attention(image, condition):
-    return (by_the_kernel(image.query, condition.key, condition.value),
-            None if condition.query is None else by_the_kernel(condition.query, image.key, image.value))
+    return (
+        by_the_kernel(image.query, condition.key, condition.value),
+        None if condition.query is None else by_the_kernel(condition.query, image.key, image.value),
+    )
 
 
 def only_the_image_sees(image, condition):
@@ -289,35 +293,99 @@ def along_the_heads(image, condition):
 
 
 ANSWERS = {
-    "Modulator": Answers(right=[ByUnflatten, BySlices],
-                         wrong=[(StillFlat, "the first is not"), (StillByKind, "the second is not"), (AsItWas, "nothing is repaired"),
-                                (AxisInFront, "stands in front"), (ScaleFirst, "changed places"), (FlatTuple, "one by one"),
-                                (OtherName, "there is no `linear.weight`")]),
-    "attention_weights": Answers(right=[by_matmul, head_by_head],
-                                 wrong=[(no_scale, "the scale is missing"), (no_root, "not by its root"), (over_queries, "wrong axis"),
-                                        (over_heads, "along the heads"), (q_and_k_swapped, "keys that look at queries"), (by_tokens, "√L"),
-                                        (only_scores, "softmax is missing"), (heads_last, "heads come last")]),
-    "attend": Answers(right=[by_the_kernel, one_head_at_a_time],
-                      wrong=[(heads_apart, "still apart"), (mixed, "are mixed"), (taking_turns, "take turns"),
-                             (heads_summed, "added up"), (of_keys, "should be the values")]),
-    "RMSNorm": Answers(right=[ByFunctional, ByLength],
-                       wrong=[(LikeLayerNorm, "takes the mean away"), (ByStd, "about the mean"), (ToLengthOne, "not their sum"),
-                              (WithoutRoot, "root is missing"), (OneForAll, "whole tensor"), (WithoutWeight, "weight is missing"),
-                              (EpsOutside, "after the root"), (WithoutEps, "`eps` is missing")]),
-    "largest_score": Answers(right=[lambda: 8, lambda: 64**0.5],
-                             wrong=[(lambda: 64, "still divided"), (lambda: 1, "of length 1."), (lambda: 0.125, "length 1, divided"),
-                                    (lambda: 512, "does not multiply"), (lambda: 5, "too small"), (lambda: "loud", "return a number")]),
-    "joint_attention": Answers(right=[condition_first_throughout, two_calls_all_seen],
-                               wrong=[(two_calls_apart, "do not meet"), (always_joined, "but the last block"), (none_is_not_heard, "still *seen*"),
-                                      (split_the_wrong_way, "wrong place"), (condition_first_split_image_first, "split in another"),
-                                      (cross_attention, "cross-attention"), (only_the_image_sees, "join the queries"),
-                                      (results_swapped, "results have changed places"), (along_the_heads, "torch.cat")]),
-    "learns_first": Answers(right=[lambda: "gates", lambda: " Gates"],
-                            wrong=[(lambda: "nothing", "once more"), (lambda: "modulators", "their rows"),
-                                   (lambda: "layers", "the way to them"), (lambda: "everything", "most weights"),
-                                   (lambda: 1, "return one of")]),
-    "squares": Answers(right=[lambda: 18, lambda: 6 + 4 + 8.0],
-                       wrong=[(lambda: 12, "modulator is forgotten"), (lambda: 15, "*twice*"), (lambda: 16, "keys *and* values"),
-                              (lambda: 17, "`to_out`"), (lambda: 14, "narrows again"), (lambda: 36, "both streams"),
-                              (lambda: 20, "too large")]),
+    "Modulator": Answers(
+        right=[ByUnflatten, BySlices],
+        wrong=[
+            (StillFlat, "the first is not"),
+            (StillByKind, "the second is not"),
+            (AsItWas, "nothing is repaired"),
+            (AxisInFront, "stands in front"),
+            (ScaleFirst, "changed places"),
+            (FlatTuple, "one by one"),
+            (OtherName, "there is no `linear.weight`"),
+        ],
+    ),
+    "attention_weights": Answers(
+        right=[by_matmul, head_by_head],
+        wrong=[
+            (no_scale, "the scale is missing"),
+            (no_root, "not by its root"),
+            (over_queries, "wrong axis"),
+            (over_heads, "along the heads"),
+            (q_and_k_swapped, "keys that look at queries"),
+            (by_tokens, "√L"),
+            (only_scores, "softmax is missing"),
+            (heads_last, "heads come last"),
+        ],
+    ),
+    "attend": Answers(
+        right=[by_the_kernel, one_head_at_a_time],
+        wrong=[
+            (heads_apart, "still apart"),
+            (mixed, "are mixed"),
+            (taking_turns, "take turns"),
+            (heads_summed, "added up"),
+            (of_keys, "should be the values"),
+        ],
+    ),
+    "RMSNorm": Answers(
+        right=[ByFunctional, ByLength],
+        wrong=[
+            (LikeLayerNorm, "takes the mean away"),
+            (ByStd, "about the mean"),
+            (ToLengthOne, "not their sum"),
+            (WithoutRoot, "root is missing"),
+            (OneForAll, "whole tensor"),
+            (WithoutWeight, "weight is missing"),
+            (EpsOutside, "after the root"),
+            (WithoutEps, "`eps` is missing"),
+        ],
+    ),
+    "largest_score": Answers(
+        right=[lambda: 8, lambda: 64**0.5],
+        wrong=[
+            (lambda: 64, "still divided"),
+            (lambda: 1, "of length 1."),
+            (lambda: 0.125, "length 1, divided"),
+            (lambda: 512, "does not multiply"),
+            (lambda: 5, "too small"),
+            (lambda: "loud", "return a number"),
+        ],
+    ),
+    "joint_attention": Answers(
+        right=[condition_first_throughout, two_calls_all_seen],
+        wrong=[
+            (two_calls_apart, "do not meet"),
+            (always_joined, "but the last block"),
+            (none_is_not_heard, "still *seen*"),
+            (split_the_wrong_way, "wrong place"),
+            (condition_first_split_image_first, "split in another"),
+            (cross_attention, "cross-attention"),
+            (only_the_image_sees, "join the queries"),
+            (results_swapped, "results have changed places"),
+            (along_the_heads, "torch.cat"),
+        ],
+    ),
+    "learns_first": Answers(
+        right=[lambda: "gates", lambda: " Gates"],
+        wrong=[
+            (lambda: "nothing", "once more"),
+            (lambda: "modulators", "their rows"),
+            (lambda: "layers", "the way to them"),
+            (lambda: "everything", "most weights"),
+            (lambda: 1, "return one of"),
+        ],
+    ),
+    "squares": Answers(
+        right=[lambda: 18, lambda: 6 + 4 + 8.0],
+        wrong=[
+            (lambda: 12, "modulator is forgotten"),
+            (lambda: 15, "*twice*"),
+            (lambda: 16, "keys *and* values"),
+            (lambda: 17, "`to_out`"),
+            (lambda: 14, "narrows again"),
+            (lambda: 36, "both streams"),
+            (lambda: 20, "too large"),
+        ],
+    ),
 }

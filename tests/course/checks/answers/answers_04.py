@@ -77,15 +77,19 @@ def two_loops(velocity_fn, noise, sigmas, method="euler", callback=None):
 
 def walks(next_x, heard=1):
     """A sampler from its one step: next_x(velocity, x, s, t, last, heun) -> x."""
+
     def sampler(velocity_fn, noise, sigmas, method="euler", callback=None):
         x = noise
         for k in range(len(sigmas) - 1):
+
             def velocity(x, s):
                 return velocity_fn(x, s.repeat(len(x)))
+
             x = next_x(velocity, x, sigmas[k], sigmas[k + 1], k == len(sigmas) - 2, method == "heun")
             if callback:
                 callback(k, sigmas[k + heard].item(), x)
         return x
+
     return sampler
 
 
@@ -177,6 +181,7 @@ def with_lerp(velocity_fn, noise, sigmas):
 def steps(next_x):
     def sampler(velocity_fn, noise, sigmas):
         return walks(lambda v, x, s, t, last, heun: next_x(v, x, s, t, last))(velocity_fn, noise, sigmas)
+
     return sampler
 
 
@@ -190,10 +195,21 @@ MIDPOINT = [
     (steps(lambda v, x, s, t, last: x + (t - s) * v(at_half(v, x, s, t), s)), "sigma at which the step began"),
     (steps(lambda v, x, s, t, last: x + (t - s) * v(at_half(v, x, s, t), t)), "sigma at the end of the step"),
     (steps(lambda v, x, s, t, last: x + (t - s) * v(euler(v, x, s, t), t)), "only half an Euler step"),
-    (steps(lambda v, x, s, t, last: at_half(v, x, s, t) + (t - s) * v(at_half(v, x, s, t), (s + t) / 2)), "half a step too far"),
+    (
+        steps(lambda v, x, s, t, last: at_half(v, x, s, t) + (t - s) * v(at_half(v, x, s, t), (s + t) / 2)),
+        "half a step too far",
+    ),
     (steps(lambda v, x, s, t, last: x + (t - s) / 2 * v(at_half(v, x, s, t), (s + t) / 2)), "half of its way"),
-    (steps(lambda v, x, s, t, last: x + (t - s) / 2 * (v(x, s) + v(at_half(v, x, s, t), (s + t) / 2))), "as if two were averaged"),
-    (steps(lambda v, x, s, t, last: euler(v, x, s, t) if last else x + (t - s) * v(at_half(v, x, s, t), (s + t) / 2)), "half way to 0"),
+    (
+        steps(lambda v, x, s, t, last: x + (t - s) / 2 * (v(x, s) + v(at_half(v, x, s, t), (s + t) / 2))),
+        "as if two were averaged",
+    ),
+    (
+        steps(
+            lambda v, x, s, t, last: euler(v, x, s, t) if last else x + (t - s) * v(at_half(v, x, s, t), (s + t) / 2)
+        ),
+        "half way to 0",
+    ),
     (steps(lambda v, x, s, t, last: right_step(v, x, s, t, last, True)), "this is Heun"),
 ]
 
@@ -217,46 +233,82 @@ def nested(their_velocity):
     def velocity(x, sigma):
         t = 1.0 - sigma
         return their_velocity(x, t).neg()
+
     return velocity
 
 
 ANSWERS = {
-    "interpolate": Answers(right=[from_the_data, by_einsum],
-                           wrong=[(other_way_round, "changed places"), (shapes_forgotten, "along the last axis"),
-                                  (for_pictures, "fits pictures"), (only_added, "keeps all its strength"),
-                                  (through_numpy, "gradients are not")]),
-    "one_step_end": Answers(right=[lambda: 0.8 - 0.2, lambda: torch.tensor(0.6)],
-                            wrong=[(lambda: 0, "both values were as likely"), (lambda: 1, "nobody has decided"),
-                                   (lambda: -0.6, "its sign"),
-                                   (lambda: 0.8, "weight of +1"), (lambda: 3, "too large"),
-                                   (lambda: "in the middle", "return a number")]),
-    "sample": Answers(right=[by_index, two_loops, walks(right_step)],
-                      wrong=[(walks(uphill), "wrong way"), (walks(euler), "second look is missing"),
-                             (walks(heun_to_the_end), "in the last step too"),
-                             (walks(second_at_the_start), "where the step began"), (walks(old_sigma), "tells the network the old sigma"),
-                             (walks(mean_of_the_points), "another sampler"), (walks(second_only), "second velocity alone"),
-                             (walks(sum_of_both), "added and not averaged"), (walks(on_from_the_trial), "two steps in one"),
-                             (walks(right_step, heard=0), "`callback` hears"), (in_the_noise, "noise's own memory"),
-                             (sigma_as_a_number, "a sigma for each of the")]),
-    "steps_for_a_tenth": Answers(right=[lambda: 640, lambda: 64 * 10.0],
-                                 wrong=[(lambda: 128, "twice as many"), (lambda: 64 * 10**0.5, "divided the error by four"),
-                                        (lambda: 6400, "law of averages"), (lambda: 64 + 10, "ten steps more"),
-                                        (lambda: 300, "too small")]),
+    "interpolate": Answers(
+        right=[from_the_data, by_einsum],
+        wrong=[
+            (other_way_round, "changed places"),
+            (shapes_forgotten, "along the last axis"),
+            (for_pictures, "fits pictures"),
+            (only_added, "keeps all its strength"),
+            (through_numpy, "gradients are not"),
+        ],
+    ),
+    "one_step_end": Answers(
+        right=[lambda: 0.8 - 0.2, lambda: torch.tensor(0.6)],
+        wrong=[
+            (lambda: 0, "both values were as likely"),
+            (lambda: 1, "nobody has decided"),
+            (lambda: -0.6, "its sign"),
+            (lambda: 0.8, "weight of +1"),
+            (lambda: 3, "too large"),
+            (lambda: "in the middle", "return a number"),
+        ],
+    ),
+    "sample": Answers(
+        right=[by_index, two_loops, walks(right_step)],
+        wrong=[
+            (walks(uphill), "wrong way"),
+            (walks(euler), "second look is missing"),
+            (walks(heun_to_the_end), "in the last step too"),
+            (walks(second_at_the_start), "where the step began"),
+            (walks(old_sigma), "tells the network the old sigma"),
+            (walks(mean_of_the_points), "another sampler"),
+            (walks(second_only), "second velocity alone"),
+            (walks(sum_of_both), "added and not averaged"),
+            (walks(on_from_the_trial), "two steps in one"),
+            (walks(right_step, heard=0), "`callback` hears"),
+            (in_the_noise, "noise's own memory"),
+            (sigma_as_a_number, "a sigma for each of the"),
+        ],
+    ),
+    "steps_for_a_tenth": Answers(
+        right=[lambda: 640, lambda: 64 * 10.0],
+        wrong=[
+            (lambda: 128, "twice as many"),
+            (lambda: 64 * 10**0.5, "divided the error by four"),
+            (lambda: 6400, "law of averages"),
+            (lambda: 64 + 10, "ten steps more"),
+            (lambda: 300, "too small"),
+        ],
+    ),
     "midpoint": Answers(right=[middles, with_lerp], wrong=MIDPOINT),
-    "guide": Answers(right=[three_weights, two_legs],
-                     wrong=[(lambda u, i, f, a, b: (1 - a - b) * u + a * i + b * f, "further than the full condition"),
-                            (lambda u, i, f, a, b: two_legs(u, i, f, b, a), "changed places"),
-                            (lambda u, i, f, a, b: i + a * (i - u) + b * (f - i), "still there"),
-                            (lambda u, i, f, a, b: (1 - b) * ((1 - a) * u + a * i) + b * f, "the corners are right"),
-                            (lambda u, i, f, a, b: u + a * (i - u + b * (f - i)), "multiplied with the identity's"),
-                            (lambda u, i, f, a, b: two_legs(u, i, f, -a, -b), "turns its condition *down*"),
-                            (lambda u, i, f, a, b: (1 - b) * u + b * f, "dials is not used."),
-                            (lambda u, i, f, a, b: u + a * (f - u), "the second one")]),
-    "ours_from_theirs": Answers(right=[nested, lambda theirs: lambda x, sigma: theirs(x, 1 - sigma) * -1],
-                                wrong=[(lambda theirs: lambda x, sigma: theirs(x, sigma), "nothing is translated"),
-                                       (lambda theirs: lambda x, sigma: -theirs(x, sigma), "the clock is not"),
-                                       (lambda theirs: lambda x, sigma: theirs(x, 1 - sigma), "the sign is not"),
-                                       (lambda theirs: lambda x, sigma: -theirs(x, 1000 - 1000 * sigma), "up to 1000"),
-                                       (lambda theirs: lambda x, sigma: -theirs(-x, 1 - sigma), "x itself is turned"),
-                                       (lambda theirs: -theirs(torch.zeros(1, 1), torch.zeros(1)), "a function must come out")]),
+    "guide": Answers(
+        right=[three_weights, two_legs],
+        wrong=[
+            (lambda u, i, f, a, b: (1 - a - b) * u + a * i + b * f, "further than the full condition"),
+            (lambda u, i, f, a, b: two_legs(u, i, f, b, a), "changed places"),
+            (lambda u, i, f, a, b: i + a * (i - u) + b * (f - i), "still there"),
+            (lambda u, i, f, a, b: (1 - b) * ((1 - a) * u + a * i) + b * f, "the corners are right"),
+            (lambda u, i, f, a, b: u + a * (i - u + b * (f - i)), "multiplied with the identity's"),
+            (lambda u, i, f, a, b: two_legs(u, i, f, -a, -b), "turns its condition *down*"),
+            (lambda u, i, f, a, b: (1 - b) * u + b * f, "dials is not used."),
+            (lambda u, i, f, a, b: u + a * (f - u), "the second one"),
+        ],
+    ),
+    "ours_from_theirs": Answers(
+        right=[nested, lambda theirs: lambda x, sigma: theirs(x, 1 - sigma) * -1],
+        wrong=[
+            (lambda theirs: lambda x, sigma: theirs(x, sigma), "nothing is translated"),
+            (lambda theirs: lambda x, sigma: -theirs(x, sigma), "the clock is not"),
+            (lambda theirs: lambda x, sigma: theirs(x, 1 - sigma), "the sign is not"),
+            (lambda theirs: lambda x, sigma: -theirs(x, 1000 - 1000 * sigma), "up to 1000"),
+            (lambda theirs: lambda x, sigma: -theirs(-x, 1 - sigma), "x itself is turned"),
+            (lambda theirs: -theirs(torch.zeros(1, 1), torch.zeros(1)), "a function must come out"),
+        ],
+    ),
 }

@@ -9,7 +9,6 @@ from torch import nn
 
 from tests.course.checks.answers import Answers
 
-
 # --- similarity ---
 
 
@@ -135,13 +134,17 @@ class ByOneHot(Base):
 class CosFace(Base):
     def forward(self, embeddings, person, warmth=1.0):
         cosine = self.cosines(embeddings)
-        return F.cross_entropy(self.scale * (cosine - warmth * self.margin * F.one_hot(person, cosine.shape[1])), person)
+        return F.cross_entropy(
+            self.scale * (cosine - warmth * self.margin * F.one_hot(person, cosine.shape[1])), person
+        )
 
 
 class AddedToTheCosine(Base):
     def forward(self, embeddings, person, warmth=1.0):
         cosine = self.cosines(embeddings)
-        return F.cross_entropy(self.scale * (cosine + warmth * self.margin * F.one_hot(person, cosine.shape[1])), person)
+        return F.cross_entropy(
+            self.scale * (cosine + warmth * self.margin * F.one_hot(person, cosine.shape[1])), person
+        )
 
 
 class OnAllClasses(Base):
@@ -407,34 +410,87 @@ def boxes_themselves(boxes, scores, joint=0.4):
 
 
 ANSWERS = {
-    "similarity": Answers(right=[umeyama, four_unknowns, polyfit],
-                          wrong=[(mirroring, "mirror the face: where the determinant"), (six_unknowns, "six free numbers"),
-                                 (without_centring, "still in it"), (no_conjugate, "not conjugated"), (conjugate_of_the_places, "belongs to `points`"),
-                                 (shift_of_the_means, "before the turn"), (transposed, "signs of the two"), (rigid, "always 1"),
-                                 (the_way_back, "the way back")]),
-    "ArcFaceLoss": Answers(right=[ByAcos, ByOneHot],
-                           wrong=[(CosFace, "CosFace"), (AddedToTheCosine, "easier and not harder"), (OnAllClasses, "every person"),
-                                  (NoScale, "scale is missing"), (NoLine, "past π"), (Easier, "count as *larger*"),
-                                  (EasierWithItsLine, "makes the angle smaller"), (CosFaceWithALine, "That is CosFace"),
-                                  (OnAllClassesWithoutALine, "only the column"), (ColumnsOfLength1, "each *row* should"),
-                                  (Cold, "`warmth` is not used"), (LongEmbeddings, "lengths count"), (NoClamp, "not a number"),
-                                  (Detached, "gradients are not")]),
-    "largest_margin": Answers(right=[lambda: math.radians(45), lambda: 0.785],
-                              wrong=[(lambda: 45, "in degrees"), (lambda: math.pi / 8, "half the gap"), (lambda: math.pi / 2, "four people"),
-                                     (lambda: 0.5, "most of them are content"), (lambda: 0.8, "only just"), (lambda: 3, "too large")]),
-    "threshold_at": Answers(right=[by_topk, by_numpy],
-                            wrong=[(all_pairs, "the diagonal"), (true_claims, "*true* claims"), (any_length, "any length"),
-                                   (from_below, "the other way"), (one_early, "too early"),
-                                   (one_early_from_the_end, "only k − 1 others"), (rounded_up, "rounded *down*"),
-                                   (rounded_to_the_nearest, "no whole number of claims"),
-                                   (by_percentile, "interpolates")]),
-    "ious": Answers(right=[one_by_one, by_torchvision_style],
-                    wrong=[(as_it_was, "nothing is changed"), (only_clipped, "counted twice"), (only_the_union, "two negative sides, and"),
-                           (area_clipped, "the *area* is kept"), (result_clipped, "only the *result*"),
-                           (result_between_0_and_1, "count what is common once"), (over_the_smaller, "the smaller of the two"),
-                           (by_abs, "`abs`")]),
-    "suppress": Answers(right=[by_striking_out, by_asking_the_kept],
-                        wrong=[(least_sure_first, "least sure"), (as_they_came, "in which they came: the surest has"),
-                               (beaten_by_the_beaten, "still throws out"), (in_the_sorted_list, "places in the sorted"),
-                               (ascending, "right boxes stay"), (half_always, "`joint` is not used"), (boxes_themselves, "shape is")]),
+    "similarity": Answers(
+        right=[umeyama, four_unknowns, polyfit],
+        wrong=[
+            (mirroring, "mirror the face: where the determinant"),
+            (six_unknowns, "six free numbers"),
+            (without_centring, "still in it"),
+            (no_conjugate, "not conjugated"),
+            (conjugate_of_the_places, "belongs to `points`"),
+            (shift_of_the_means, "before the turn"),
+            (transposed, "signs of the two"),
+            (rigid, "always 1"),
+            (the_way_back, "the way back"),
+        ],
+    ),
+    "ArcFaceLoss": Answers(
+        right=[ByAcos, ByOneHot],
+        wrong=[
+            (CosFace, "CosFace"),
+            (AddedToTheCosine, "easier and not harder"),
+            (OnAllClasses, "every person"),
+            (NoScale, "scale is missing"),
+            (NoLine, "past π"),
+            (Easier, "count as *larger*"),
+            (EasierWithItsLine, "makes the angle smaller"),
+            (CosFaceWithALine, "That is CosFace"),
+            (OnAllClassesWithoutALine, "only the column"),
+            (ColumnsOfLength1, "each *row* should"),
+            (Cold, "`warmth` is not used"),
+            (LongEmbeddings, "lengths count"),
+            (NoClamp, "not a number"),
+            (Detached, "gradients are not"),
+        ],
+    ),
+    "largest_margin": Answers(
+        right=[lambda: math.radians(45), lambda: 0.785],
+        wrong=[
+            (lambda: 45, "in degrees"),
+            (lambda: math.pi / 8, "half the gap"),
+            (lambda: math.pi / 2, "four people"),
+            (lambda: 0.5, "most of them are content"),
+            (lambda: 0.8, "only just"),
+            (lambda: 3, "too large"),
+        ],
+    ),
+    "threshold_at": Answers(
+        right=[by_topk, by_numpy],
+        wrong=[
+            (all_pairs, "the diagonal"),
+            (true_claims, "*true* claims"),
+            (any_length, "any length"),
+            (from_below, "the other way"),
+            (one_early, "too early"),
+            (one_early_from_the_end, "only k − 1 others"),
+            (rounded_up, "rounded *down*"),
+            (rounded_to_the_nearest, "no whole number of claims"),
+            (by_percentile, "interpolates"),
+        ],
+    ),
+    "ious": Answers(
+        right=[one_by_one, by_torchvision_style],
+        wrong=[
+            (as_it_was, "nothing is changed"),
+            (only_clipped, "counted twice"),
+            (only_the_union, "two negative sides, and"),
+            (area_clipped, "the *area* is kept"),
+            (result_clipped, "only the *result*"),
+            (result_between_0_and_1, "count what is common once"),
+            (over_the_smaller, "the smaller of the two"),
+            (by_abs, "`abs`"),
+        ],
+    ),
+    "suppress": Answers(
+        right=[by_striking_out, by_asking_the_kept],
+        wrong=[
+            (least_sure_first, "least sure"),
+            (as_they_came, "in which they came: the surest has"),
+            (beaten_by_the_beaten, "still throws out"),
+            (in_the_sorted_list, "places in the sorted"),
+            (ascending, "right boxes stay"),
+            (half_always, "`joint` is not used"),
+            (boxes_themselves, "shape is"),
+        ],
+    ),
 }

@@ -19,7 +19,9 @@ def faces():
 
 def exponents(vectors):
     """One table (M, 136) for each strength."""
-    return np.array([-((vectors[:, None, :] - s * faces()[None]) ** 2).sum(2) / 0.125 for s in (0.6, 0.7, 0.8, 0.9, 1.0, 1.1)])
+    return np.array(
+        [-((vectors[:, None, :] - s * faces()[None]) ** 2).sum(2) / 0.125 for s in (0.6, 0.7, 0.8, 0.9, 1.0, 1.1)]
+    )
 
 
 def by_torch(vectors):
@@ -37,7 +39,7 @@ def one_face_at_a_time(vectors):
     for x in vectors:
         total = np.full(136, -np.inf)
         for s in np.linspace(0.6, 1.1, 6):
-            total = np.logaddexp(total, -np.linalg.norm(x - s * faces(), axis=1) ** 2 / (2 * 0.25**2))
+            total = np.logaddexp(total, -(np.linalg.norm(x - s * faces(), axis=1) ** 2) / (2 * 0.25**2))
         rows.append(total - np.log(6))
     return np.array(rows)
 
@@ -107,7 +109,10 @@ class Heads(nn.Module):
 
     def parts(self, x):
         B, T, D = x.shape
-        return [p(x).view(B, T, self.heads, D // self.heads).permute(0, 2, 1, 3) for p in (self.q_proj, self.k_proj, self.v_proj)]
+        return [
+            p(x).view(B, T, self.heads, D // self.heads).permute(0, 2, 1, 3)
+            for p in (self.q_proj, self.k_proj, self.v_proj)
+        ]
 
 
 class ByEinsum(Heads):
@@ -320,32 +325,81 @@ def without_keepdims(shown, read, count):
 
 
 ANSWERS = {
-    "log_likelihoods": Answers(right=[by_torch, largest_first, one_face_at_a_time],
-                               wrong=[(straight_from_the_formula, "each exp is 0 in floating point"), (mean_of_the_logs, "logarithms were averaged"),
-                                      (best_strength, "only the best strength"), (words_only, "the neutral face is missing"),
-                                      (without_one_over_s, "by log 6"), (without_the_two, "by 2σ²"), (full_strength, "full strength only"),
-                                      (sigma_not_squared, "is squared"), (without_the_minus, "lost its minus"),
-                                      (with_a_tiny_number, "hides −1500 behind −691"), (not_below_a_tiny_number, "a tiny number in the logarithm"),
-                                      (probabilities, "the probabilities p(w | x)"), (log_probabilities, "already divided by their sum")]),
-    "terror_shown_weakly": Answers(right=[lambda: "fear", lambda: " Fear"],
-                                   wrong=[(lambda: "terror", "weaker than 0.6"), (lambda: "neutral", "far from zero"),
-                                          (lambda: "joy", "does not turn"), (lambda: "panic", "return one of")]),
-    "Attention": Answers(right=[ByEinsum, HeadByHead],
-                         wrong=[(AsGiven, "both faults"), (OnlyMerged, "must add up to 1"), (OnlySoftmax, "only cut anew"),
-                                (Unscaled, "the scale is gone"), (ScaledByAll, "the whole width D"), (ByTorch, "weights are not kept"),
-                                (KeepsTheScores, "are not the weights after the softmax")]),
-    "Embeddings": Answers(right=[ByRepeat, ByPadding],
-                          wrong=[(TokenLast, "class token stands last"), (Placeless, "the places are missing"),
-                                 (OnlyPatchesHavePlaces, "no place of its own"), (OnePlaceTooFew, "has the shape (1, 4, 12)"),
-                                 (OnePictureOnly, "RuntimeError"), (NotLearned, "the gradient of `cls_token`"),
-                                 (OfFourPatches, "has the shape (1, 26, 12)"), (RandomStart, "start at zeros")]),
-    "confusion_table": Answers(right=[by_a_loop, by_one_hot],
-                               wrong=[(counted_once, "once at most"), (transposed, "have changed places: a row"), (by_columns, "each column adds up"),
-                                      (read_first, "and so have their sums"), (only_counts, "the numbers of faces"), (of_all, "the whole table"),
-                                      (nothing_by_nothing, "gives 0/0"), (sums_along_the_wrong_axis, "`keepdims=True`"),
-                                      (without_keepdims, "each stands above a column")]),
-    "always_sadness": Answers(right=[lambda: 1 / 6, lambda: 0.167, lambda: np.float64(1 / 6)],
-                              wrong=[(lambda: 37 / 135, "each family counts alike"), (lambda: 0, "one of the six cells"),
-                                     (lambda: 1, "one cell of the diagonal"), (lambda: 1 / 135, "chance for 135"),
-                                     (lambda: 16.7, "in per cent"), (lambda: 100 / 6, "from 0 to 1")]),
+    "log_likelihoods": Answers(
+        right=[by_torch, largest_first, one_face_at_a_time],
+        wrong=[
+            (straight_from_the_formula, "each exp is 0 in floating point"),
+            (mean_of_the_logs, "logarithms were averaged"),
+            (best_strength, "only the best strength"),
+            (words_only, "the neutral face is missing"),
+            (without_one_over_s, "by log 6"),
+            (without_the_two, "by 2σ²"),
+            (full_strength, "full strength only"),
+            (sigma_not_squared, "is squared"),
+            (without_the_minus, "lost its minus"),
+            (with_a_tiny_number, "hides −1500 behind −691"),
+            (not_below_a_tiny_number, "a tiny number in the logarithm"),
+            (probabilities, "the probabilities p(w | x)"),
+            (log_probabilities, "already divided by their sum"),
+        ],
+    ),
+    "terror_shown_weakly": Answers(
+        right=[lambda: "fear", lambda: " Fear"],
+        wrong=[
+            (lambda: "terror", "weaker than 0.6"),
+            (lambda: "neutral", "far from zero"),
+            (lambda: "joy", "does not turn"),
+            (lambda: "panic", "return one of"),
+        ],
+    ),
+    "Attention": Answers(
+        right=[ByEinsum, HeadByHead],
+        wrong=[
+            (AsGiven, "both faults"),
+            (OnlyMerged, "must add up to 1"),
+            (OnlySoftmax, "only cut anew"),
+            (Unscaled, "the scale is gone"),
+            (ScaledByAll, "the whole width D"),
+            (ByTorch, "weights are not kept"),
+            (KeepsTheScores, "are not the weights after the softmax"),
+        ],
+    ),
+    "Embeddings": Answers(
+        right=[ByRepeat, ByPadding],
+        wrong=[
+            (TokenLast, "class token stands last"),
+            (Placeless, "the places are missing"),
+            (OnlyPatchesHavePlaces, "no place of its own"),
+            (OnePlaceTooFew, "has the shape (1, 4, 12)"),
+            (OnePictureOnly, "RuntimeError"),
+            (NotLearned, "the gradient of `cls_token`"),
+            (OfFourPatches, "has the shape (1, 26, 12)"),
+            (RandomStart, "start at zeros"),
+        ],
+    ),
+    "confusion_table": Answers(
+        right=[by_a_loop, by_one_hot],
+        wrong=[
+            (counted_once, "once at most"),
+            (transposed, "have changed places: a row"),
+            (by_columns, "each column adds up"),
+            (read_first, "and so have their sums"),
+            (only_counts, "the numbers of faces"),
+            (of_all, "the whole table"),
+            (nothing_by_nothing, "gives 0/0"),
+            (sums_along_the_wrong_axis, "`keepdims=True`"),
+            (without_keepdims, "each stands above a column"),
+        ],
+    ),
+    "always_sadness": Answers(
+        right=[lambda: 1 / 6, lambda: 0.167, lambda: np.float64(1 / 6)],
+        wrong=[
+            (lambda: 37 / 135, "each family counts alike"),
+            (lambda: 0, "one of the six cells"),
+            (lambda: 1, "one cell of the diagonal"),
+            (lambda: 1 / 135, "chance for 135"),
+            (lambda: 16.7, "in per cent"),
+            (lambda: 100 / 6, "from 0 to 1"),
+        ],
+    ),
 }

@@ -6,7 +6,6 @@ from torch import nn
 
 from tests.course.checks.answers import Answers
 
-
 # --- Reading ---
 
 
@@ -50,7 +49,9 @@ class Base(nn.Module):
 class ByKernel(Base):
     def forward(self, queries, sources):
         n = self.norm_query(queries)
-        return self.think(queries + self.to_out(self.look(n, torch.cat([n, self.norm_source(sources)], 1))))  # the other order
+        return self.think(
+            queries + self.to_out(self.look(n, torch.cat([n, self.norm_source(sources)], 1)))
+        )  # the other order
 
 
 class InTwoParts(Base):
@@ -81,7 +82,9 @@ class WithoutScale(Base):
     def forward(self, queries, sources):
         n = self.norm_query(queries)
         k, v = self.source(torch.cat([self.norm_source(sources), n], 1))
-        return self.think(queries + self.to_out(self.kernel(self.source.norm_k(self.heads(self.to_q(n))), k, v, scale=1.0)))
+        return self.think(
+            queries + self.to_out(self.kernel(self.source.norm_k(self.heads(self.to_q(n))), k, v, scale=1.0))
+        )
 
 
 class ScaledByAll(Base):
@@ -242,6 +245,7 @@ def two_draws(count, chance, generator):
 def by_bernoulli(count, chance, generator):
     def draw():
         return torch.bernoulli(torch.full((count,), 1.0 - chance), generator=generator).bool()
+
     return draw(), draw()
 
 
@@ -299,35 +303,94 @@ def by_the_formula(identity_scale, expression_scale):
 
 
 ANSWERS = {
-    "Reading": Answers(right=[ByKernel, InTwoParts],
-                       wrong=[(SourcesOnly, "not each other"), (QueriesUnnormedPerHead, "normed per head"), (WithoutScale, "the scale is missing"),
-                              (Replaces, "*replaces*"), (OverwritesQueries, "*normed* queries"), (OneNormForBoth, "a norm of their own"),
-                              (SourcesRaw, "`norm_source` is missing"), (MLPWithoutNorm, "`norm_mlp` is missing"),
-                              (EndsWithMLP, "straight path is missing"), (HeadsMixed, "heads and tokens are mixed"), (Detached, "gradient"),
-                              (ScaledByAll, "the whole width D"), (SoftmaxOverTheAsking, "over the queries that ask"),
-                              (SoftmaxOverTheHeads, "over the heads"), (NothingAdded, "both additions are missing")]),
-    "both_together": Answers(right=[by_a_table, in_one_batch],
-                             wrong=[(last_sign, "has a plus"), (both_at_once, "all four"), (not_a_share, "divide by"),
-                                    (person_below, "only the change with the person"), (mean_first, "before the length"),
-                                    (one_number, "one number for all"), (ratios_first, "its own ratio"), (mean_of_both_below, "twice too much")]),
-    "left_out": Answers(right=[two_draws, by_bernoulli],
-                        wrong=[(one_coin, "share a coin"), (cloned_coin, "True means"), (one_for_all, "one fate"),
-                               (either_or, "never left out together"), (global_numbers, "another answer"),
-                               (one_global_coin, "the same generator"), (expression_global, "draw with `generator=generator`"),
-                               (as_numbers, "bool tensor"),
-                               (expression_hardly, "the expression is left out in"), (only_one_tensor, "two tensors")]),
-    "dial_weights": Answers(right=[by_the_formula, lambda i, e: [1.0 - i, -(e - i), e]],
-                            wrong=[(lambda i, e: (1 - i, i, e), "its second part"), (lambda i, e: (1, i, e), "Multiply the brackets"),
-                                   (lambda i, e: (-i, i - e, e), "its first part"), (lambda i, e: (1 - i - e, i, e), "both brackets start"),
-                                   (lambda i, e: (1 - i, e - i, e), "the sign"), (lambda i, e: (e, i - e, 1 - i), "the order")]),
-    "passes": Answers(right=[lambda: 2, lambda: 2.0],
-                      wrong=[(lambda: 3, "three velocities"), (lambda: 1, "at (1, 1)"), (lambda: 4, "alone"), (lambda: 9, "too large")]),
-    "at_expression_0": Answers(right=[lambda: "any", lambda: "ANY "],
-                               wrong=[(lambda: "reference", "Section 7"), (lambda: "word", "not even computed"), (lambda: "neutral", "stand-in"),
-                                      (lambda: 0, "return one of")]),
-    "brightest": Answers(right=[lambda: 0.37 * 26, lambda: 10, lambda: 0.38 / (1 / 26)],
-                         wrong=[(lambda: 0.38, "the weight itself"), (lambda: 3.8, "ten sources"), (lambda: 6, "sixteen queries"),
-                                (lambda: 26, "one cell"), (lambda: 14, "too large"),
-                                (lambda: 1.48, "all the columns of a row"), (lambda: 1 / 9.6, "upside down"),
-                                (lambda: 0.4 * 26, "ends before 0.4")]),
+    "Reading": Answers(
+        right=[ByKernel, InTwoParts],
+        wrong=[
+            (SourcesOnly, "not each other"),
+            (QueriesUnnormedPerHead, "normed per head"),
+            (WithoutScale, "the scale is missing"),
+            (Replaces, "*replaces*"),
+            (OverwritesQueries, "*normed* queries"),
+            (OneNormForBoth, "a norm of their own"),
+            (SourcesRaw, "`norm_source` is missing"),
+            (MLPWithoutNorm, "`norm_mlp` is missing"),
+            (EndsWithMLP, "straight path is missing"),
+            (HeadsMixed, "heads and tokens are mixed"),
+            (Detached, "gradient"),
+            (ScaledByAll, "the whole width D"),
+            (SoftmaxOverTheAsking, "over the queries that ask"),
+            (SoftmaxOverTheHeads, "over the heads"),
+            (NothingAdded, "both additions are missing"),
+        ],
+    ),
+    "both_together": Answers(
+        right=[by_a_table, in_one_batch],
+        wrong=[
+            (last_sign, "has a plus"),
+            (both_at_once, "all four"),
+            (not_a_share, "divide by"),
+            (person_below, "only the change with the person"),
+            (mean_first, "before the length"),
+            (one_number, "one number for all"),
+            (ratios_first, "its own ratio"),
+            (mean_of_both_below, "twice too much"),
+        ],
+    ),
+    "left_out": Answers(
+        right=[two_draws, by_bernoulli],
+        wrong=[
+            (one_coin, "share a coin"),
+            (cloned_coin, "True means"),
+            (one_for_all, "one fate"),
+            (either_or, "never left out together"),
+            (global_numbers, "another answer"),
+            (one_global_coin, "the same generator"),
+            (expression_global, "draw with `generator=generator`"),
+            (as_numbers, "bool tensor"),
+            (expression_hardly, "the expression is left out in"),
+            (only_one_tensor, "two tensors"),
+        ],
+    ),
+    "dial_weights": Answers(
+        right=[by_the_formula, lambda i, e: [1.0 - i, -(e - i), e]],
+        wrong=[
+            (lambda i, e: (1 - i, i, e), "its second part"),
+            (lambda i, e: (1, i, e), "Multiply the brackets"),
+            (lambda i, e: (-i, i - e, e), "its first part"),
+            (lambda i, e: (1 - i - e, i, e), "both brackets start"),
+            (lambda i, e: (1 - i, e - i, e), "the sign"),
+            (lambda i, e: (e, i - e, 1 - i), "the order"),
+        ],
+    ),
+    "passes": Answers(
+        right=[lambda: 2, lambda: 2.0],
+        wrong=[
+            (lambda: 3, "three velocities"),
+            (lambda: 1, "at (1, 1)"),
+            (lambda: 4, "alone"),
+            (lambda: 9, "too large"),
+        ],
+    ),
+    "at_expression_0": Answers(
+        right=[lambda: "any", lambda: "ANY "],
+        wrong=[
+            (lambda: "reference", "Section 7"),
+            (lambda: "word", "not even computed"),
+            (lambda: "neutral", "stand-in"),
+            (lambda: 0, "return one of"),
+        ],
+    ),
+    "brightest": Answers(
+        right=[lambda: 0.37 * 26, lambda: 10, lambda: 0.38 / (1 / 26)],
+        wrong=[
+            (lambda: 0.38, "the weight itself"),
+            (lambda: 3.8, "ten sources"),
+            (lambda: 6, "sixteen queries"),
+            (lambda: 26, "one cell"),
+            (lambda: 14, "too large"),
+            (lambda: 1.48, "all the columns of a row"),
+            (lambda: 1 / 9.6, "upside down"),
+            (lambda: 0.4 * 26, "ends before 0.4"),
+        ],
+    ),
 }

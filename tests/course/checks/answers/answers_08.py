@@ -221,7 +221,9 @@ def weights_clipped(parameters, most):
 
 def loss_of(model, condition_encoder, draws, told=1000):
     batch, noise, sigma, keep_identity, keep_expression = draws
-    tokens, pooled = condition_encoder(batch["identity"], batch["expression"], keep_identity=keep_identity, keep_expression=keep_expression)
+    tokens, pooled = condition_encoder(
+        batch["identity"], batch["expression"], keep_identity=keep_identity, keep_expression=keep_expression
+    )
     s = sigma[:, None, None, None]
     predicted = model((1 - s) * batch["target"] + s * noise, tokens, pooled, told * sigma)
     return nn.functional.mse_loss(predicted, noise - batch["target"])
@@ -281,44 +283,92 @@ def step_with(told=1000, clip_first=False, zero=True, clip="both", set_rate=True
 
 
 ANSWERS = {
-    "learning_rate": Answers(right=[with_if, by_sine],
-                             wrong=[(starts_at_nothing, "would learn nothing"), (final_as_a_rate, "not a rate of its own"),
-                                    (to_nothing, "falls to 0"),
-                                    (on_top, "added on top"), (half_forgotten, "half is missing"), (whole_turn, "back at the peak"),
-                                    (no_climb, "no climb"), (one_or_the_other, "multiply the two")]),
-    "left_of_the_start": Answers(right=[lambda: 0.999**1000, lambda: math.exp(-1)],
-                                 wrong=[(lambda: 0.001, "never forgets quite"), (lambda: 0.999, "what one step leaves"),
-                                        (lambda: 0.5, "693"), (lambda: 0.9, "too large"), (lambda: "little", "return a number")]),
-    "update_average": Answers(right=[by_copy, by_data],
-                              wrong=[(new_names, "a new tensor"), (shares_swapped, "changed places"),
-                                     (weights_follow, "average that follows"),
-                                     (always_long, "smaller one of `most`"), (no_end, "no upper end"), (larger, "larger of the two"),
-                                     (most_forgotten, "`most` is not used"), (with_a_graph, "part of a graph")]),
-    "clip_gradients": Answers(right=[by_flattening, with_new_gradients],
-                              wrong=[(each_by_itself, "by its own norm"), (always, "made larger"),
-                                     (none_forgotten, "pass it over"), (squared, "the square of"),
-                                     (absolute, "sum of all absolute"), (by_value, "each number is clipped"),
-                                     (norm_after, "*after* clipping"),
-                                     (silent, "nothing came back"), (only_looking, "no gradient has changed"),
-                                     (weights_clipped, "weights themselves")]),
-    "learn": Answers(right=[zero_first, networks_emptied, step_with()],
-                     wrong=[(step_with(told=1, clip_first=True, zero=False), "3 faults are left"),
-                            (step_with(clip_first=True, zero=False), "2 faults are left"),
-                            (step_with(told=1), "one fault is left: the network is told"),
-                            (step_with(clip_first=True), "one fault is left: the gradients are"),
-                            (step_with(zero=False), "one fault is left: each step"),
-                            (step_with(clip="model"), "under 'losses', in result 2"),
-                            (step_with(set_rate=False), "never hears the rate"), (step_with(average_first=True), "under 'averages'"),
-                            (step_with(too_early=True), "before the step, which then has none")]),
-    "recipe_for_expressions": Answers(right=[lambda: "face_weight", lambda: " Face_weight "],
-                                      wrong=[(lambda: "fast", "least validation loss"),
-                                             (lambda: "muon", "share of right groups, but its action units are off by more"),
-                                             (lambda: "x", "second best"), (lambda: "none of them", "return one of")]),
-    "what_to_keep": Answers(right=[lambda: "abceh", lambda: "HECBA", lambda: set("abceh")],
-                            wrong=[(lambda: "abcdefgh", "gradients (d)"), (lambda: "aceh", "average (b)"),
-                                   (lambda: "abceg", "random numbers (g)"),
-                                   (lambda: "abce", "seconds (h)"), (lambda: "abch", "number of the step (e)"),
-                                   (lambda: "abeh", "moments (c)"),
-                                   (lambda: "abcefh", "last batch (f)"), (lambda: "the weights", "as one word"),
-                                   (lambda: "bceh", "nothing is left")]),
+    "learning_rate": Answers(
+        right=[with_if, by_sine],
+        wrong=[
+            (starts_at_nothing, "would learn nothing"),
+            (final_as_a_rate, "not a rate of its own"),
+            (to_nothing, "falls to 0"),
+            (on_top, "added on top"),
+            (half_forgotten, "half is missing"),
+            (whole_turn, "back at the peak"),
+            (no_climb, "no climb"),
+            (one_or_the_other, "multiply the two"),
+        ],
+    ),
+    "left_of_the_start": Answers(
+        right=[lambda: 0.999**1000, lambda: math.exp(-1)],
+        wrong=[
+            (lambda: 0.001, "never forgets quite"),
+            (lambda: 0.999, "what one step leaves"),
+            (lambda: 0.5, "693"),
+            (lambda: 0.9, "too large"),
+            (lambda: "little", "return a number"),
+        ],
+    ),
+    "update_average": Answers(
+        right=[by_copy, by_data],
+        wrong=[
+            (new_names, "a new tensor"),
+            (shares_swapped, "changed places"),
+            (weights_follow, "average that follows"),
+            (always_long, "smaller one of `most`"),
+            (no_end, "no upper end"),
+            (larger, "larger of the two"),
+            (most_forgotten, "`most` is not used"),
+            (with_a_graph, "part of a graph"),
+        ],
+    ),
+    "clip_gradients": Answers(
+        right=[by_flattening, with_new_gradients],
+        wrong=[
+            (each_by_itself, "by its own norm"),
+            (always, "made larger"),
+            (none_forgotten, "pass it over"),
+            (squared, "the square of"),
+            (absolute, "sum of all absolute"),
+            (by_value, "each number is clipped"),
+            (norm_after, "*after* clipping"),
+            (silent, "nothing came back"),
+            (only_looking, "no gradient has changed"),
+            (weights_clipped, "weights themselves"),
+        ],
+    ),
+    "learn": Answers(
+        right=[zero_first, networks_emptied, step_with()],
+        wrong=[
+            (step_with(told=1, clip_first=True, zero=False), "3 faults are left"),
+            (step_with(clip_first=True, zero=False), "2 faults are left"),
+            (step_with(told=1), "one fault is left: the network is told"),
+            (step_with(clip_first=True), "one fault is left: the gradients are"),
+            (step_with(zero=False), "one fault is left: each step"),
+            (step_with(clip="model"), "under 'losses', in result 2"),
+            (step_with(set_rate=False), "never hears the rate"),
+            (step_with(average_first=True), "under 'averages'"),
+            (step_with(too_early=True), "before the step, which then has none"),
+        ],
+    ),
+    "recipe_for_expressions": Answers(
+        right=[lambda: "face_weight", lambda: " Face_weight "],
+        wrong=[
+            (lambda: "fast", "least validation loss"),
+            (lambda: "muon", "share of right groups, but its action units are off by more"),
+            (lambda: "x", "second best"),
+            (lambda: "none of them", "return one of"),
+        ],
+    ),
+    "what_to_keep": Answers(
+        right=[lambda: "abceh", lambda: "HECBA", lambda: set("abceh")],
+        wrong=[
+            (lambda: "abcdefgh", "gradients (d)"),
+            (lambda: "aceh", "average (b)"),
+            (lambda: "abceg", "random numbers (g)"),
+            (lambda: "abce", "seconds (h)"),
+            (lambda: "abch", "number of the step (e)"),
+            (lambda: "abeh", "moments (c)"),
+            (lambda: "abcefh", "last batch (f)"),
+            (lambda: "the weights", "as one word"),
+            (lambda: "bceh", "nothing is left"),
+        ],
+    ),
 }

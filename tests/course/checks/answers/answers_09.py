@@ -21,7 +21,11 @@ def by_index(image, condition, one, lenders, lent, instead):
     places = [(one, t) for t in range(L) if not (instead and one >= lenders and t in lent)]
     places += [(n, int(t)) for n in range(lenders) for t in lent if n != one]
     n, t = torch.tensor(places).T
-    return attention(image.query[one], torch.cat([condition.key[one], image.key[n, t]]), torch.cat([condition.value[one], image.value[n, t]]))
+    return attention(
+        image.query[one],
+        torch.cat([condition.key[one], image.key[n, t]]),
+        torch.cat([condition.value[one], image.value[n, t]]),
+    )
 
 
 def by_a_mask(image, condition, one, lenders, lent, instead):
@@ -33,12 +37,18 @@ def by_a_mask(image, condition, one, lenders, lent, instead):
         seen[one, lent] = False
     keys, values = (torch.cat([x.flatten(0, 1), c[one]]) for x, c in zip(image[1:], condition[1:]))
     mask = torch.cat([seen.flatten(), torch.ones(len(condition.key[one]), dtype=torch.bool)])
-    out = F.scaled_dot_product_attention(image.query[one].movedim(1, 0), keys.movedim(1, 0), values.movedim(1, 0), attn_mask=mask[None, None])
+    out = F.scaled_dot_product_attention(
+        image.query[one].movedim(1, 0), keys.movedim(1, 0), values.movedim(1, 0), attn_mask=mask[None, None]
+    )
     return out[0].movedim(0, 1).flatten(1) if out.ndim == 4 else out.movedim(0, 1).flatten(1)
 
 
-def shared_with(own=lambda one, lenders, instead: instead and one >= lenders, whose=lambda one, lenders, N: [n for n in range(lenders) if n != one],
-                private=True, all_tokens=False):
+def shared_with(
+    own=lambda one, lenders, instead: instead and one >= lenders,
+    whose=lambda one, lenders, N: [n for n in range(lenders) if n != one],
+    private=True,
+    all_tokens=False,
+):
     def answer(image, condition, one, lenders, lent, instead):
         keep = torch.ones(image.key.shape[1], dtype=torch.bool)
         if own(one, lenders, instead):
@@ -66,7 +76,9 @@ def by_a_list(face, sigma, above=0.0, below=1.0, face_above=0.15):
     if sigma < above or sigma > below:
         return torch.tensor([], dtype=torch.long)
     everywhere = sigma > face_above or face_above == 0
-    return torch.tensor([k for k, inside in enumerate(face.flatten().tolist()) if everywhere or not inside], dtype=torch.long)
+    return torch.tensor(
+        [k for k, inside in enumerate(face.flatten().tolist()) if everywhere or not inside], dtype=torch.long
+    )
 
 
 def by_arange(face, sigma, above=0.0, below=1.0, face_above=0.15):
@@ -172,17 +184,26 @@ def one_by_one(image, condition, key, value):
     count, seen = len(image.key) // len(key), []
     for b in range(len(image.key)):
         g = b // count
-        seen.append(attention(image.query[b], torch.cat([image.key[b], condition.key[b], key[g]]),
-                              torch.cat([image.value[b], condition.value[b], value[g]])))
+        seen.append(
+            attention(
+                image.query[b],
+                torch.cat([image.key[b], condition.key[b], key[g]]),
+                torch.cat([image.value[b], condition.value[b], value[g]]),
+            )
+        )
     return torch.stack(seen)
 
 
 def read_with(index):
     """An answer with which borrower b of B reads what was lent under condition index(b, B, G)."""
+
     def answer(image, condition, key, value):
         B, G = len(image.key), len(key)
         which = torch.tensor([index(b, B, G) for b in range(B)])
-        keys, values = torch.cat([image.key, condition.key, key[which]], 1), torch.cat([image.value, condition.value, value[which]], 1)
+        keys, values = (
+            torch.cat([image.key, condition.key, key[which]], 1),
+            torch.cat([image.value, condition.value, value[which]], 1),
+        )
         return torch.stack([attention(*rows) for rows in zip(image.query, keys, values)])
 
     return answer
@@ -191,8 +212,16 @@ def read_with(index):
 def by_expand(image, condition, key, value):
     count = len(image.key) // len(key)
     key, value = (x[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1) for x in (key, value))
-    return torch.stack([attention(*rows) for rows in zip(image.query, torch.cat([key, image.key, condition.key], 1),
-                                                         torch.cat([value, image.value, condition.value], 1))])
+    return torch.stack(
+        [
+            attention(*rows)
+            for rows in zip(
+                image.query,
+                torch.cat([key, image.key, condition.key], 1),
+                torch.cat([value, image.value, condition.value], 1),
+            )
+        ]
+    )
 
 
 def mean_of_conditions(image, condition, key, value):
@@ -218,32 +247,72 @@ def spread_by(spread_keys, spread_values):
 
 
 ANSWERS = {
-    "shared": Answers(right=[by_index, by_a_mask],
-                      wrong=[(shared_with(private=False), "They are private"),
-                             (shared_with(whose=lambda one, lenders, N: [n for n in range(N) if n != one]), "all other images lend"),
-                             (shared_with(whose=lambda one, lenders, N: range(lenders)), "borrows from itself"),
-                             (shared_with(own=lambda one, lenders, instead: False), "`instead` is not used"),
-                             (shared_with(own=lambda one, lenders, instead: instead), "the lenders lose"),
-                             (shared_with(all_tokens=True), "all tokens of the lenders"),
-                             (with_the_batch_left_on, "the shape is")]),
-    "lending": Answers(right=[by_a_list, by_arange],
-                       wrong=[(no_window, "the window is not used"), (no_edges, "edges of the window"), (other_way_round, "changed places"),
-                              (one_step_longer, "alone already"), (zero_forgotten, "at 0 there is no mask"),
-                              (only_the_face, "all that lends"), (never_the_face, "never lends"), (no_mask, "mask of the face is not")]),
-    "pair_agreement": Answers(right=[by_two_loops, by_sums],
-                              wrong=[(with_the_diagonal, "themselves too, and there"), (pooled, "more weight"),
-                                     (unseen_is_different, "as a disagreement"), (unseen_is_equal, "as an agreement"),
-                                     (next_to_each_other, "only neighbours"), (with_the_first, "only the first"),
-                                     (once_a_pair, "one direction"), (plain_mean, "NaN comes back")]),
-    "as_good_as_alone": Answers(right=[lambda: "mask_50", lambda: " Mask_50"],
-                                wrong=[(lambda: "two", "`two` agrees well"), (lambda: "share_50", "further to the right"),
-                                       (lambda: "ceiling", "true drawings"), (lambda: "noise", "no variant of ours"), (lambda: 3, "return one of")]),
-    "read_bank": Answers(right=[one_by_one, by_expand],
-                         wrong=[(read_with(lambda b, B, G: b % G), "take turns, A B"), (read_with(lambda b, B, G: 0), "under the first condition"),
-                                (read_with(lambda b, B, G: G - 1 - b // (B // G)), "reversed"), (mean_of_conditions, "the mean over"),
-                                (spread_by(in_blocks, in_turns), "values still take turns"),
-                                (spread_by(in_turns, in_blocks), "keys still take turns")]),
-    "work_ratio": Answers(right=[lambda: 135 * (135 * 16 + 16) / (5 * (5 * 16 + 16)), lambda: 612],
-                          wrong=[(lambda: 27, "more *queries*"), (lambda: 729, "if there were no condition"), (lambda: 2176 / 96, "*one* query"),
-                                 (lambda: 10_000, "too large")]),
+    "shared": Answers(
+        right=[by_index, by_a_mask],
+        wrong=[
+            (shared_with(private=False), "They are private"),
+            (shared_with(whose=lambda one, lenders, N: [n for n in range(N) if n != one]), "all other images lend"),
+            (shared_with(whose=lambda one, lenders, N: range(lenders)), "borrows from itself"),
+            (shared_with(own=lambda one, lenders, instead: False), "`instead` is not used"),
+            (shared_with(own=lambda one, lenders, instead: instead), "the lenders lose"),
+            (shared_with(all_tokens=True), "all tokens of the lenders"),
+            (with_the_batch_left_on, "the shape is"),
+        ],
+    ),
+    "lending": Answers(
+        right=[by_a_list, by_arange],
+        wrong=[
+            (no_window, "the window is not used"),
+            (no_edges, "edges of the window"),
+            (other_way_round, "changed places"),
+            (one_step_longer, "alone already"),
+            (zero_forgotten, "at 0 there is no mask"),
+            (only_the_face, "all that lends"),
+            (never_the_face, "never lends"),
+            (no_mask, "mask of the face is not"),
+        ],
+    ),
+    "pair_agreement": Answers(
+        right=[by_two_loops, by_sums],
+        wrong=[
+            (with_the_diagonal, "themselves too, and there"),
+            (pooled, "more weight"),
+            (unseen_is_different, "as a disagreement"),
+            (unseen_is_equal, "as an agreement"),
+            (next_to_each_other, "only neighbours"),
+            (with_the_first, "only the first"),
+            (once_a_pair, "one direction"),
+            (plain_mean, "NaN comes back"),
+        ],
+    ),
+    "as_good_as_alone": Answers(
+        right=[lambda: "mask_50", lambda: " Mask_50"],
+        wrong=[
+            (lambda: "two", "`two` agrees well"),
+            (lambda: "share_50", "further to the right"),
+            (lambda: "ceiling", "true drawings"),
+            (lambda: "noise", "no variant of ours"),
+            (lambda: 3, "return one of"),
+        ],
+    ),
+    "read_bank": Answers(
+        right=[one_by_one, by_expand],
+        wrong=[
+            (read_with(lambda b, B, G: b % G), "take turns, A B"),
+            (read_with(lambda b, B, G: 0), "under the first condition"),
+            (read_with(lambda b, B, G: G - 1 - b // (B // G)), "reversed"),
+            (mean_of_conditions, "the mean over"),
+            (spread_by(in_blocks, in_turns), "values still take turns"),
+            (spread_by(in_turns, in_blocks), "keys still take turns"),
+        ],
+    ),
+    "work_ratio": Answers(
+        right=[lambda: 135 * (135 * 16 + 16) / (5 * (5 * 16 + 16)), lambda: 612],
+        wrong=[
+            (lambda: 27, "more *queries*"),
+            (lambda: 729, "if there were no condition"),
+            (lambda: 2176 / 96, "*one* query"),
+            (lambda: 10_000, "too large"),
+        ],
+    ),
 }

@@ -94,7 +94,9 @@ def of_the_people(values, draws=500, seed=0):
 def of_means(ends=(2.5, 97.5), rng_of=np.random.default_rng, take=None):
     def answer(values, draws=500, seed=0):
         rng = rng_of(seed)
-        return np.percentile([values[rng.integers(0, len(values), len(values))].mean() for _ in range(take or draws)], ends)
+        return np.percentile(
+            [values[rng.integers(0, len(values), len(values))].mean() for _ in range(take or draws)], ends
+        )
 
     return answer
 
@@ -239,30 +241,78 @@ def another_each_time(ours, theirs, draws=2000, seed=0):
 
 
 ANSWERS = {
-    "right_group": Answers(right=[by_a_matrix, by_names],
-                           wrong=[(best_word_first, "likeliest *word*"), (mean_of_each_group, "were averaged"), (right_words, "of 135"),
-                                  (right_families, "of 6"), (right_share, "one number"), (the_groups, "these are the likeliest groups")]),
-    "times_wider": Answers(right=[lambda: 10, lambda: (1000 / 10) ** 0.5],
-                           wrong=[(lambda: 100, "the *root*"), (lambda: 1, "only ten draws"), (lambda: 10**0.5, "but of what"),
-                                  (lambda: 0.1, "the other way around"), (lambda: 31.6, "a single draw"), (lambda: "wider", "return a number")]),
-    "interval": Answers(right=[all_at_once, by_sorting],
-                        wrong=[(over_pictures, "are not independent"), (shuffled, "*with* replacement"),
-                               (of_the_people, "percentiles of the people"), (of_means((0.025, 0.975)), "takes percent"),
-                               (of_means((5, 95)), "middle 90 %"), (of_means((0, 100)), "the largest mean"), (other_order, "changed places"),
-                               (of_means(rng_of=lambda seed: np.random.default_rng()), "another one each time"),
-                               (of_means(rng_of=lambda seed: np.random.default_rng(0)), "`seed` is not used"),
-                               (of_means(take=3000), "`draws` is not used")]),
-    "concordance": Answers(right=[from_pearson, from_squares],
-                           wrong=[(pearson, "Pearson"), (without_means, "two means is missing"), (halved, "the 2 is missing"),
-                                  (as_numpy_counts, "`np.cov` divides"), (means_not_squared, "not squared")]),
-    "unsupported_claim": Answers(right=[lambda: "c", lambda: "C "],
-                                 wrong=[(lambda: "a", "the first rows"), (lambda: "b", "found among"), (lambda: 3, "return one of")]),
-    "found": Answers(right=[one_at_a_time, by_where],
-                     wrong=[(unchanged, "nothing is changed"), (whose_only, "still in the gallery"), (hidden_only, "the *place*"),
-                            (hidden_as_zero, "−infinity"), (nobody_left, "nobody can be found"), (all_references_out, "of *all* pictures"),
-                            (cut_but_not_the_owners, "move up by one")]),
-    "ahead": Answers(right=[by_choice, same_people_of_both],
-                     wrong=[(people_of_their_own, "Draw *once*"), (theirs_minus_ours, "the sign"), (ends_subtracted, "crosswise"),
-                            (of_the_differences, "percentiles of the people's"), (ends_first, "the order is"),
-                            (another_each_time, "another interval each time")]),
+    "right_group": Answers(
+        right=[by_a_matrix, by_names],
+        wrong=[
+            (best_word_first, "likeliest *word*"),
+            (mean_of_each_group, "were averaged"),
+            (right_words, "of 135"),
+            (right_families, "of 6"),
+            (right_share, "one number"),
+            (the_groups, "these are the likeliest groups"),
+        ],
+    ),
+    "times_wider": Answers(
+        right=[lambda: 10, lambda: (1000 / 10) ** 0.5],
+        wrong=[
+            (lambda: 100, "the *root*"),
+            (lambda: 1, "only ten draws"),
+            (lambda: 10**0.5, "but of what"),
+            (lambda: 0.1, "the other way around"),
+            (lambda: 31.6, "a single draw"),
+            (lambda: "wider", "return a number"),
+        ],
+    ),
+    "interval": Answers(
+        right=[all_at_once, by_sorting],
+        wrong=[
+            (over_pictures, "are not independent"),
+            (shuffled, "*with* replacement"),
+            (of_the_people, "percentiles of the people"),
+            (of_means((0.025, 0.975)), "takes percent"),
+            (of_means((5, 95)), "middle 90 %"),
+            (of_means((0, 100)), "the largest mean"),
+            (other_order, "changed places"),
+            (of_means(rng_of=lambda seed: np.random.default_rng()), "another one each time"),
+            (of_means(rng_of=lambda seed: np.random.default_rng(0)), "`seed` is not used"),
+            (of_means(take=3000), "`draws` is not used"),
+        ],
+    ),
+    "concordance": Answers(
+        right=[from_pearson, from_squares],
+        wrong=[
+            (pearson, "Pearson"),
+            (without_means, "two means is missing"),
+            (halved, "the 2 is missing"),
+            (as_numpy_counts, "`np.cov` divides"),
+            (means_not_squared, "not squared"),
+        ],
+    ),
+    "unsupported_claim": Answers(
+        right=[lambda: "c", lambda: "C "],
+        wrong=[(lambda: "a", "the first rows"), (lambda: "b", "found among"), (lambda: 3, "return one of")],
+    ),
+    "found": Answers(
+        right=[one_at_a_time, by_where],
+        wrong=[
+            (unchanged, "nothing is changed"),
+            (whose_only, "still in the gallery"),
+            (hidden_only, "the *place*"),
+            (hidden_as_zero, "−infinity"),
+            (nobody_left, "nobody can be found"),
+            (all_references_out, "of *all* pictures"),
+            (cut_but_not_the_owners, "move up by one"),
+        ],
+    ),
+    "ahead": Answers(
+        right=[by_choice, same_people_of_both],
+        wrong=[
+            (people_of_their_own, "Draw *once*"),
+            (theirs_minus_ours, "the sign"),
+            (ends_subtracted, "crosswise"),
+            (of_the_differences, "percentiles of the people's"),
+            (ends_first, "the order is"),
+            (another_each_time, "another interval each time"),
+        ],
+    ),
 }
