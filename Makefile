@@ -1,4 +1,4 @@
-# Two commands: `make demo` shows the result, `make test` checks everything. Each first makes .venv and installs.
+# `make demo` shows the result, `make test` checks everything. Each first makes .venv and installs the packages.
 
 VENV := .venv
 STAMP := $(VENV)/.installed
@@ -7,21 +7,23 @@ PY := $(VENV)/bin/python
 PROFILE ?= $(GEN_AFFECT_PROFILE)
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ "$$n" -gt 8 ] && n=8; echo $$n)
 
-.PHONY: help demo test test-browser lab course timings doctor clean
+.PHONY: help demo test lint test-browser lab course timings light doctor clean
 
 help:
 	@echo "make demo                             set up, and draw one unseen person with many expressions"
-	@echo "make test                             set up and run the whole test suite"
+	@echo "make test                             set up, lint, and run the whole test suite"
+	@echo "make lint                             check style, imports and types: ruff, import-linter, pyright"
 	@echo "make test-browser                     move the sliders in a real JupyterLab with a real Chromium"
 	@echo "make lab                              open the notebooks in JupyterLab"
 	@echo "make course PROFILE=smoke|laptop|gpu  run every notebook in order and measure time and memory"
 	@echo "make timings                          write the measured times into the notebooks, README and INSTRUCTORS.md again"
+	@echo "make light                            compress the pictures in the notebooks"
 	@echo "make doctor                           check packages, system libraries, device and disk"
 	@echo "make clean                            remove everything that make made (.venv, outputs, .cache)"
 	@echo ""
 	@echo "make PYTHON=/path/to/python ... takes that Python (3.11 or newer) for .venv."
 
-# The stamp is younger than both files exactly when what is installed is what they ask for.
+# Installs again whenever one of the two files has changed since the last install.
 $(STAMP): pyproject.toml constraints.txt
 	@python="$(PYTHON)"; \
 	if [ -z "$$python" ]; then \
@@ -47,9 +49,10 @@ $(BROWSER_STAMP): $(STAMP)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,browser]'
 	@touch $(BROWSER_STAMP)
 
-# After the install nothing needs the network, and nothing asks for it.
-demo test test-browser lab course timings doctor: export HF_HUB_OFFLINE = 1
-demo test test-browser lab course timings doctor: export HF_HUB_DISABLE_TELEMETRY = 1
+# After the install nothing needs the network. These keep Hugging Face's libraries and pyright from trying it.
+export HF_HUB_OFFLINE = 1
+export HF_HUB_DISABLE_TELEMETRY = 1
+export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 demo: $(STAMP)
 	@$(PY) -m gen_affect_lib doctor
@@ -57,12 +60,19 @@ demo: $(STAMP)
 	$(if $(PROFILE),GEN_AFFECT_PROFILE=$(PROFILE) )$(PY) -m papermill notebooks/00_quickstart.ipynb outputs/quickstart.ipynb --cwd notebooks -k python3 --log-output --no-progress-bar
 	@echo "Look at outputs/expressions.png; the notebook with its results is outputs/quickstart.ipynb"
 
-# One thread a worker: as many workers as cores, and they do not fight for them.
+# One worker per core, each with a single thread.
 test: $(STAMP)
 	@$(PY) -m gen_affect_lib doctor
+	@$(MAKE) --no-print-directory lint
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal
 
-# Screenshots are left in outputs/browser. The browser is Debian's: what playwright would download is not asked for.
+lint: $(STAMP)
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(VENV)/bin/lint-imports
+	$(PY) -m pyright
+
+# Screenshots go to outputs/browser. The system's Chromium is used, not the one that playwright would download.
 test-browser: $(BROWSER_STAMP)
 	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -84,9 +94,12 @@ course: $(STAMP)
 timings: $(STAMP)
 	$(PY) -m gen_affect_lib course timings
 
+light: $(STAMP)
+	$(PY) -m gen_affect_lib course light
+
 doctor: $(STAMP)
 	@$(PY) -m gen_affect_lib doctor
 
 clean:
-	rm -rf $(VENV) outputs .cache build .pytest_cache *.egg-info
+	rm -rf $(VENV) outputs .cache build .pytest_cache .ruff_cache .import_linter_cache *.egg-info
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -289,6 +289,9 @@ def build_parser() -> argparse.ArgumentParser:
         "timings", help="write the measured times into the notebooks, README.md and INSTRUCTORS.md"
     )
     sub.set_defaults(run=_course_timings)
+
+    sub = actions.add_parser("light", help="compress the pictures in the notebooks' outputs")
+    sub.set_defaults(run=_course_light)
     return parser
 
 
@@ -527,3 +530,11 @@ def _course_timings(options) -> None:
 
     changed = timings.refresh()
     print("changed: " + ", ".join(changed) if changed else "nothing to change")
+
+
+def _course_light(options) -> None:
+    from gen_affect_lib.course import notebooks
+    from gen_affect_lib.course.release import light
+
+    saved = light.compress_notebooks(notebooks())
+    print("\n".join(f"{name}: {size / 1e6:.1f} MB less" for name, size in saved.items()) or "nothing to compress")

@@ -1,5 +1,7 @@
-"""The three ways to install (make, pip, conda) ask for the same things."""
+"""Installing (make, pip, conda), the public API, the Makefile, and the files around the project agree."""
 
+import ast
+import os
 import re
 import shutil
 import subprocess
@@ -18,7 +20,8 @@ import gen_affect_lib
 from gen_affect_lib.doctor import read_constraints
 from gen_affect_lib.paths import ROOT
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 REQUIREMENTS = [Requirement(text) for text in PROJECT["dependencies"] + EXTRAS["test"] + EXTRAS["browser"]]
 
@@ -39,24 +42,22 @@ def test_constraints_pin_each_package_once_and_name_no_address():
 
 
 def test_constraints_hold_all_that_the_requirements_bring_along():
-    """What is installed under the requirements is pinned, so that two installs a year apart are the same."""
+    """Transitive dependencies are pinned too, so that two installs a year apart are the same."""
     from importlib.metadata import PackageNotFoundError, distribution
 
-    pinned, seen, waiting = read_constraints(), set(), [requirement.name for requirement in REQUIREMENTS]
+    pinned, seen, waiting = read_constraints(), set(), list(REQUIREMENTS)
     while waiting:
-        name = canonicalize_name(waiting.pop())
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
         if name in seen:
             continue
         seen.add(name)
         try:
-            asked = distribution(name).requires or []
+            needed = [Requirement(text) for text in distribution(name).requires or []]
         except PackageNotFoundError:
             continue  # needed on another platform only
-        waiting += [
-            Requirement(text).name
-            for text in asked
-            if Requirement(text).marker is None or Requirement(text).marker.evaluate({"extra": ""})
-        ]
+        extras = ["", *requirement.extras]
+        waiting += [r for r in needed if r.marker is None or any(r.marker.evaluate({"extra": e}) for e in extras)]
     assert seen - set(pinned) <= {"pip"} | {name for name in seen if not _installed(name)}
 
 
@@ -75,7 +76,7 @@ def test_conda_asks_for_the_same_as_pip():
     python = next(entry for entry in packages if entry.startswith("python="))
     assert SpecifierSet(PROJECT["requires-python"]).contains(Version(python.removeprefix("python=") + ".0"))
     assert "pip" in packages
-    # Everything else comes from pyproject.toml: there is no second list that could drift from it.
+    # Everything else comes from pyproject.toml, so that there is no second list.
     assert {entry.partition("=")[0] for entry in packages} == {"python", "pip"}
     (from_pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
     assert environment["dependencies"][-1] == {"pip": from_pip}
@@ -102,6 +103,32 @@ def test_every_public_module_loads(name):
     assert getattr(gen_affect_lib, name).__name__ == f"gen_affect_lib.{name}"
 
 
+def test_editors_and_type_checkers_see_the_same_names_as_python():
+    """The imports under TYPE_CHECKING against the tables that load names on first use."""
+    tree = ast.parse((ROOT / "gen_affect_lib" / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    seen = {}
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom)
+        for alias in node.names:
+            assert alias.asname == alias.name, "`import X as X` marks a public name"
+            seen[alias.name] = node.module.removeprefix("gen_affect_lib").removeprefix(".")
+    assert seen == gen_affect_lib._NAMES | dict.fromkeys(gen_affect_lib._MODULES, "")
+
+
+def test_the_types_are_packaged():
+    assert PYPROJECT["tool"]["setuptools"]["package-data"] == {"gen_affect_lib": ["py.typed"]}
+    assert (ROOT / "gen_affect_lib" / "py.typed").is_file()
+
+
+def test_the_version_is_written_once():
+    assert "version" not in PROJECT and PROJECT["dynamic"] == ["version"]
+    assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "gen_affect_lib.__version__"}
+    assert Version(gen_affect_lib.__version__)
+    files = ("pyproject.toml", "environment.yml", "CITATION.cff", "README.md", "Dockerfile")
+    assert not [name for name in files if gen_affect_lib.__version__ in (ROOT / name).read_text()]
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'MMDIT'"):
         gen_affect_lib.MMDIT
@@ -110,7 +137,7 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_make_explains_itself_without_installing_anything(tmp_path):
     command = ["make", "-s", "-f", ROOT / "Makefile"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    for target in ("demo", "test", "test-browser", "lab", "course", "timings", "clean"):
+    for target in ("demo", "test", "lint", "test-browser", "lab", "course", "timings", "light", "clean"):
         assert f"make {target}" in done.stdout
     assert not list(tmp_path.iterdir())
 
@@ -139,6 +166,54 @@ def in_a_bare_place(tmp_path, **programs) -> dict:
     for name in {"sh", "dirname", "make", "touch", "grep"} - set(programs):
         (tools / name).symlink_to(shutil.which(name))
     return {"PATH": str(tools)}
+
+
+@pytest.mark.parametrize("failing", [None, "ruff check", "ruff format", "lint-imports", "pyright"])
+def test_make_test_lints_before_it_tests(tmp_path, failing):
+    """Each tool's failure fails `make test` before any test runs."""
+    venv = tmp_path / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    for name in ("pyproject.toml", "constraints.txt", ".venv/.installed"):
+        (tmp_path / name).write_text("")
+    for program, call in (("python", 'call="${2:-} ${3:-}"'), ("lint-imports", "call=lint-imports")):
+        log = f'echo "$call" >> "{tmp_path}/ran"; case "$call" in "{failing}"*) exit 1;; esac'
+        (venv / "bin" / program).write_text(f"#!/bin/sh\n{call}\n{log}\n")
+        (venv / "bin" / program).chmod(0o755)
+    command = ["make", "-s", "-f", ROOT / "Makefile", "test", "JOBS=1"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    ran = [line.strip() for line in (tmp_path / "ran").read_text().splitlines()]
+    expected = ["gen_affect_lib doctor", "ruff check", "ruff format", "lint-imports", "pyright", "pytest -n"]
+    assert ran == expected[: expected.index(failing) + 1 if failing else None], done.stderr
+    assert (done.returncode != 0) == (failing is not None)
+
+
+def test_the_commit_hooks_run_what_make_lint_runs():
+    """All are local and use the installed tools, so that a commit needs no network."""
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"
+    hooks = {hook["id"]: hook for hook in repository["hooks"]}
+    assert all(hook["language"] == "system" for hook in hooks.values())
+    assert {"ruff-check", "ruff-format", "import-linter", "pyright"} <= set(hooks)
+    kilobytes = re.search(r"--maxkb=(\d+)", hooks["notebook-size"]["entry"]).group(1)
+    assert 1_480_000 < int(kilobytes) * 1024 <= 1_500_000  # the limit of tests/notebooks/test_contract.py
+
+
+def test_every_environment_variable_is_documented():
+    """CONTRIBUTING.md has one table row for each variable that the library, the tests or the Makefile read or set."""
+    files = [
+        *ROOT.glob("gen_affect_lib/**/*.py"),
+        *ROOT.glob("tests/**/*.py"),
+        *ROOT.glob("notebooks/*.ipynb"),
+        ROOT / "Makefile",
+    ]
+    text = "\n".join(file.read_text() for file in files)
+    used = set(re.findall(r"\bGEN_AFFECT_[A-Z]+\b", text))
+    used |= set(re.findall(r"(?:environ(?:\.get|\.setdefault)?|getenv|setenv)[\[(]\s*\"([A-Z][A-Z_]+)\"", text))
+    used |= set(re.findall(r"(?m)^export ([A-Z_]+)", (ROOT / "Makefile").read_text()))
+    rows = set(re.findall(r"(?m)^\| `([A-Z][A-Z_]+)` \|", (ROOT / "CONTRIBUTING.md").read_text()))
+    assert rows >= used
+    assert not {name for name in rows if name not in text}, "documented, but used nowhere"
 
 
 @pytest.mark.parametrize("failing", [None, "test", "test-browser"])

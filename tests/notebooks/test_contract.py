@@ -9,10 +9,22 @@ from gen_affect_lib.course import notebooks
 from gen_affect_lib.course.release import timings
 from gen_affect_lib.display import SHORTEST_ALT
 
-COURSE = {"00_quickstart", "01_avatar_world", "02_patches", "03_mmdit", "04_rectified_flow", "05_identity",
-          "06_expression", "07_fusion", "08_training", "09_consistent", "10_evaluation"}
+COURSE = {
+    "00_quickstart",
+    "01_avatar_world",
+    "02_patches",
+    "03_mmdit",
+    "04_rectified_flow",
+    "05_identity",
+    "06_expression",
+    "07_fusion",
+    "08_training",
+    "09_consistent",
+    "10_evaluation",
+}
 ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|mnt|opt|usr|var|Users|data|content)/\w|\b[A-Z]:\\\w")
-LARGEST = 6 * 2**20  # bytes of a notebook with its pictures: a clone stays light
+LARGEST = 1_500_000  # bytes of a notebook with its outputs; the hook in .pre-commit-config.yaml has the same limit
+ALL_TOGETHER = 12_000_000
 
 
 def code_cells(notebook):
@@ -81,8 +93,9 @@ def test_has_one_cell_of_parameters_with_the_profile(notebook):
     cells = tagged(notebook, "parameters")
     assert len(cells) == 1 and cells[0].cell_type == "code"
     assert "PROFILE = default_profile()" in cells[0].source
-    values = {target.id for node in ast.parse(cells[0].source).body if isinstance(node, ast.Assign)
-              for target in node.targets}
+    values = {
+        target.id for node in ast.parse(cells[0].source).body if isinstance(node, ast.Assign) for target in node.targets
+    }
     assert "PROFILE" in values
 
 
@@ -97,7 +110,16 @@ def test_is_a_plain_python3_notebook(path, notebook):
     assert notebook.metadata.kernelspec.name == "python3"
     assert not notebook.metadata.get("widgets"), "widget states grow a notebook and are of no use without a kernel"
     assert "papermill" not in notebook.metadata
-    assert path.stat().st_size <= LARGEST
+
+
+def test_is_small_enough_to_commit(path):
+    size = path.stat().st_size
+    assert size <= LARGEST, f"{size / 1e6:.1f} MB: compress its pictures with `make light`, or show fewer"
+
+
+def test_all_notebooks_together_are_small_enough_to_clone():
+    size = sum(path.stat().st_size for path in notebooks())
+    assert size <= ALL_TOGETHER, f"{size / 1e6:.1f} MB: compress the pictures with `make light`, or show fewer"
 
 
 def test_was_run_from_top_to_bottom_without_an_error(notebook):
@@ -159,10 +181,17 @@ def test_leaves_no_work_behind(notebook):
         assert not re.search(r"\b(?:TODO|FIXME|XXX)\b", cell.source)
 
 
-@pytest.mark.parametrize("text, found", [
-    ("see /home/ada/kit", True), ("open('/tmp/x.png')", True), (r"C:\Users\ada", True),
-    ("data/checkpoints", False), ("notebooks/01.ipynb", False), ("https://example.org/data/x", False),
-    ("a/b, 1/2", False),
-])
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("see /home/ada/kit", True),
+        ("open('/tmp/x.png')", True),
+        (r"C:\Users\ada", True),
+        ("data/checkpoints", False),
+        ("notebooks/01.ipynb", False),
+        ("https://example.org/data/x", False),
+        ("a/b, 1/2", False),
+    ],
+)
 def test_absolute_paths_are_told_from_others(text, found):
     assert bool(ABSOLUTE.search(text)) is found

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 
 from gen_affect_lib.course import notebooks, results
-from gen_affect_lib.course.release import timings
+from gen_affect_lib.course.release import light, timings
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.machine import PeakMemory
 from gen_affect_lib.paths import NOTEBOOKS, OUTPUTS
@@ -94,5 +94,6 @@ def keep_outputs(executed: Path, source: Path) -> None:
             cell.metadata.pop("tags")
         if cell.cell_type == "code":  # progress bars are for those who wait, a line for every time they moved
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    light.compress_outputs(notebook)
     nbformat.validate(notebook)
     nbformat.write(notebook, source)
