@@ -5,7 +5,7 @@ FROM python:3.11-slim-bookworm
 
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends libegl1 libgl1 make \
+    && apt-get install --yes --no-install-recommends libegl1 libgl1 libglib2.0-0 make \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /kit

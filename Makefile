@@ -61,9 +61,7 @@ demo: $(STAMP)
 	@echo "Look at outputs/expressions.png; the notebook with its results is outputs/quickstart.ipynb"
 
 # One worker per core, each with a single thread.
-test: $(STAMP)
-	@$(PY) -m gen_affect_lib doctor
-	@$(MAKE) --no-print-directory lint
+test: $(STAMP) doctor lint
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(STAMP)

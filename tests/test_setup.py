@@ -1,8 +1,8 @@
 """Installing (make, pip, conda), the public API, the Makefile, and the files around the project agree."""
 
 import ast
-import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -131,7 +131,7 @@ def test_the_version_is_written_once():
 
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'MMDIT'"):
-        gen_affect_lib.MMDIT
+        _ = gen_affect_lib.MMDIT
 
 
 def test_make_explains_itself_without_installing_anything(tmp_path):
@@ -156,8 +156,8 @@ def test_make_says_clearly_that_a_python_is_too_old(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
-def in_a_bare_place(tmp_path, **programs) -> dict:
-    """Settings under which a command finds these programs (name: what the shell is to do) and few others."""
+def minimal_environment(tmp_path, **programs) -> dict:
+    """A PATH with a few system programs and the given ones, each with the shell command that it runs."""
     tools = tmp_path / "tools"
     tools.mkdir()
     for name, does in programs.items():
@@ -180,8 +180,7 @@ def test_make_test_lints_before_it_tests(tmp_path, failing):
         (venv / "bin" / program).write_text(f"#!/bin/sh\n{call}\n{log}\n")
         (venv / "bin" / program).chmod(0o755)
     command = ["make", "-s", "-f", ROOT / "Makefile", "test", "JOBS=1"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     ran = [line.strip() for line in (tmp_path / "ran").read_text().splitlines()]
     expected = ["gen_affect_lib doctor", "ruff check", "ruff format", "lint-imports", "pyright", "pytest -n"]
     assert ran == expected[: expected.index(failing) + 1 if failing else None], done.stderr
@@ -200,28 +199,39 @@ def test_the_commit_hooks_run_what_make_lint_runs():
 
 
 def test_every_environment_variable_is_documented():
-    """CONTRIBUTING.md has one table row for each variable that the library, the tests or the Makefile read or set."""
-    files = [
-        *ROOT.glob("gen_affect_lib/**/*.py"),
-        *ROOT.glob("tests/**/*.py"),
-        *ROOT.glob("notebooks/*.ipynb"),
-        ROOT / "Makefile",
-    ]
-    text = "\n".join(file.read_text() for file in files)
-    used = set(re.findall(r"\bGEN_AFFECT_[A-Z]+\b", text))
-    used |= set(re.findall(r"(?:environ(?:\.get|\.setdefault)?|getenv|setenv)[\[(]\s*\"([A-Z][A-Z_]+)\"", text))
-    used |= set(re.findall(r"(?m)^export ([A-Z_]+)", (ROOT / "Makefile").read_text()))
-    rows = set(re.findall(r"(?m)^\| `([A-Z][A-Z_]+)` \|", (ROOT / "CONTRIBUTING.md").read_text()))
-    assert rows >= used
-    assert not {name for name in rows if name not in text}, "documented, but used nowhere"
+    """CONTRIBUTING.md has one table row for each variable that the library, the notebooks or the Makefile use."""
+    files = [*ROOT.glob("gen_affect_lib/**/*.py"), *ROOT.glob("notebooks/*.ipynb")]
+    code = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    makefile = (ROOT / "Makefile").read_text()
+    used = set(re.findall(r"\bGEN_AFFECT_[A-Z]+\b", code + makefile))
+    used |= set(re.findall(r"(?:environ(?:\.get|\.setdefault)?|getenv)[\[(]\s*\\?[\"']([A-Z][A-Z_]+)", code))
+    used |= set(re.findall(r"\\?[\"']([A-Z][A-Z_]+)\\?[\"'] (?:not )?in os\.environ", code))
+    used |= set(re.findall(r"(?m)^(?:export |\t)([A-Z][A-Z_]+) ?=", makefile))
+    rows = re.findall(r"(?m)^\| `([A-Z][A-Z_]+)` \|", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert sorted(rows) == sorted(used)
+
+
+def test_the_picture_of_the_architecture_is_that_of_the_contract():
+    script = runpy.run_path(str(ROOT / "docs" / "architecture.py"))
+    drawn = script["PICTURE"].read_text(encoding="utf-8")
+    assert drawn == script["svg"](), "run `python docs/architecture.py`"
+    library = {path.stem for path in (ROOT / "gen_affect_lib").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert {module for layer in script["layers"]() for module in layer} == library - {"__init__", "__pycache__"}
+
+
+def test_every_file_that_the_pages_link_to_exists():
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
+            assert (ROOT / target).exists(), f"{page} links to {target}"
 
 
 @pytest.mark.parametrize("failing", [None, "test", "test-browser"])
 def test_the_integration_run_is_both_test_targets(tmp_path, failing):
-    """Both run, whatever the first one says, and either one's failure is the run's."""
+    """Both targets run even if the first fails, and the script fails if either does."""
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
-    place = in_a_bare_place(
+    place = minimal_environment(
         tmp_path, ldconfig="echo libGL.so.1 libEGL.so.1", make=f'echo "$1" >> "{tmp_path}/ran"; [ "$1" != "{failing}" ]'
     )
     done = subprocess.run([script], env=place, capture_output=True, text=True)
@@ -245,7 +255,7 @@ def test_without_a_chromium_make_gets_it_or_says_how(tmp_path, user, said):
         (tmp_path / name).write_text("")
     for stamp in (".installed", ".installed-browser"):
         (venv.parent / stamp).write_text("")
-    place = in_a_bare_place(tmp_path, id=f"echo {user}", **{"apt-get": f'echo "apt-get $*" >> "{tmp_path}/ran"'})
+    place = minimal_environment(tmp_path, id=f"echo {user}", **{"apt-get": f'echo "apt-get $*" >> "{tmp_path}/ran"'})
     command = ["make", "-s", "-f", ROOT / "Makefile", "test-browser"]
     done = subprocess.run(command, cwd=tmp_path, env=place, capture_output=True, text=True)
     ran = (tmp_path / "ran").read_text() if (tmp_path / "ran").exists() else ""

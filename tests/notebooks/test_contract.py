@@ -1,4 +1,4 @@
-"""What a reader may expect of every notebook."""
+"""What every notebook has."""
 
 import ast
 import re
@@ -48,7 +48,7 @@ def pictures(notebook):
 
 
 def printed(output) -> str:
-    """The words of an output, pictures left out."""
+    """The text of an output, without its pictures."""
     data = output.get("data", {})
     kinds = ("text/plain", "text/html", "text/markdown")
     return output.get("text", "") + "".join(str(data.get(kind, "")) for kind in kinds)
@@ -108,7 +108,7 @@ def test_ends_with_a_summary_and_what_comes_next(notebook):
 
 def test_is_a_plain_python3_notebook(path, notebook):
     assert notebook.metadata.kernelspec.name == "python3"
-    assert not notebook.metadata.get("widgets"), "widget states grow a notebook and are of no use without a kernel"
+    assert not notebook.metadata.get("widgets"), "widget states make a notebook larger and need a kernel"
     assert "papermill" not in notebook.metadata
 
 
@@ -138,12 +138,12 @@ def test_every_picture_is_described(notebook):
     assert pictures(notebook), "a notebook without a picture"
     alts = [output.metadata.get("image/png", {}).get("alt", "") for output in pictures(notebook)]
     for alt in alts:
-        assert len(alt) >= SHORTEST_ALT and len(alt.split()) >= 5, f"this describes nothing: {alt!r}"
-    assert len(set(alts)) == len(alts), "two pictures with the same words"
+        assert len(alt) >= SHORTEST_ALT and len(alt.split()) >= 5, f"this alt text is too short: {alt!r}"
+    assert len(set(alts)) == len(alts), "two pictures with the same alt text"
 
 
 def test_only_display_shows_pictures(notebook):
-    """`show` leaves its words as the plain text; what the inline backend or a last expression shows has none."""
+    """`show` sets the plain text of a picture; pictures from the inline backend or a last expression have another."""
     for output in pictures(notebook):
         assert output.data["text/plain"] == f"[picture: {output.metadata['image/png']['alt']}]"
     for cell in code_cells(notebook):
@@ -168,7 +168,7 @@ def test_installs_nothing(notebook):
         assert not re.search(r"\bpip\b|\bconda\b|urlretrieve|requests\.get", cell.source)
 
 
-def test_has_cells_whose_output_is_held_fast(notebook):
+def test_has_cells_whose_printed_output_is_checked(notebook):
     marked = [cell for cell in code_cells(notebook) if cell.source.startswith("# NBVAL_CHECK_OUTPUT")]
     assert len(marked) >= 3
     for cell in marked:
@@ -176,7 +176,7 @@ def test_has_cells_whose_output_is_held_fast(notebook):
         assert not any("image/png" in output.get("data", {}) for output in cell.outputs), "nbval compares no pictures"
 
 
-def test_leaves_no_work_behind(notebook):
+def test_has_no_open_tasks(notebook):
     for cell in notebook.cells:
         assert not re.search(r"\b(?:TODO|FIXME|XXX)\b", cell.source)
 
