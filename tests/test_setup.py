@@ -129,6 +129,26 @@ def test_the_version_is_written_once():
     assert not [name for name in files if gen_affect_lib.__version__ in (ROOT / name).read_text()]
 
 
+def test_an_unreleased_version_has_an_unreleased_section_in_the_changelog():
+    sections = re.findall(r"(?m)^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text())
+    version = Version(gen_affect_lib.__version__)
+    assert sections[0] == ("Unreleased" if version.is_devrelease else str(version))
+    assert sections[1:] == sorted(sections[1:], key=Version, reverse=True)
+
+
+def test_the_citation_is_the_same_for_tools_and_for_readers():
+    paper = yaml.safe_load((ROOT / "CITATION.cff").read_text())["preferred-citation"]
+    entry = re.search(r"(?s)@article\{.*?\n\}", (ROOT / "README.md").read_text())[0]
+    assert f"title   = {{{paper['title']}}}" in entry and f"{{{paper['year']}}}" in entry
+    assert " and ".join(f"{a['family-names']}, {a['given-names']}" for a in paper["authors"]) in entry
+    assert paper["url"].rpartition("/")[2] in entry
+
+
+def test_the_hosted_workflow_covers_three_systems():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert {job["runs-on"].partition("-")[0] for job in workflow["jobs"].values()} == {"ubuntu", "macos", "windows"}
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'MMDIT'"):
         _ = gen_affect_lib.MMDIT
