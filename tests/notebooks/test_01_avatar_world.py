@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from gen_affect_lib import avatars
-from gen_affect_lib.avatars import ACTION_UNITS, EMOTIONS, Appearance, Avatar, Identity
-from gen_affect_lib.avatars import geometry
+from gen_affect_lib.avatars import ACTION_UNITS, EMOTIONS, Appearance, Avatar, Identity, geometry
 from gen_affect_lib.errors import UserError
 
 SIZE = 512
@@ -66,7 +65,9 @@ def test_an_unknown_unit_and_a_wrong_shape_are_refused(by_hand):
 # --- the mouth -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("units", [{}, {"au12": 1.0}, {"au12": 0.5}, {"au15": 1.0}, {"au20": 1.0}, {"au15": 1.0, "au20": 1.0}])
+@pytest.mark.parametrize(
+    "units", [{}, {"au12": 1.0}, {"au12": 0.5}, {"au15": 1.0}, {"au20": 1.0}, {"au15": 1.0, "au20": 1.0}]
+)
 @pytest.mark.parametrize("seed", [1_000_022, 1_000_025, 1_000_059])
 def test_the_curve_by_hand_lies_on_the_line_that_the_library_draws(by_hand, units, seed):
     identity, expression = Identity.sample(seed), avatars.Expression(**units)
@@ -81,7 +82,9 @@ def test_the_curve_by_hand_lies_on_the_line_that_the_library_draws(by_hand, unit
         rows = np.flatnonzero(dark[top : top + 25, int(x)])
         assert len(rows), "no line within 12 pixels"
         off.append(abs(top + rows.mean() + 0.5 - y))
-    assert np.mean(off) < 0.7 and np.max(off) < 2.0, f"off by {np.mean(off):.2f} pixels of {SIZE}, at most {np.max(off):.2f}"
+    assert np.mean(off) < 0.7 and np.max(off) < 2.0, (
+        f"off by {np.mean(off):.2f} pixels of {SIZE}, at most {np.max(off):.2f}"
+    )
 
 
 def test_a_curve_for_other_units_would_miss_it(by_hand):

@@ -9,8 +9,16 @@ from torch import nn
 from gen_affect_lib import flow
 
 IN_THE_LIBRARY = (
-    "interpolate", "velocity", "timestep", "shift_sigma", "sample_sigma", "schedule", "RectifiedFlow", "sample",
-    "guide_one", "guide",
+    "interpolate",
+    "velocity",
+    "timestep",
+    "shift_sigma",
+    "sample_sigma",
+    "schedule",
+    "RectifiedFlow",
+    "sample",
+    "guide_one",
+    "guide",
 )
 BESIDE_IT = ("beside", "gaussian_velocity", "beliefs", "mixture_velocity")
 

@@ -24,8 +24,10 @@ def twins(by_hand, name: str, sizes: tuple) -> tuple[nn.Module, nn.Module]:
     return library, mine
 
 
-@pytest.mark.parametrize("name, sizes", [("Reading", (24, 3)), ("Reading", (32, 1)), ("Resampler", (24, 5, 2, 3)),
-                                         ("Resampler", (160, 16, 2, 5))])
+@pytest.mark.parametrize(
+    "name, sizes",
+    [("Reading", (24, 3)), ("Reading", (32, 1)), ("Resampler", (24, 5, 2, 3)), ("Resampler", (160, 16, 2, 5))],
+)
 def test_outputs_and_gradients_are_the_same(by_hand, name, sizes):
     library, mine = twins(by_hand, name, sizes)
     inputs = [torch.randn(4, length, sizes[0], requires_grad=True) for length in (6, 3)]

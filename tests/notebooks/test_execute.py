@@ -4,8 +4,14 @@ import papermill
 
 
 def test_runs_whole_at_smoke(path, folders):
-    executed = papermill.execute_notebook(path, folders / path.name, parameters={"PROFILE": "smoke"}, cwd=path.parent,
-                                          kernel_name="python3", progress_bar=False)
+    executed = papermill.execute_notebook(
+        path,
+        folders / path.name,
+        parameters={"PROFILE": "smoke"},
+        cwd=path.parent,
+        kernel_name="python3",
+        progress_bar=False,
+    )
     code = [cell for cell in executed.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code if cell.source.strip())
     errors = [output for cell in code for output in cell.outputs if output.output_type == "error"]

@@ -13,8 +13,19 @@ KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name
 
 def nbval(path):
     """Run pytest's nbval over one notebook: in a process of its own, for this is pytest already."""
-    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider",
-               "-p", "no:xdist", "-q", str(path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        "--nbval-current-env",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-q",
+        str(path),
+    ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.run(command, cwd=path.parent, env=environment, capture_output=True, text=True)
 
@@ -40,8 +51,10 @@ def test_a_changed_output_would_be_noticed(tmp_path):
 
 def test_a_kernel_reaches_no_network(tmp_path):
     """The kernels of the tests above stand under the same block as the tests themselves."""
-    code = ("import socket\ntry:\n    socket.create_connection(('192.0.2.1', 80), timeout=1)\n"
-            "except OSError as error:\n    print(error)")
+    code = (
+        "import socket\ntry:\n    socket.create_connection(('192.0.2.1', 80), timeout=1)\n"
+        "except OSError as error:\n    print(error)"
+    )
     source = write(tmp_path / "in.ipynb", nbformat.v4.new_code_cell(code))
     done = papermill.execute_notebook(source, tmp_path / "out.ipynb", progress_bar=False)
     assert "without a network" in done.cells[0].outputs[0].text
