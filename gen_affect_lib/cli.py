@@ -526,9 +526,9 @@ def _course_grade(options) -> None:
 
 
 def _course_timings(options) -> None:
-    from gen_affect_lib.course.release import timings
+    from gen_affect_lib.course.release import tables
 
-    changed = timings.refresh()
+    changed = tables.refresh()
     print("changed: " + ", ".join(changed) if changed else "nothing to change")
 
 

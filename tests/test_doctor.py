@@ -6,7 +6,7 @@ from importlib.metadata import version
 import pytest
 
 from gen_affect_lib import doctor
-from gen_affect_lib.course.release import timings
+from gen_affect_lib.course import timings
 
 PYTEST = version("pytest")
 
@@ -69,7 +69,7 @@ def test_one_failure_makes_the_exit_code_1(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "check_packages", lambda: [doctor.Finding(False, "torch is not installed")])
     assert doctor.report() == 1
     said = capsys.readouterr().out
-    assert "[FAIL] torch is not installed" in said and "1 to mend" in said
+    assert "[FAIL] torch is not installed" in said and "1 to fix" in said
 
 
 def test_the_notebooks_are_listed_with_their_times(monkeypatch):

@@ -8,7 +8,7 @@ import papermill
 import pytest
 
 from gen_affect_lib.avatars.emotions import emotion, families
-from gen_affect_lib.course.release import timings
+from gen_affect_lib.course import timings
 from gen_affect_lib.paths import NOTEBOOKS
 
 QUICKSTART = NOTEBOOKS / "00_quickstart.ipynb"

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from gen_affect_lib.course import notebooks
-from gen_affect_lib.course.checks.exercises import BEGIN, END, exercises
+from gen_affect_lib.course.checks import exercises
+from gen_affect_lib.course.checks.exercise import BEGIN, END
 
 
 def graded(cell) -> dict:

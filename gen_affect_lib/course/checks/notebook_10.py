@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gen_affect_lib.avatars import EMOTIONS
-from gen_affect_lib.course.checks.exercises import Exercise, Wrong, check_choice, check_number, compare
+from gen_affect_lib.course.checks import Exercise, Wrong, check_choice, check_number, compare
 from gen_affect_lib.encoders.affect import branches
 from gen_affect_lib.evaluation import figures, reading
 

@@ -5,7 +5,7 @@ from importlib import import_module
 import pytest
 
 from gen_affect_lib.course import notebooks
-from gen_affect_lib.course.checks.exercises import exercises
+from gen_affect_lib.course.checks import exercises
 
 EXERCISES = [exercise for path in notebooks() for exercise in exercises(path.stem)]
 

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from gen_affect_lib.course import notebooks
-from gen_affect_lib.course.checks.exercises import exercises
+from gen_affect_lib.course.checks import exercises
 from gen_affect_lib.paths import ROOT
 from tests.course.handed_in import WRONG, graded
 
@@ -42,7 +42,7 @@ def nbgrader(course, *arguments):
 
 @pytest.fixture(scope="module")
 def graded_course(tmp_path_factory):
-    """A course of nbgrader's with notebook 02, and ada's submission graded: one answer right, one wrong, the rest untouched."""
+    """A course of nbgrader with notebook 02 and a graded submission: one answer right, one wrong, two unfinished."""
     course = tmp_path_factory.mktemp("course")
     source = course / "source" / "ps1" / f"{NAME}.ipynb"
     source.parent.mkdir(parents=True)

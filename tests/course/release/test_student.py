@@ -6,7 +6,8 @@ import pytest
 
 from gen_affect_lib.__main__ import main
 from gen_affect_lib.course import notebooks
-from gen_affect_lib.course.checks.exercises import BEGIN, exercises
+from gen_affect_lib.course.checks import exercises
+from gen_affect_lib.course.checks.exercise import BEGIN
 from gen_affect_lib.course.release.student import MARK, student_edition, write_student
 from gen_affect_lib.errors import UserError
 
@@ -68,7 +69,7 @@ def test_an_older_edition_is_replaced_and_nothing_else_is(folder, tmp_path):
     write_student(folder)
     assert nbformat.read(folder / "02_patches.ipynb", 4)
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="has other content"):
         write_student(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
