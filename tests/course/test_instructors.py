@@ -253,7 +253,7 @@ def test_the_table_of_grades_is_described_as_it_is():
         for row in tables_in(section(TEXT, "Hand out, collect, grade"))[0]
         if "grades.csv" in next(iter(row.values()))
     ]
-    assert tuple(re.findall(r"`(\w+)`", row["what it is"])) == grade.COLUMNS
+    assert tuple(re.findall(r"`(\w+)`", row["content"])) == grade.COLUMNS
     words = [row["word"] for row in tables_in(section(TEXT, "What the points mean"))[0]]
     assert words == ["right", "wrong", "unfinished", grade.NOT_REACHED]
 
