@@ -1,4 +1,4 @@
-"""What INSTRUCTORS.md says is so: its figures, its plans, its exercises, its commands and its links."""
+"""INSTRUCTORS.md agrees with the kit: its figures, plans, exercises, commands and links."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from gen_affect_lib import doctor
 from gen_affect_lib.cli import build_parser
 from gen_affect_lib.course import notebooks, timings
 from gen_affect_lib.course.checks import exercises
-from gen_affect_lib.course.grading import grade
+from gen_affect_lib.course.grading import grades
 from gen_affect_lib.course.release import tables
 from gen_affect_lib.evaluation.studies import variants
 from gen_affect_lib.paths import REFERENCE, ROOT
@@ -89,14 +89,14 @@ def faults(text: str) -> list[str]:
 # --- the figures -----------------------------------------------------------------------------------------------------
 
 
-def test_the_table_is_the_one_that_is_written():
+def test_the_table_is_up_to_date():
     titles = {path.stem: tables.title_of(nbformat.read(path, 4)) for path in FILES.values()}
     table = tables.instructors_table(titles, {name: exercises(name) for name in titles}, timings.load())
     assert tables.replace_table(TEXT, table, "INSTRUCTORS.md") == TEXT, "run `make timings`"
 
 
 @pytest.mark.parametrize("number", FILES)
-def test_a_row_says_what_the_checks_and_the_measurements_say(number):
+def test_a_row_agrees_with_the_checks_and_the_measurements(number):
     (row,) = [
         row
         for row in tables_in(section(TEXT, "The notebooks in figures"))[0]
@@ -124,13 +124,13 @@ def test_memory_is_that_of_the_largest_notebook():
         assert said == f"{most:.1f}"
 
 
-def test_what_it_says_of_a_gpu_is_what_was_measured():
+def test_the_memory_of_a_gpu_is_the_measured_one():
     measured = json.loads((REFERENCE / "gpu_training.json").read_text())
     said = section(TEXT, "Many students on one machine").partition("A GPU that is shared")[2].partition("\n\n")[0]
     assert f"{measured['gpu_memory_gb']} GB" in said and measured["machine"]["gpu"].split()[-1] in said
 
 
-def test_the_disk_is_the_doctors():
+def test_the_disk_space_is_that_of_the_doctor():
     assert f"{doctor.DISK_GB} GB of disk, as the doctor does" in TEXT
 
 
@@ -157,7 +157,7 @@ def test_a_plan_that_does_not_agree_is_noticed(old, new, words):
     assert words in faults(TEXT.replace(old, new, 1))
 
 
-def test_the_plans_are_as_long_as_they_are_called():
+def test_the_plans_are_as_long_as_their_titles_say():
     for column, (title, length) in PLANS.items():
         assert re.search(rf"(?m)^### {title}: {length} (minutes|days|weeks)$", TEXT), title
         *rows, total = plans(TEXT)[column]
@@ -165,7 +165,7 @@ def test_the_plans_are_as_long_as_they_are_called():
 
 
 @pytest.mark.parametrize("column", ["day", "week"])
-def test_the_long_plans_ask_every_exercise_once(column):
+def test_the_long_plans_contain_every_exercise_once(column):
     assert [number for row in plans(TEXT)[column] for number in asked(row["exercises"])] == list(EXERCISES)
 
 
@@ -216,7 +216,7 @@ def commands(text: str) -> list[str]:
     return [re.split(r"\s+#", line)[0].strip() for line in re.findall(r"python -m gen_affect_lib ([^`\n]+)", text)]
 
 
-def test_every_command_is_understood():
+def test_every_command_can_be_parsed():
     found = commands(TEXT)
     for needed in ("course student", "course validate", "course grade", "doctor"):
         assert any(command.startswith(needed) for command in found), needed
@@ -226,7 +226,7 @@ def test_every_command_is_understood():
             assert options.only is None or set(options.only.split(",")) <= set(variants.TABLES[options.table])
 
 
-def test_make_knows_its_words():
+def test_every_target_of_make_exists():
     rules = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
     assert set(re.findall(r"`make ([a-z]+)", TEXT)) <= rules
 
@@ -253,9 +253,9 @@ def test_the_table_of_grades_is_described_as_it_is():
         for row in tables_in(section(TEXT, "Hand out, collect, grade"))[0]
         if "grades.csv" in next(iter(row.values()))
     ]
-    assert tuple(re.findall(r"`(\w+)`", row["content"])) == grade.COLUMNS
+    assert tuple(re.findall(r"`(\w+)`", row["content"])) == grades.COLUMNS
     words = [row["word"] for row in tables_in(section(TEXT, "What the points mean"))[0]]
-    assert words == ["right", "wrong", "unfinished", grade.NOT_REACHED]
+    assert words == ["right", "wrong", "unfinished", grades.NOT_REACHED]
 
 
 def test_nothing_in_it_is_about_one_machine():

@@ -5,5 +5,5 @@
 3. `sandbox`: runs one submission in a process of its own, watches it, and ends it at its limits;
 4. `runner`: what that process does: it runs the cells and judges the answers;
 5. `cells`, `limits`: which cells define and check an answer; what the process may not do;
-6. `feedback`: the page that a student gets.
+6. `grades`, `feedback`: the grade of a submission, the table of all, and the page that a student gets.
 """

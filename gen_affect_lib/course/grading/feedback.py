@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from html import escape
-from typing import TYPE_CHECKING
 
+from gen_affect_lib.course.checks import Exercise
 from gen_affect_lib.course.checks.wording import sentence
-
-if TYPE_CHECKING:
-    from gen_affect_lib.course.checks import Exercise
-    from gen_affect_lib.course.grading.grade import Grade
+from gen_affect_lib.course.grading.grades import NOT_REACHED, Grade
 
 _STYLE = """
 body { max-width: 48rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif; color: #1b1b1b;
@@ -20,10 +17,10 @@ th, td { border: 1px solid #767676; padding: .3rem .7rem; text-align: left; }
 pre { overflow-x: auto; padding: .7rem; border: 1px solid #767676; background: #f6f6f6; }
 code, pre { font: .9rem/1.4 monospace; } h2 { margin-top: 2rem; }
 """
-_SIGNS = {"right": "✓ right", "wrong": "✗ not yet right", "unfinished": "○ unfinished", "not reached": "– not reached"}
+_SIGNS = {"right": "✓ right", "wrong": "✗ not yet right", "unfinished": "○ unfinished", NOT_REACHED: "– not reached"}
 _MESSAGES = {  # for the states in which no check has a message
     "right": "Your answer passes the check.",
-    "not reached": "The run of the notebook ended before this exercise: see the problems above.",
+    NOT_REACHED: "The run of the notebook ended before this exercise: see the problems above.",
 }
 
 

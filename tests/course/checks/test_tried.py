@@ -1,4 +1,4 @@
-"""What students tried when they worked through the course, and no check had words for, or let pass."""
+"""Wrong answers of students that a check once accepted, or refused without a fitting message."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Grading: right answers get their points, whatever else is in the notebook, and nothing broken stops the rest."""
+"""Grading: right answers get their points whatever else is in the notebook, and a broken submission stops no other."""
 
 import csv
 import json
@@ -15,7 +15,8 @@ import pytest
 from gen_affect_lib.course import notebooks
 from gen_affect_lib.course.grading import grade as grading
 from gen_affect_lib.course.grading import sandbox
-from gen_affect_lib.course.grading.grade import Grade, grade_file, grade_folder
+from gen_affect_lib.course.grading.grade import grade_file, grade_folder
+from gen_affect_lib.course.grading.grades import Grade
 from gen_affect_lib.course.release.student import student_edition
 from gen_affect_lib.errors import UserError
 from tests.course.handed_in import WRONG, answered, code, graded, solved, write
@@ -130,7 +131,7 @@ def test_an_answer_below_its_check_counts(tmp_path):
         "def looks_ratio(:",
     ],
 )
-def test_an_edited_check_is_not_believed(tmp_path, check):
+def test_an_edited_check_has_no_effect(tmp_path, check):
     notebook = answered(looks_ratio=WRONG["looks_ratio"])
     graded(notebook, "check_looks_ratio").source = check
     assert states(graded_as(notebook, tmp_path))["looks_ratio"] == "wrong"
@@ -282,7 +283,7 @@ def test_what_breaks_a_notebook_costs_its_own_points_only(tmp_path, what):
     assert len(grading.page(grade)) < 50_000
 
 
-def test_its_own_files_lie_apart_and_are_gone_afterwards(tmp_path):
+def test_its_files_are_in_folders_of_its_own_that_are_deleted_afterwards(tmp_path):
     told = tmp_path / "told.json"
     look = (
         "import json, os, tempfile\nfrom pathlib import Path\nfrom gen_affect_lib import paths\n"

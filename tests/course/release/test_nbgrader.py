@@ -58,7 +58,7 @@ def graded_course(tmp_path_factory):
     return course
 
 
-def test_what_it_releases_holds_no_solution_and_every_check(graded_course):
+def test_its_release_contains_every_check_and_no_solution(graded_course):
     released = nbformat.read(graded_course / "release" / "ps1" / f"{NAME}.ipynb", as_version=4)
     text = "\n".join(cell.source for cell in released.cells)
     assert "BEGIN SOLUTION" not in text and "NotImplementedError" in text

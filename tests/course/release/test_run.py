@@ -1,4 +1,4 @@
-"""Running notebooks: measured, kept, and with a clear word when one fails."""
+"""Notebooks are run and measured, their outputs can be kept, and a failure is reported."""
 
 import nbformat
 import pytest

@@ -1,4 +1,4 @@
-"""The student edition: without solutions and outputs, with the checks; and it runs to its end, unfinished as it is."""
+"""The student edition has the checks, but no solutions and outputs, and runs to its end."""
 
 import nbformat
 import papermill
@@ -19,12 +19,12 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_everything_goes_along(folder):
+def test_the_edition_contains_every_notebook_and_the_map(folder):
     assert {file.name for file in folder.iterdir()} == {MARK, "README.md", *(path.name for path in notebooks())}
 
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
-def test_solutions_and_outputs_are_out_and_checks_are_in(folder, path):
+def test_solutions_and_outputs_are_removed_and_checks_are_kept(folder, path):
     edition, source = nbformat.read(folder / path.name, 4), nbformat.read(path, 4)
     nbformat.validate(edition)
     assert [cell.id for cell in edition.cells] == [cell.id for cell in source.cells]
@@ -74,12 +74,12 @@ def test_an_older_edition_is_replaced_and_nothing_else_is(folder, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_the_command_says_where_it_is(tmp_path, capsys):
+def test_the_command_prints_the_folder(tmp_path, capsys):
     main(["course", "student", str(tmp_path / "new")])
     assert f"{len(notebooks())} notebooks" in capsys.readouterr().out
 
 
-def test_the_source_is_left_as_it_was():
+def test_the_source_is_not_changed():
     source = nbformat.read(notebooks("02")[0], 4)
     before = source.copy()
     student_edition(source)

@@ -1,4 +1,4 @@
-"""Stated times come from one file, and reach the notebooks and the README."""
+"""The tables of measured times are written into the notebooks, the README and INSTRUCTORS.md."""
 
 import json
 from types import SimpleNamespace
@@ -10,7 +10,6 @@ from gen_affect_lib.course import notebooks, timings
 from gen_affect_lib.course.release import tables
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import ROOT
-from gen_affect_lib.profiles import PROFILES
 
 MACHINE = {
     "cpu": "a CPU",
@@ -29,59 +28,26 @@ KNOWN = {
 }
 
 
-def test_the_sizes_are_the_profiles():
-    assert timings.SIZES == tuple(PROFILES)
-
-
-def test_a_measurement_is_kept_with_its_machine(tmp_path):
-    file = tmp_path / "new" / "timings.json"
-    timings.record("laptop", "02_b", 12.345, 0.5, file)
-    timings.record("smoke", "01_a", 3.0, 0.256, file)
-    timings.record("laptop", "01_a", 1.0, 0.1, file)
-    kept = json.loads(file.read_text())
-    assert list(kept) == ["smoke", "laptop"] and list(kept["laptop"]["notebooks"]) == ["01_a", "02_b"]
-    assert kept["laptop"]["notebooks"]["02_b"] == {"seconds": 12.3, "memory_gb": 0.5}
-    assert kept["smoke"]["machine"] == timings.describe_machine()
-
-
-def test_figures_of_two_machines_are_not_mixed(tmp_path):
-    file = tmp_path / "timings.json"
-    file.write_text(json.dumps(KNOWN))
-    kept = timings.record("smoke", "02_b", 5.0, 1.0, file)
-    assert kept["smoke"]["notebooks"] == {"02_b": {"seconds": 5.0, "memory_gb": 1.0}}
-
-
-def test_the_machine_is_described_in_full():
-    assert set(timings.describe_machine()) == set(MACHINE)
-
-
-@pytest.mark.parametrize(
-    "seconds, words", [(0.4, "0 s"), (31.2, "31 s"), (99.4, "99 s"), (190, "3 min"), (3540, "59 min")]
-)
-def test_seconds_are_said_shortly(seconds, words):
-    assert timings.format_seconds(seconds) == words
-
-
-def test_a_notebook_states_what_is_known_and_what_is_not():
+def test_a_notebook_states_what_was_measured_and_what_was_not():
     table = tables.notebook_table("01_a", KNOWN)
     assert "| `smoke` | 31 s | 0.8 GB | 2 CPU cores (a CPU), 8 GB, torch 2.13.0 |" in table
     assert "| `gpu` | not measured yet | | |" in table
 
 
-def test_how_it_was_measured_is_said_beside_the_machine():
+def test_a_note_is_written_beside_the_machine():
     known = {"smoke": {**KNOWN["smoke"], "note": "two at once"}}
     assert "| 2 CPU cores (a CPU), 8 GB, torch 2.13.0; two at once |" in tables.notebook_table("01_a", known)
     assert "torch 2.13.0; two at once" in tables.readme_table({"01_a": "First"}, known)
 
 
-def test_the_readme_adds_up_what_is_complete():
+def test_the_readme_adds_up_complete_measurements():
     table = tables.readme_table({"01_a": "First", "02_b": "Second"}, KNOWN)
     assert "| [First](notebooks/01_a.ipynb) | 31 s, 0.8 GB | not measured yet | not measured yet |" in table
     assert "| **the whole course** | 4 min |  |  |" in table
     assert "- `smoke`: measured on 2 CPU cores (a CPU)" in table
 
 
-def test_instructors_see_what_is_asked_and_what_it_takes():
+def test_instructors_see_exercises_and_times():
     def asked(code, points, minutes):
         return SimpleNamespace(is_code=code, points=points, minutes=minutes)
 
@@ -130,12 +96,6 @@ def test_a_notebook_without_its_cell_is_named(tmp_path, monkeypatch):
 def test_a_file_without_its_marks_is_named(text):
     with pytest.raises(UserError, match="INSTRUCTORS.md has lost its marks"):
         tables.replace_table(text, "table", "INSTRUCTORS.md")
-
-
-def test_a_broken_file_is_named(tmp_path):
-    (tmp_path / "timings.json").write_text("{")
-    with pytest.raises(UserError, match="timings.json is not valid JSON"):
-        timings.load(tmp_path / "timings.json")
 
 
 def test_the_readme_states_the_measured_times():
