@@ -182,7 +182,7 @@ def _positive(text: str) -> float:
 # --- the commands ----------------------------------------------------------------------------------------------------
 
 
-def _doctor(options) -> int:
+def _doctor(options: argparse.Namespace) -> int:
     from gen_affect_lib import doctor
 
     return doctor.report()
@@ -196,7 +196,7 @@ def _render_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--out", type=Path, default=OUTPUTS / "avatar.png", metavar="FILE", help="the file to write")
 
 
-def _render(options) -> None:
+def _render(options: argparse.Namespace) -> None:
     from PIL import Image
 
     from gen_affect_lib.avatars import Appearance, Avatar, Identity
@@ -222,7 +222,7 @@ def _train_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--from-nothing", action="store_true", help=about)
 
 
-def _train(options) -> None:
+def _train(options: argparse.Namespace) -> None:
     if options.data is not None and not options.data.is_dir():
         raise UserError(f"--data {options.data} is no folder: give an image folder with a metadata.jsonl in it")
     _require_folder_name(options.out, "the checkpoints")
@@ -255,7 +255,7 @@ def _train_encoder_options(sub: argparse.ArgumentParser) -> None:
     _profile_option(sub)
 
 
-def _train_encoder(options) -> None:
+def _train_encoder(options: argparse.Namespace) -> None:
     out = options.out or OUTPUTS / "encoders" / options.name
     _require_folder_name(out, "the network")
     from gen_affect_lib.readers import train
@@ -279,7 +279,7 @@ def _sample_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--out", type=Path, default=OUTPUTS / "sample.png", metavar="FILE", help="the file to write")
 
 
-def _sample(options) -> None:
+def _sample(options: argparse.Namespace) -> None:
     entries = [entry.strip() for entry in options.emotions.split(",") if entry.strip()]
     if not entries:
         raise UserError("--emotions names no emotion: give words separated by commas, such as joy,fear")
@@ -321,7 +321,7 @@ def _evaluate_options(sub: argparse.ArgumentParser) -> None:
     _json_option(sub, "evaluation")
 
 
-def _evaluate(options) -> None:
+def _evaluate(options: argparse.Namespace) -> None:
     _require_file_name(options.json)
     checkpoint = _pipeline_folder(options.checkpoint)
     from gen_affect_lib.evaluation.evaluate import evaluate, say
@@ -348,7 +348,7 @@ def _compare_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", type=Path, default=None, metavar="FILE", help=about)
 
 
-def _compare(options) -> None:
+def _compare(options: argparse.Namespace) -> None:
     out = options.json or OUTPUTS / f"compare_{options.table}.json"
     _require_file_name(out)
     from gen_affect_lib.evaluation.sets import REPORT_SEED, VALIDATION_SEED, Plan
@@ -366,7 +366,7 @@ def _compare(options) -> None:
     print(out)
 
 
-def _bench(options) -> None:
+def _bench(options: argparse.Namespace) -> None:
     _require_file_name(options.json)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     from gen_affect_lib import bench
@@ -382,7 +382,7 @@ def _course_run_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--reference", action="store_true", help=about)
 
 
-def _course_run(options) -> None:
+def _course_run(options: argparse.Namespace) -> None:
     from gen_affect_lib.course.release.run import run_course
     from gen_affect_lib.profiles import get_profile
 
@@ -396,7 +396,7 @@ def _course_student_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("folder", nargs="?", type=Path, default=OUTPUTS / "student", metavar="DIR", help=about)
 
 
-def _course_student(options) -> None:
+def _course_student(options: argparse.Namespace) -> None:
     from gen_affect_lib.course.release.student import write_student
 
     written = write_student(options.folder)
@@ -408,7 +408,7 @@ def _course_validate_options(sub: argparse.ArgumentParser) -> None:
     _jobs_option(sub)
 
 
-def _course_validate(options) -> None:
+def _course_validate(options: argparse.Namespace) -> None:
     from gen_affect_lib.course.release.validate import validate
 
     validate(options.only, options.jobs)
@@ -427,7 +427,7 @@ def _course_grade_options(sub: argparse.ArgumentParser) -> None:
     _jobs_option(sub)
 
 
-def _course_grade(options) -> None:
+def _course_grade(options: argparse.Namespace) -> None:
     from gen_affect_lib.course.grading.grade import grade_folder
 
     table = grade_folder(
@@ -436,7 +436,7 @@ def _course_grade(options) -> None:
     print(f"the points are in {table}, and the feedback in {table.parent / 'feedback'}")
 
 
-def _course_timings(options) -> None:
+def _course_timings(options: argparse.Namespace) -> None:
     from gen_affect_lib.course.release import tables
 
     changed = tables.refresh()

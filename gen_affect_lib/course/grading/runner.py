@@ -18,9 +18,13 @@ import traceback
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gen_affect_lib.course.grading import limits
 from gen_affect_lib.course.grading.cells import checked, defined
+
+if TYPE_CHECKING:
+    from gen_affect_lib.course.checks import Exercise, Verdict
 
 
 class OutOfTime(BaseException):
@@ -54,7 +58,7 @@ class Run:
     out: the file for the progress: verdicts, errors, the current step ("at"), and whether it was the last ("done").
     """
 
-    def __init__(self, job: dict, out: Path):
+    def __init__(self, job: dict[str, Any], out: Path):
         from IPython.core.interactiveshell import InteractiveShell
         from traitlets.config import Config
 
@@ -78,7 +82,7 @@ class Run:
         self.cells, self.skip, self.stuck = job["cells"], job["skip"], job["stuck"]
         self.profile, self.seconds, self.memory_gb = job["profile"], job["cell_seconds"], job["memory_gb"]
         self.out, self.timer_runs = out, False
-        self.progress = {"verdicts": {}, "errors": [], "at": None, "done": False}
+        self.progress: dict[str, Any] = {"verdicts": {}, "errors": [], "at": None, "done": False}
         sources = [self._as_python(cell["source"]) for cell in self.cells]
         self.defines = [names & set(self.exercises) for names in map(defined, sources)]
         self.checks = [names & set(self.exercises) for names in map(checked, sources)]
@@ -142,7 +146,7 @@ class Run:
 
         return psutil.Process().memory_info().rss > self.memory_gb * 2**30 / 2
 
-    def _check(self, exercise, position: int) -> None:
+    def _check(self, exercise: Exercise, position: int) -> None:
         """Do what the cell with the check does, for a notebook without that cell."""
         names = self.shell.user_ns
         if exercise.name in names:
@@ -150,7 +154,7 @@ class Run:
         else:
             self._use_reference(exercise, position)
 
-    def _use_reference(self, exercise, position: int) -> None:
+    def _use_reference(self, exercise: Exercise, position: int) -> None:
         """Record that an answer is missing, and why; define the reference under its name for the cells below."""
         why = "is its cell still there, and was it run?"
         for k in range(min(position, len(self.cells) - 1), -1, -1):
@@ -167,7 +171,7 @@ class Run:
         """Replace `Exercise.judge` by a method that also records the verdict, wherever a cell calls it."""
         judge = kind.judge
 
-        def judge_and_record(exercise, answer):
+        def judge_and_record(exercise: Exercise, answer: Callable) -> Verdict:
             name = exercise.name
             if self.exercises.get(name) is not exercise:
                 return judge(exercise, answer)
@@ -190,7 +194,7 @@ class Run:
 
         kind.judge = judge_and_record
 
-    def _keep(self, name: str, verdict) -> None:
+    def _keep(self, name: str, verdict: Verdict) -> None:
         """Keep the best verdict on each exercise; of several wrong answers the last."""
         ranks = ("unfinished", "wrong", "right")
         old = self.progress["verdicts"].get(name)
