@@ -443,7 +443,7 @@ def _course_timings(options: argparse.Namespace) -> None:
     print("changed: " + ", ".join(changed) if changed else "nothing to change")
 
 
-def _course_light(options) -> None:
+def _course_light(options: argparse.Namespace) -> None:
     from gen_affect_lib.course import notebooks
     from gen_affect_lib.course.release import light
 
