@@ -8,7 +8,7 @@ import pytest
 
 from gen_affect_lib.avatars import ACTION_UNITS, Appearance, Avatar, Expression, Identity
 from gen_affect_lib.avatars.colors import HAIR, LEAST_CONTRAST, distance, face_colors, skin_color
-from gen_affect_lib.avatars.geometry import region
+from gen_affect_lib.avatars.regions import unit_box
 from gen_affect_lib.errors import UserError
 
 SKINS = tuple(k / 9 for k in range(10))
@@ -28,7 +28,7 @@ def changed(a, b):
 @pytest.mark.parametrize("skin", SKINS)
 def test_a_unit_changes_its_own_region_and_nothing_else(unit, skin):
     moved = changed(face(skin), face(skin, **{f"au{unit}": 1.0}))
-    x0, y0, x1, y1 = region(unit, 128)
+    x0, y0, x1, y1 = unit_box(unit, 128)
     inside = moved[y0:y1, x0:x1].sum()
     assert inside >= 40, f"AU{unit} changes only {inside} of 16,384 pixels"
     assert moved.sum() == inside, f"AU{unit} changes {moved.sum() - inside} pixels outside {x0, y0, x1, y1}"

@@ -222,7 +222,7 @@ def set_cell(lines, number, column, value):
         (lambda lines: set_cell(lines, 5, "valence", "high"), "line 5: valence is 'high'"),
         (lambda lines: set_cell(lines, 6, "provenance", "guess"), "line 6: provenance is 'guess'"),
         (lambda lines: set_cell(lines, 7, "word", ""), "line 7: word is empty"),
-        (lambda lines: set_cell(lines, 8, "word", "adoration"), "line 8: 'adoration' stands in the table twice"),
+        (lambda lines: set_cell(lines, 8, "word", "adoration"), "line 8: 'adoration' is in the table twice"),
         (lambda lines: set_cell(lines, 9, "family", "fear"), "line 9: group 'affection' belongs to family 'love'"),
         (lambda lines: lines.__setitem__(1, "adoration,love"), "line 2: give exactly 28 values"),
         (lambda lines: lines.__setitem__(0, lines[0].replace("au43", "au44")), "au43, au44"),
