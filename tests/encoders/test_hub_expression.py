@@ -73,7 +73,7 @@ def test_labels_without_a_meaning_ask_for_one(tmp_path):
 
 def test_what_is_no_classifier_gets_one_clear_line(tmp_path):
     for place in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(UserError, match="no image classifier") as error:
+        with pytest.raises(UserError, match="as an image classifier") as error:
             load_expression_encoder(place)
         assert "\n" not in str(error.value)
 
