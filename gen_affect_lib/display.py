@@ -44,7 +44,7 @@ def show(picture, alt: str, *, width: int | None = None) -> None:
     if len(alt) < SHORTEST_ALT:
         raise UserError(f"alt is {alt!r}: describe the picture in at least {SHORTEST_ALT} characters")
     png = to_png(picture)
-    details = {"alt": alt}
+    details: dict[str, str | int] = {"alt": alt}
     if width is not None:
         details["width"] = int(width)
 
@@ -191,10 +191,10 @@ def grid(
 def _layout(count: int, rows: int | None, columns: int | None) -> tuple[int, int]:
     if rows is None and columns is None:
         columns = min(count, max(1, round(math.sqrt(2 * count))))
-    if columns is None:
+    elif columns is None and rows is not None:
         columns = math.ceil(count / rows)
-    if rows is None:
-        rows = math.ceil(count / columns)
+    assert columns is not None
+    rows = math.ceil(count / columns) if rows is None else rows
     if rows * columns < count:
         raise UserError(
             f"{rows} rows × {columns} columns have {rows * columns} places for {count} pictures: omit rows or columns"

@@ -216,8 +216,8 @@ class GenAffectPipeline(DiffusionPipeline):
         if not is_portrait(top, bottom):
             raise UserError(
                 f"the face in {picture if isinstance(picture, (str, Path)) else 'a picture of an expression'} reaches from "
-                f"{top:.0%} to {bottom:.0%} of its height: cut it so that the head reaches from {TYPICAL_TOP:.0%} to "
-                f"{TYPICAL_BOTTOM:.0%}, as in a portrait"
+                f"{top:.0%} to {bottom:.0%} of its height: cut it so that the head reaches from "
+                f"{100 * TYPICAL_TOP:.0f} % to {100 * TYPICAL_BOTTOM:.0f} %, as in a portrait"
             )
 
     def guided_velocity(

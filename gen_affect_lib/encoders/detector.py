@@ -9,6 +9,8 @@ Letters: B pictures, F faces of one of them, A anchors (two per position) of all
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -71,9 +73,10 @@ class FaceDetector(nn.Module):
         self.point = nn.Conv2d(exact, 10 * ANCHORS, 3, padding=1)
         for layer, bias in ((self.score, -4.6), (self.box, 0.5), (self.point, 0.0)):  # the prior of a face: 1 in 100
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.constant_(layer.bias, bias)
+            nn.init.constant_(cast(Tensor, layer.bias), bias)
         # Predictions are multiplied by the middle of an anchor's sizes, so the head's outputs are near 1 everywhere.
         units = torch.tensor(SPANS).float().prod(dim=1).sqrt().reshape(len(STRIDES), ANCHORS)  # (6,) -> (3, 2)
+        self.units: Tensor
         self.register_buffer("units", units / torch.tensor(STRIDES)[:, None], persistent=False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -188,7 +191,7 @@ def detector_loss(outputs: list[Tensor], boxes: list[Tensor], points: list[Tenso
         target = target[~skip]
         focal = focal + ((score - target).square() * F.binary_cross_entropy(score, target, reduction="none")).sum()
         positives += int(mine.sum())
-    focal = focal / max(1, positives)
+    focal = cast(Tensor, focal) / max(1, positives)
     fit = torch.cat(fits).mean() if fits else found.sum() * 0
     error = torch.cat(errors).mean() if errors else places.sum() * 0
     return focal + 2 * fit + 50 * error, {"score": focal.item(), "box": fit.item(), "points": error.item()}

@@ -45,19 +45,34 @@ LABELS = (*Expression.NAMES, "valence", "arousal", *EMOTIONS, "neutral")  # of t
 PICTURE_SIZE = 64  # pixels a side of the pictures that the network's input is cropped from
 
 
-def make_vit(**sizes) -> ViTForImageClassification:
+def make_vit(
+    image_size: int = 40,
+    patch_size: int = 8,
+    hidden_size: int = 160,
+    num_hidden_layers: int = 4,
+    num_attention_heads: int = 4,
+) -> ViTForImageClassification:
     """A ViT with new weights, 1.3 M parameters: 25 patches of 8 x 8 pixels and a class token, 160 wide, 4 layers.
 
-    `sizes` are fields of `ViTConfig`. The configuration has the crop of the face too, so it is saved with the weights.
+    The arguments are fields of `ViTConfig`. The configuration has the crop of the face too, so it is saved with the weights.
     """
-    sizes = dict(image_size=40, patch_size=8, hidden_size=160, num_hidden_layers=4, num_attention_heads=4) | sizes
     # Larger initial weights than usual, above all for the position embeddings: every avatar has its brows in the same
     # patches, so tokens should differ by position from the start. Measured: the same error after half as many pictures.
-    vit = ViTForImageClassification(ViTConfig(
-        **sizes, intermediate_size=4 * sizes["hidden_size"], hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-        initializer_range=0.05, id2label=dict(enumerate(LABELS)), label2id={name: n for n, name in enumerate(LABELS)},
-        picture_size=PICTURE_SIZE, face_box=list(pixel_box(EXPRESSION_CROP, PICTURE_SIZE)),
-    ))  # fmt: skip
+    config = ViTConfig(
+        image_size=image_size,
+        patch_size=patch_size,
+        hidden_size=hidden_size,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=num_attention_heads,
+        intermediate_size=4 * hidden_size,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.05,
+        id2label=dict(enumerate(LABELS)),
+        label2id={name: n for n, name in enumerate(LABELS)},
+    )
+    config.update({"picture_size": PICTURE_SIZE, "face_box": list(pixel_box(EXPRESSION_CROP, PICTURE_SIZE))})
+    vit = ViTForImageClassification(config)
     for places in (vit.vit.embeddings.position_embeddings, vit.vit.embeddings.cls_token):
         torch.nn.init.normal_(places, std=0.2)
     return vit
@@ -146,7 +161,7 @@ class ExpressionEncoder:
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder} has no config.json: give the folder of a saved expression encoder")
         config = ViTConfig.from_pretrained(folder)
-        if tuple(config.id2label.values()) != LABELS:
+        if tuple((config.id2label or {}).values()) != LABELS:
             raise UserError(
                 f"{folder} is an image classifier with other labels: load it with encoders.hub_expression, or train an "
                 "encoder for your emotions.csv with `python -m gen_affect_lib train-encoder expression`"

@@ -56,8 +56,8 @@ class HubExpressionEncoder:
                 f"the classifier's label {unknown[0]!r} ({len(unknown)} of {len(labels)} labels) is no known emotion "
                 f"word: give one for it, such as words={{{unknown[0]!r}: 'joy'}}"
             )
-        self.words = tuple(meant)
-        self.vectors = np.stack([vector_of_word(word) for word in meant])  # (classes, 21)
+        self.words = tuple(word for word in meant if word is not None)
+        self.vectors = np.stack([vector_of_word(word) for word in self.words])  # (classes, 21)
 
     @torch.no_grad()
     def read(self, pictures: Sequence) -> ExpressionReading:

@@ -157,12 +157,14 @@ def erase(net: ArcFaceNet, embeddings: Tensor, nuisance: Tensor, groups: Tensor)
     chance = (kept.sum() ** 0.5 + nuisance.shape[1] ** 0.5) / (len(x) / len(traces)) ** 0.5
     directions = directions[:, strengths > chance]
     blind = (torch.eye(len(mean), dtype=torch.double) - color @ directions @ directions.T @ whiten).float()  # (E, E)
-    spread = (net.norm.running_var + net.norm.eps).sqrt()
-    weight, bias = net.embed.weight / spread[:, None], (net.embed.bias - net.norm.running_mean) / spread
+    variance, center = net.norm.running_var, net.norm.running_mean
+    assert variance is not None and center is not None
+    spread = (variance + net.norm.eps).sqrt()
+    weight, bias = net.embed.weight / spread[:, None], (net.embed.bias - center) / spread
     net.embed.weight.copy_(blind @ weight)
     net.embed.bias.copy_(blind @ (bias - mean) + mean)
-    net.norm.running_mean.zero_()
-    net.norm.running_var.fill_(1 - net.norm.eps)
+    center.zero_()
+    variance.fill_(1 - net.norm.eps)
 
 
 Array = TypeVar("Array", Tensor, np.ndarray)

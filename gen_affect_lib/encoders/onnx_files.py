@@ -8,6 +8,7 @@ in 32 bits, and a torch network with the rounded weights gives the same results.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 
 from gen_affect_lib.errors import UserError
 
+Net = TypeVar("Net", bound=nn.Module)
+
 
 @torch.no_grad()
-def round_weights(net: nn.Module) -> nn.Module:
+def round_weights(net: Net) -> Net:
     """Round the weights of a network to half precision in place; their type stays float32."""
     for weight in net.parameters():
         if weight.ndim >= 2:
@@ -102,7 +105,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name: w.float() if w.is_floating_point() else w for name, w in weights.items()}
 
 
-def load_weights(net: nn.Module, path: Path) -> nn.Module:
+def load_weights(net: Net, path: Path) -> Net:
     """Load a file of `export` into a network of the same sizes; returns it in evaluation mode.
 
     Raises UserError if the file is missing or has other weights.

@@ -103,7 +103,7 @@ class FacePack:
                 f"{FOLDER.name}, or with a connection the name of one of insightface's"
             ) from error
         self.analysis.prepare(ctx_id=-1 if tuple(providers) == ("CPUExecutionProvider",) else 0, det_thresh=least_score)
-        self.detector, self.recognizer = self.analysis.det_model, self.analysis.models["recognition"]
+        self.detector, self.recognizer = self.analysis.models["detection"], self.analysis.models["recognition"]
         self.landmark_net = self.analysis.models.get(NAME)  # insightface's own packs have none with five points
 
     @cached_property

@@ -266,6 +266,7 @@ def _test_arcface_loss(answer) -> None:
     own.directions.data = torch.eye(2)
     exactly = torch.eye(2, requires_grad=True)  # each exactly along its direction
     own(exactly, torch.arange(2)).backward()
+    assert exactly.grad is not None
     if not exactly.grad.isfinite().all():
         raise Wrong(
             "the loss is right, but for an embedding exactly along its direction the gradient is not a number: the "
