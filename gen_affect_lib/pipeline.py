@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from gen_affect_lib.avatars.regions import TYPICAL_BOTTOM, TYPICAL_TOP, is_portrait
 from gen_affect_lib.codec import CODEC
 from gen_affect_lib.encoders.affect import EXPRESSION_MEANING
-from gen_affect_lib.encoders.expression import ExpressionEncoder, is_picture, read_expression
+from gen_affect_lib.encoders.expression import is_picture, read_expression
 from gen_affect_lib.encoders.pack import FACE_READING, FacePack
+from gen_affect_lib.encoders.protocols import ExpressionEncoder, IdentityEncoder
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import SAMPLER, RectifiedFlow, sample, schedule, timestep
 from gen_affect_lib.keys import Producer
@@ -94,7 +95,7 @@ class GenAffectPipeline(DiffusionPipeline):
             image_size=image_size,
         )
         self.flow = RectifiedFlow(prediction, sigma_floor)
-        self.face_pack: FacePack | None = None
+        self.face_pack: IdentityEncoder | None = None
         self.expression_encoder: ExpressionEncoder | None = None
 
     @torch.no_grad()
@@ -185,12 +186,11 @@ class GenAffectPipeline(DiffusionPipeline):
         self.require_recognizer(self.face_pack)
         return self.face_pack.one(reference, which, name="the reference").tokens
 
-    def require_recognizer(self, faces: FacePack) -> None:
+    def require_recognizer(self, faces: IdentityEncoder) -> None:
         """Raises UserError where a face pack has another recognizer than the one that the pipeline learned from."""
         if self.config.recognizer not in (None, faces.mark):
             raise UserError(
-                f"this pipeline learned from recognizer {self.config.recognizer}, and {faces.recognizer.model_file} is "
-                f"{faces.mark}: bring the one it learned from back, or train the pipeline from nothing"
+                f"this pipeline learned from recognizer {self.config.recognizer}, and the face pack has {faces.mark}: bring the one it learned from back, or train the pipeline from nothing"
             )
 
     def read_expressions(self, expressions: Sequence) -> np.ndarray:

@@ -119,7 +119,7 @@ def split() -> assembly.Split:
     def read(image):  # one face, whose tokens are its mean colour
         return [SimpleNamespace(score=1.0, tokens=np.repeat(image.mean(axis=(0, 1))[None], 2, axis=0))]
 
-    return assembly.cache_split(pairs(), codec(), SimpleNamespace(read=read, weights=(), least_score=0.5), 1)
+    return assembly.cache_split(pairs(), codec(), SimpleNamespace(read=read, weights=()), 1)
 
 
 def sets() -> bytes:

@@ -60,7 +60,7 @@ class Place(Exception):
 @pytest.fixture
 def kept(monkeypatch, tmp_path):
     """A function that makes a little of everything that is kept and gives, by name, the key of each."""
-    faces = SimpleNamespace(weights=("detector", "recognizer"), least_score=0.5)
+    faces = SimpleNamespace(weights=("detector", "recognizer"))
     codec = SimpleNamespace(mark="weights", encoded=lambda _, path: path.touch())
     pipeline = SimpleNamespace(set_progress_bar_config=lambda **_: None)
     pipeline.to = lambda device: pipeline
@@ -149,7 +149,7 @@ def changed(name: str) -> bool:
 def test_whoever_changes_what_a_producer_makes_raises_its_version(name):
     assert name in SAMPLES, f"{name!r} has no sample: add one to tests/producers.py"
     assert name in RECORDS and RECORDS[name]["versions"] == versions(name), (
-        f"{name!r} has a version without a recorded sample: run `python -m tests.producers` and commit tests/digests.json"
+        f"{name!r} has a new version: run `python -m tests.producers` and commit tests/digests.json"
     )
     for other in versions(name):
         if other != name and other in SAMPLES and changed(other):

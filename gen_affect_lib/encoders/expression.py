@@ -54,7 +54,7 @@ def make_vit(
 ) -> ViTForImageClassification:
     """A ViT with new weights, 1.3 M parameters: 25 patches of 8 x 8 pixels and a class token, 160 wide, 4 layers.
 
-    The arguments are fields of `ViTConfig`. The configuration has the crop of the face too, so it is saved with the weights.
+    The arguments are fields of `ViTConfig`. The configuration also has the crop of the face, so it is saved too.
     """
     # Larger initial weights than usual, above all for the position embeddings: every avatar has its brows in the same
     # patches, so tokens should differ by position from the start. Measured: the same error after half as many pictures.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -74,6 +73,8 @@ class FacePack:
             "buffalo_l", which is then downloaded and must not be used commercially.
         least_score: the least score of a detection.
         providers: of onnxruntime; by default the CPU.
+    Attributes:
+        mark, weights: see `protocols.IdentityEncoder`.
 
     Raises UserError if the folder is not a pack or the name cannot be loaded.
     """
@@ -84,7 +85,6 @@ class FacePack:
         from insightface.app import FaceAnalysis  # takes seconds, and training does not need it
 
         self.arguments = str(name), least_score, tuple(providers)  # for other processes, to make their own
-        self.least_score = least_score
         folder = Path(name)
         if not folder.is_dir():
             if folder.parent != Path("."):
@@ -105,16 +105,9 @@ class FacePack:
         self.analysis.prepare(ctx_id=-1 if tuple(providers) == ("CPUExecutionProvider",) else 0, det_thresh=least_score)
         self.detector, self.recognizer = self.analysis.models["detection"], self.analysis.models["recognition"]
         self.landmark_net = self.analysis.models.get(NAME)  # insightface's own packs have none with five points
-
-    @cached_property
-    def mark(self) -> str:
-        """The fingerprint of the recognizer. A generator trained with one recognizer cannot use another."""
-        return fingerprint(Path(self.recognizer.model_file))
-
-    @cached_property
-    def weights(self) -> tuple[str, ...]:
-        """The fingerprints of all networks that take part in a reading."""
-        return tuple(fingerprint(Path(model.model_file)) for _, model in sorted(self.analysis.models.items()))
+        networks = [fingerprint(Path(model.model_file)) for _, model in sorted(self.analysis.models.items())]
+        self.mark = fingerprint(Path(self.recognizer.model_file))
+        self.weights = (*networks, f"least score {least_score}")
 
     def read(self, picture) -> list[FaceReading]:
         """All faces of a picture, from left to right; an empty list if there is none.

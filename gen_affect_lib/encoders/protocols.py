@@ -20,6 +20,11 @@ class IdentityReading(Protocol):
         ...
 
     @property
+    def box(self) -> np.ndarray:
+        """float32 (4,), x0 y0 x1 y1 in pixels."""
+        ...
+
+    @property
     def tokens(self) -> np.ndarray:
         """float32 (V, E): V identity tokens of E numbers, each of length √E. The conditioning of the generator."""
         ...
@@ -35,7 +40,7 @@ class IdentityEncoder(Protocol):
 
     @property
     def weights(self) -> Sequence[str]:
-        """The fingerprints of all networks that `read` uses, for the keys of what it has read."""
+        """The fingerprints of all networks that `read` uses, and its settings: part of the keys of its readings."""
         ...
 
     def read(self, picture) -> Sequence[IdentityReading]:

@@ -97,7 +97,7 @@ def cache_split(cache: PairCache, codec, faces: FacePack, references: int) -> Sp
     asked = (
         np.arange(len(cache.flat_images)).reshape(-1, images)[:, :references].ravel()
     )  # (N, K) -> (N, R / N) -> (R,)
-    config |= {"references": references, "least_score": faces.least_score}
+    config |= {"references": references}
     kept = cache.folder / f"identities-{key(READ_IDENTITIES, config, *faces.weights)}.npz"
     if not kept.is_file():
         found = read_references(cache, faces, asked)
@@ -130,6 +130,8 @@ def read_references(cache: PairCache, faces: FacePack, asked: np.ndarray) -> lis
 def _read_all(cache: PairCache, faces: FacePack, parts: list[np.ndarray]):
     """Read part by part, in several processes where there are many faces; yields the tokens of each part, in order."""
     workers = min(cores(), sum(map(len, parts)) // FACES_FOR_A_PROCESS)
+    if not isinstance(faces, FacePack):
+        workers = 1  # only a face pack can be made again in another process
     if workers < 2:
         yield from (_surest_tokens(faces, cache.flat_images[part]) for part in parts)
         return

@@ -107,7 +107,7 @@ def test_an_avatar_of_wrong_parts_is_refused():
 
 
 def test_drawing_is_fast():
-    """Measured at 650 images/s a core and more; the bar here only notices a drawing that has become many times slower."""
+    """Measured at 650 images/s per core and more; this bar only notices a drawing that is many times slower."""
     avatars = [Avatar(Identity.sample(s), Expression.sample(s), Appearance.sample(s)) for s in range(100)]
     start = time.process_time()
     for avatar in avatars:

@@ -1,4 +1,4 @@
-"""The pack in insightface itself, what it answers to any picture, and whether the shipped weights keep their promise."""
+"""The pack in insightface, its readings of any picture, and the figures of the shipped weights."""
 
 import json
 import warnings
