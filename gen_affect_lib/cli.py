@@ -438,7 +438,8 @@ def _told(entry: str):
 def _evaluate(options) -> None:
     _require_file_name(options.json)
     checkpoint = _pipeline_folder(options.checkpoint)
-    from gen_affect_lib.evaluation.evaluate import evaluate, say
+    from gen_affect_lib.evaluation.evaluate import evaluate
+    from gen_affect_lib.evaluation.report import say
     from gen_affect_lib.evaluation.sets import Plan
 
     print(
