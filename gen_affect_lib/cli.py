@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from gen_affect_lib.avatars import Expression
 
-UNSEEN = 1_000_000  # the default person: the first of the validation seeds, never trained on
 # The keys of `readers.TRAINERS`, which imports torch.
 READERS = ("identity", "detector", "landmarks", "expression", "identity-judge", "expression-judge")
 DEFAULT_EMOTIONS = "joy,amusement,surprise,fear,sadness,anger,disgust"
@@ -291,13 +290,14 @@ def _sample(options: argparse.Namespace) -> None:
     import torch
 
     from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
+    from gen_affect_lib.avatars.splits import VALIDATION_SEED
     from gen_affect_lib.device import pick_device
     from gen_affect_lib.display import grid, to_image
     from gen_affect_lib.pictures import open_picture, square
     from gen_affect_lib.pipeline import GenAffectPipeline
 
     pipeline = GenAffectPipeline.from_pretrained(checkpoint).to(pick_device())
-    unseen = Avatar(Identity.sample(UNSEEN), Expression.neutral(), Appearance.sample(UNSEEN))
+    unseen = Avatar(Identity.sample(VALIDATION_SEED), Expression.neutral(), Appearance.sample(VALIDATION_SEED))
     reference = options.reference or to_image(unseen.render(256))
     images = pipeline(
         reference,
@@ -324,7 +324,8 @@ def _evaluate_options(sub: argparse.ArgumentParser) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     _require_file_name(options.json)
     checkpoint = _pipeline_folder(options.checkpoint)
-    from gen_affect_lib.evaluation.evaluate import evaluate, say
+    from gen_affect_lib.evaluation.evaluate import evaluate
+    from gen_affect_lib.evaluation.report import say
     from gen_affect_lib.evaluation.sets import Plan
 
     plan = Plan(options.identities, options.words, options.seeds)
@@ -351,7 +352,8 @@ def _compare_options(sub: argparse.ArgumentParser) -> None:
 def _compare(options: argparse.Namespace) -> None:
     out = options.json or OUTPUTS / f"compare_{options.table}.json"
     _require_file_name(out)
-    from gen_affect_lib.evaluation.sets import REPORT_SEED, VALIDATION_SEED, Plan
+    from gen_affect_lib.avatars.splits import REPORT_SEED, VALIDATION_SEED
+    from gen_affect_lib.evaluation.sets import Plan
     from gen_affect_lib.evaluation.studies import variants
     from gen_affect_lib.profiles import get_profile
 

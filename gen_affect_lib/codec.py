@@ -11,7 +11,6 @@ Letters: B images, S the picture's side, C channels, s the latents' side.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,10 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from gen_affect_lib.keys import Producer, digest
 from gen_affect_lib.tensors import to_tensor
+
+CODEC = Producer("codec", 1)  # pictures to latents and back
 
 
 class PixelCodec(ModelMixin, ConfigMixin):
@@ -126,7 +128,7 @@ class LatentCodec(ModelMixin, ConfigMixin):
     def mark(self) -> str:
         """Twelve hexadecimal digits that change with the latents: with the encoder and its calibration, not the decoder."""
         weights = [t for name, t in self.state_dict().items() if not name.startswith("decoder.")]
-        return hashlib.sha256(b"".join(t.cpu().float().numpy().tobytes() for t in weights)).hexdigest()[:12]
+        return digest(*(t.cpu().float().numpy().tobytes() for t in weights))
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the latents, each (B, C, s, s), before calibration."""

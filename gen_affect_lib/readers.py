@@ -9,29 +9,27 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from gen_affect_lib.avatars.pairs import FIRST_SEED
-from gen_affect_lib.encoders.pack import DETECTOR, load_detector, note
+from gen_affect_lib.avatars.splits import VALIDATION_SEED
+from gen_affect_lib.encoders.pack import DETECTOR, load_detector, update_json
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.evaluation.faces import measure_detector, measure_recognizer
+from gen_affect_lib.evaluation.encoders.face_pack import measure_detector, measure_recognizer
 from gen_affect_lib.evaluation.judges.training import train_expression_judge, train_identity_judge
 from gen_affect_lib.profiles import get_profile
 from gen_affect_lib.training import detector, expression, identity, landmarks
-
-PEOPLE = FIRST_SEED["validation"]
 
 
 def train_recognizer(out: Path, profile: str, **limit) -> None:
     """The recognizer of a pack, with its figures on validation people."""
     net = identity.train(out, profile=profile, **limit)
     people = min(1000, 4 * identity.RECIPES[profile].people)
-    note(out / "figures.json", "recognizer", measure_recognizer(net, PEOPLE, people))
+    update_json(out / "figures.json", "recognizer", measure_recognizer(net, VALIDATION_SEED, people))
 
 
 def train_detector(out: Path, profile: str, **limit) -> None:
     """The detector of a pack, with its figures on scenes of validation people."""
     net = detector.train(out, profile=profile, **limit)
     scenes = min(500, detector.RECIPES[profile].scenes)
-    note(out / "figures.json", "detector", measure_detector(net, PEOPLE, scenes))
+    update_json(out / "figures.json", "detector", measure_detector(net, VALIDATION_SEED, scenes))
 
 
 def train_landmarks(out: Path, profile: str, **limit) -> None:
@@ -39,7 +37,9 @@ def train_landmarks(out: Path, profile: str, **limit) -> None:
     net = landmarks.train(out, profile=profile, **limit)
     if (out / DETECTOR).is_file():
         scenes = min(500, landmarks.RECIPES[profile].scenes)
-        note(out / "figures.json", "landmarks", measure_detector(load_detector(out), PEOPLE, scenes, net))
+        update_json(
+            out / "figures.json", "landmarks", measure_detector(load_detector(out), VALIDATION_SEED, scenes, net)
+        )
 
 
 # Each is a function (out, profile=name, minutes=…); without minutes it takes its profile's own time.

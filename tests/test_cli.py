@@ -92,12 +92,12 @@ def test_bench_passes_its_file_on(monkeypatch, tmp_path):
 
 
 def test_evaluate_passes_its_options_on(monkeypatch, tmp_path, capsys):
-    from gen_affect_lib.evaluation import evaluate
+    from gen_affect_lib.evaluation import evaluate, report
     from gen_affect_lib.evaluation.sets import Plan
 
     calls = []
     monkeypatch.setattr(evaluate, "evaluate", lambda *args: calls.append(args) or "the report")
-    monkeypatch.setattr(evaluate, "say", lambda report: f"{report} in lines")
+    monkeypatch.setattr(report, "say", lambda result: f"{result} in lines")
     (tmp_path / "run" / "pipeline").mkdir(parents=True)
     out = tmp_path / "new" / "figures.json"
     sizes = ["--identities", "7", "--words", "5", "--seeds", "3", "--consistency", "0.5"]

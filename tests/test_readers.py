@@ -31,7 +31,7 @@ def tiny(monkeypatch):
 def test_all_parts_make_one_pack(tiny, tmp_path, capsys):
     for name in ("identity", "detector", "landmarks"):
         assert cli.main(["train-encoder", name, "--out", str(tmp_path), "--profile", "smoke", "--minutes", "0.02"]) == 0
-    assert pack.FacePack(tmp_path).second_look.taskname == "landmark_2d_5"
+    assert pack.FacePack(tmp_path).landmark_net.taskname == "landmark_2d_5"
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert set(figures) == {"recognizer", "detector", "landmarks"} and figures["recognizer"]["crop"]["people"] == 24
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import repeat
 from multiprocessing import get_context
@@ -18,14 +18,15 @@ import torch
 from tqdm.auto import tqdm
 
 from gen_affect_lib.avatars.folder import FaceFolder
-from gen_affect_lib.avatars.pairs import PairCache, PairsConfig
-from gen_affect_lib.codec import LatentCodec
+from gen_affect_lib.avatars.pairs import PAIRS, PairCache, PairsConfig
+from gen_affect_lib.codec import CODEC, LatentCodec
 from gen_affect_lib.device import pick_device, processes, seed_everything
 from gen_affect_lib.display import grid
 from gen_affect_lib.encoders.expression import ExpressionReading
-from gen_affect_lib.encoders.pack import FacePack
+from gen_affect_lib.encoders.pack import FACE_READING, FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import RectifiedFlow
+from gen_affect_lib.keys import Producer, key
 from gen_affect_lib.machine import cores
 from gen_affect_lib.model.fusion import IdentityExpressionFusion
 from gen_affect_lib.model.mmdit import MMDiT
@@ -34,6 +35,9 @@ from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.profiles import Profile
 from gen_affect_lib.training.codec import fit_codec
 from gen_affect_lib.training.trainer import Trainer, TrainingConfig
+
+LATENTS = Producer("latents of pairs", 1, uses=(PAIRS, CODEC))
+READ_IDENTITIES = Producer("identities of pairs", 1, uses=(PAIRS, FACE_READING))
 
 FACES_FOR_A_PROCESS = 4000  # to read fewer takes less time than to start one
 PREVIEW_WORDS = ("joy", "surprise", "anger", "sadness", "fear", "disgust", "amusement", "contempt")
@@ -85,14 +89,16 @@ class LatentPairs:
 def cache_split(cache: PairCache, codec, faces: FacePack, references: int) -> Split:
     """A split from rendered pairs. The first few pictures of each person serve as references.
 
-    Latents and identities are kept beside the pictures, one file for each encoder and each recognizer.
+    Latents and identities are kept beside the pictures, one file for each codec and each face pack.
     """
-    latents = codec.encoded(cache.flat_images, cache.folder / f"latents-{codec.mark}.npy")
+    config = asdict(cache.config)
+    latents = codec.encoded(cache.flat_images, cache.folder / f"latents-{key(LATENTS, config, codec.mark)}.npy")
     images = cache.config.images
     asked = (
         np.arange(len(cache.flat_images)).reshape(-1, images)[:, :references].ravel()
     )  # (N, K) -> (N, R / N) -> (R,)
-    kept = cache.folder / f"identities-{references}-{faces.mark}.npz"
+    config |= {"references": references}
+    kept = cache.folder / f"identities-{key(READ_IDENTITIES, config, *faces.weights)}.npz"
     if not kept.is_file():
         found = read_references(cache, faces, asked)
         sure = [k for k, tokens in zip(asked, found) if tokens is not None]
@@ -108,7 +114,7 @@ def cache_split(cache: PairCache, codec, faces: FacePack, references: int) -> Sp
         person, picture = found[place] // images, found[place] % images
         return place, person * images + (picture + rng.integers(1, images, count)) % images
 
-    return Split(latents, identities, found, represent(cache.flat_expressions), pick)
+    return Split(latents, identities, found, represent(cache.flat_vectors), pick)
 
 
 def read_references(cache: PairCache, faces: FacePack, asked: np.ndarray) -> list[np.ndarray | None]:
@@ -124,6 +130,8 @@ def read_references(cache: PairCache, faces: FacePack, asked: np.ndarray) -> lis
 def _read_all(cache: PairCache, faces: FacePack, parts: list[np.ndarray]):
     """Read part by part, in several processes where there are many faces; yields the tokens of each part, in order."""
     workers = min(cores(), sum(map(len, parts)) // FACES_FOR_A_PROCESS)
+    if not isinstance(faces, FacePack):
+        workers = 1  # only a face pack can be made again in another process
     if workers < 2:
         yield from (_surest_tokens(faces, cache.flat_images[part]) for part in parts)
         return

@@ -10,20 +10,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from gen_affect_lib.avatars.regions import face_weight
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.training import optim
-
-
-def face_weight(size: int, strength: float = 3.0) -> Tensor:
-    """How much each pixel counts, (1, 1, S, S), mean 1: more where brows, eyes and mouth are.
-
-    A plain mean over pixels lets the backdrop win, and the first thing lost is the expression of dark skin.
-    """
-    y, x = torch.meshgrid(*(torch.linspace(0, 1, size),) * 2, indexing="ij")
-    inside = torch.exp(-(((x - 0.5) / 0.24) ** 4) - ((y - 0.53) / 0.26) ** 4)
-    weight = 1 + strength * inside
-    return (weight / weight.mean())[None, None]
 
 
 def picture_loss(error: Tensor, images: Tensor, weight: Tensor) -> Tensor:

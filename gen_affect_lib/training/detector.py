@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from gen_affect_lib.avatars.pairs import fingerprint
-from gen_affect_lib.avatars.scenes import scene
+from gen_affect_lib.avatars.scenes import SCENES, scene
+from gen_affect_lib.avatars.splits import JUDGES_SEED, TRAIN_SEED
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.encoders.detector import FaceDetector, detector_loss, to_input
 from gen_affect_lib.encoders.onnx_files import round_weights
 from gen_affect_lib.encoders.pack import save_detector
+from gen_affect_lib.keys import key
 from gen_affect_lib.paths import CACHE
 from gen_affect_lib.training import optim
 
@@ -63,6 +64,12 @@ class Scenes:
             )
         with np.load(truth) as faces:
             return cls(np.load(images, mmap_mode="r"), **{name: faces[name] for name in faces.files})
+
+    @classmethod
+    def cached(cls, first_person: int, people: int, count: int, size: int = 256) -> Scenes:
+        """The same, kept in the cache."""
+        config = dict(first_person=first_person, people=people, count=count, size=size)
+        return cls.open(CACHE / "scenes" / f"{count}-{key(SCENES, config)}", **config)
 
     def at(self, chosen: np.ndarray, side: int, flip: np.ndarray) -> tuple[np.ndarray, list[Tensor], list[Tensor]]:
         """Scenes scaled to a side, some mirrored: images (B, side, side, 3), boxes and landmarks of each."""
@@ -126,13 +133,13 @@ class Recipe:
 
     def drawn(self) -> Scenes:
         """Its scenes, drawn once for all networks that learn from them."""
-        return Scenes.open(CACHE / "scenes" / f"{self.scenes}-{fingerprint()}", 0, self.people, self.scenes)
+        return Scenes.cached(TRAIN_SEED, self.people, self.scenes)
 
 
 RECIPES = {
     "smoke": Recipe(24, 100, dict(widths=(8, 16, 16, 32), neck=16), 0.05),
-    "laptop": Recipe(4000, 500_000, {}, 20.0),
-    "gpu": Recipe(20000, 500_000, dict(widths=(32, 64, 96, 128), neck=64), 15.0),
+    "laptop": Recipe(4000, JUDGES_SEED, {}, 20.0),
+    "gpu": Recipe(20000, JUDGES_SEED, dict(widths=(32, 64, 96, 128), neck=64), 15.0),
 }
 
 

@@ -125,7 +125,7 @@ def settle(vit: nn.Module, images: np.ndarray, vectors: np.ndarray) -> None:
 
 
 def train(out_dir: str | Path, minutes: float | None = None, profile: str | None = None) -> ExpressionEncoder:
-    """Draw the data of a profile (people below seed 500,000), train from nothing, and save in `out_dir`."""
+    """Draw the data of a profile (people below `splits.JUDGES_SEED`), train from nothing, and save in `out_dir`."""
     profile = get_profile(profile).retrained()
     recipe = RECIPES[profile.name]
     out_dir = Path(out_dir)
@@ -136,14 +136,14 @@ def train(out_dir: str | Path, minutes: float | None = None, profile: str | None
     history = fit(
         encoder.vit,
         data.flat_images,
-        data.flat_expressions,
+        data.flat_vectors,
         recipe["batch"],
         recipe["rate"],
         save=lambda: encoder.save_pretrained(out_dir),
         **({"minutes": minutes} if minutes else recipe["limit"]),
     )
     some = np.linspace(0, len(data.flat_images) - 1, min(SETTLED_ON, len(data.flat_images))).astype(int)
-    settle(encoder.vit, data.flat_images[some], data.flat_expressions[some])
+    settle(encoder.vit, data.flat_images[some], data.flat_vectors[some])
     encoder.save_pretrained(out_dir)
     np.save(out_dir / "history.npy", np.array(history, np.float32))
     return encoder

@@ -20,17 +20,14 @@ from tqdm.auto import tqdm
 
 from gen_affect_lib.avatars import Appearance, Identity
 from gen_affect_lib.avatars.factors import Hue
-from gen_affect_lib.avatars.pairs import fingerprint
+from gen_affect_lib.avatars.splits import TRAIN_SEED
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.encoders.identity import ArcFaceLoss, ArcFaceNet, embed, erase
 from gen_affect_lib.encoders.onnx_files import round_weights
 from gen_affect_lib.encoders.pack import save_recognizer
-from gen_affect_lib.paths import CACHE
 from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.training import optim
 from gen_affect_lib.training.identity_data import IdentityPictures
-
-VALIDATION_SEED = 1_000_000
 
 
 def fit(
@@ -137,8 +134,7 @@ RECIPES = {
 def train(out_dir: Path, minutes: float | None = None, profile: str = "laptop") -> ArcFaceNet:
     """Draw the people, train, and write `arcface.onnx` and `config.json` to a folder."""
     recipe = RECIPES[profile]
-    folder = CACHE / "identity" / f"{recipe.people}x{recipe.pictures}-{fingerprint()}"
-    data = IdentityPictures.open(folder, 0, recipe.people, recipe.pictures)
+    data = IdentityPictures.cached(TRAIN_SEED, recipe.people, recipe.pictures)
     net = ArcFaceNet(**recipe.sizes)
     fit(net, data, minutes or recipe.minutes)
     save_recognizer(round_weights(net), Path(out_dir))

@@ -13,8 +13,15 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
-from gen_affect_lib.avatars.landmarks import landmarks
-from gen_affect_lib.encoders.views import SIZE, VIEWS, aligned
+from gen_affect_lib.avatars.drawing import DRAWING
+from gen_affect_lib.avatars.factors import FACTORS
+from gen_affect_lib.avatars.landmarks import LANDMARKS, landmarks
+from gen_affect_lib.avatars.splits import picture_seed
+from gen_affect_lib.encoders.views import ALIGNMENT, SIZE, VIEWS, aligned
+from gen_affect_lib.keys import Producer, key
+from gen_affect_lib.paths import CACHE
+
+IDENTITY_PICTURES = Producer("identity pictures", 1, uses=(FACTORS, DRAWING, LANDMARKS, ALIGNMENT))
 
 SIDES = (64, 96, 128, 192)  # pixels a side of the pictures that the views are cut from
 SHAKE = 0.015  # deviation of a landmark, as a share of the distance of the eyes
@@ -50,10 +57,16 @@ class IdentityPictures:
             np.save(nuisance, factors)
         return cls(np.load(views, mmap_mode="r"), np.load(nuisance), first_seed + np.arange(people))
 
+    @classmethod
+    def cached(cls, first_seed: int, people: int, pictures: int, shake: float = SHAKE) -> IdentityPictures:
+        """The same, kept in the cache."""
+        config = dict(first_seed=first_seed, people=people, pictures=pictures, shake=shake)
+        return cls.open(CACHE / "identity" / f"{people}x{pictures}-{key(IDENTITY_PICTURES, config)}", **config)
+
 
 def portrait(seed: int, picture: int) -> tuple[Avatar, int]:
     """A person at some moment, and the side in pixels that a picture of it has."""
-    moment = seed * 1000 + picture
+    moment = picture_seed(seed, picture)
     avatar = Avatar(Identity.sample(seed), Expression.sample(moment), Appearance.sample(moment))
     return avatar, int(np.random.default_rng([11, moment]).choice(SIDES))
 
@@ -62,7 +75,7 @@ def draw(seed: int, picture: int, shake: float = SHAKE) -> tuple[np.ndarray, np.
     """One picture of one person: its views (2, 112, 112, 3) and its expression and appearance as numbers."""
     avatar, side = portrait(seed, picture)
     points = landmarks(avatar) * side
-    rng = np.random.default_rng([12, seed * 1000 + picture])
+    rng = np.random.default_rng([12, picture_seed(seed, picture)])
     points = points + rng.normal(0, shake, points.shape) * np.linalg.norm(points[1] - points[0])
     image = avatar.render(side)
     views = np.stack([aligned(image, points, view) for view in VIEWS])

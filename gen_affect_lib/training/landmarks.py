@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
+from gen_affect_lib.avatars.splits import JUDGES_SEED
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.encoders.detector import to_input
-from gen_affect_lib.encoders.landmark_net import SIZE, LandmarkNet, look_at
+from gen_affect_lib.encoders.landmark_net import SIZE, LandmarkNet, crop_face
 from gen_affect_lib.encoders.onnx_files import round_weights
 from gen_affect_lib.encoders.pack import save_landmarks
 from gen_affect_lib.training.detector import Recipe, Scenes
@@ -30,7 +31,7 @@ def draw_batch(data: Scenes, rng: np.random.Generator, size: int) -> tuple[np.nd
         middle, sides = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
         middle = middle + rng.normal(0, 0.04, 2) * sides
         sides = sides * np.exp(rng.normal(0, 0.06, 2))
-        look, there = look_at(data.images[data.scene[face]], np.concatenate([middle - sides / 2, middle + sides / 2]))
+        look, there = crop_face(data.images[data.scene[face]], np.concatenate([middle - sides / 2, middle + sides / 2]))
         five = (five @ there[:, :2].T + there[:, 2]) * 2 / SIZE - 1
         if rng.random() < 0.5:
             look, five = look[:, ::-1], (five * (-1, 1))[[1, 0, 2, 4, 3]]  # left is now right
@@ -66,8 +67,8 @@ def fit(
 
 RECIPES = {  # on the detector's scenes
     "smoke": Recipe(24, 100, dict(widths=(8, 8, 16, 16), squeeze=8), 0.05),
-    "laptop": Recipe(4000, 500_000, {}, 18.0),
-    "gpu": Recipe(20000, 500_000, dict(widths=(32, 64, 96, 128)), 8.0),
+    "laptop": Recipe(4000, JUDGES_SEED, {}, 18.0),
+    "gpu": Recipe(20000, JUDGES_SEED, dict(widths=(32, 64, 96, 128)), 8.0),
 }
 
 

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gen_affect_lib.avatars.regions import face_weight
 from gen_affect_lib.device import processes
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import RectifiedFlow, interpolate, sample_sigma, timestep
@@ -37,7 +38,6 @@ from gen_affect_lib.training.checkpoint import (
     require_same,
     write_checkpoint,
 )
-from gen_affect_lib.training.codec import face_weight
 from gen_affect_lib.training.logbook import Logbook, Speed, writing_to
 from gen_affect_lib.training.optim import adamw, make_optimizers, warm_cosine
 
@@ -61,7 +61,7 @@ class TrainingConfig:
     sigma_mean: float = 0.0  # of the logit; above 0 means more noise
     sigma_std: float = 1.0
     shift: float = 1.0
-    face_weight: float = 0.0  # how many times more the places of brows, eyes and mouth count: see codec.face_weight
+    face_weight: float = 0.0  # how many times more the places of brows, eyes and mouth count: see regions.face_weight
     seed: int = 0
     compile: bool = False  # torch.compile what learns: pays on a GPU, after a minute or so of compiling
     # What follows only says how often to look; it does not change what is learned.

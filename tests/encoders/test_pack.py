@@ -1,4 +1,4 @@
-"""The pack in insightface itself, what it answers to any picture, and whether the shipped weights keep their promise."""
+"""The pack in insightface, its readings of any picture, and the figures of the shipped weights."""
 
 import json
 import warnings
@@ -19,7 +19,7 @@ from gen_affect_lib.encoders.detector import FaceDetector, decode, to_input
 from gen_affect_lib.encoders.identity import ArcFaceNet
 from gen_affect_lib.encoders.onnx_files import export, round_weights
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.evaluation.faces import measure_detector, measure_pack, measure_recognizer
+from gen_affect_lib.evaluation.encoders.face_pack import measure_detector, measure_pack, measure_recognizer
 from gen_affect_lib.paths import CHECKPOINTS
 
 VALIDATION = 1_400_000  # people on whom nothing was chosen while training
@@ -114,7 +114,7 @@ def test_a_damaged_file_is_refused(untrained, tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="not a folder"):
         pack.FacePack(tmp_path / "nothing")
     with pytest.raises(UserError, match="config.json"):
         pack.load_detector(tmp_path)

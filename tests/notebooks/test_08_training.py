@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from gen_affect_lib.training import assembly
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.flow import RectifiedFlow
 from gen_affect_lib.profiles import PROFILES
+from gen_affect_lib.training import assembly
 from gen_affect_lib.training.trainer import Trainer, TrainingConfig
 
 BUILT = ("learning_rate", "update_average", "learn")

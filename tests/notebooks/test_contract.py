@@ -5,8 +5,7 @@ import re
 
 import pytest
 
-from gen_affect_lib.course import notebooks
-from gen_affect_lib.course import timings
+from gen_affect_lib.course import notebooks, timings
 from gen_affect_lib.course.release import tables
 from gen_affect_lib.display import SHORTEST_ALT
 

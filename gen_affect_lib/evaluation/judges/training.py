@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gen_affect_lib.avatars import Appearance, Expression, Identity
+from gen_affect_lib.avatars.emotions import GROUPS, membership
 from gen_affect_lib.avatars.factors import Choice
+from gen_affect_lib.avatars.splits import JUDGES_SEED
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.judges.data import Drawings
 from gen_affect_lib.evaluation.judges.networks import ExpressionJudge, IdentityJudge
-from gen_affect_lib.evaluation.judges.readings import membership
 from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.training import optim
 
-FIRST_SEED = 500_000  # of the people to learn from; the encoders' end at 499,999
 PEOPLE = {"smoke": 64, "laptop": 16_000, "gpu": 100_000}
 MINUTES = {"smoke": 0.05, "laptop": 60.0, "gpu": 10.0}
 SEED = 77
@@ -96,7 +96,7 @@ def expression_loss(judge: ExpressionJudge, data: Drawings, rng, batch_size: int
     units = factor_loss(Expression.KINDS, factors, truth)
     named = word >= 0
     logits, word = words[named].log_softmax(1), word[named]
-    member = torch.from_numpy(membership("groups")).to(factors.device)
+    member = torch.from_numpy(membership(len(GROUPS))).to(factors.device)
     in_group = torch.logsumexp(logits[:, None] + member.T.log(), dim=2)  # (named, 25)
     spoken = F.nll_loss(logits, word) + F.nll_loss(in_group, member.argmax(1)[word]) if len(word) else 0.0
     return 10 * units + 0.1 * spoken + 10 * factor_loss(Appearance.KINDS, appearance, looks, FINE)
@@ -129,7 +129,7 @@ def _train(kind, loss_of, out_dir, minutes, profile, start, batch_size: int = 64
     if not minutes > 0:
         raise UserError(f"minutes is {minutes!r}: give a number above 0, such as 25")
     seed_everything(SEED)
-    data, generator = Drawings.cached(FIRST_SEED, PEOPLE[profile]), torch.Generator().manual_seed(SEED)
+    data, generator = Drawings.cached(JUDGES_SEED, PEOPLE[profile]), torch.Generator().manual_seed(SEED)
     judge, goes_on = kind(), isinstance(start, kind)
     rng = np.random.default_rng([SEED, goes_on])  # who goes on sees other batches
     if start is not None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from gen_affect_lib.avatars.splits import VALIDATION_SEED
 from gen_affect_lib.evaluation import sets
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.evaluation.studies import sharing
@@ -17,7 +18,7 @@ from gen_affect_lib.paths import SHIPPED
 from gen_affect_lib.pipeline import GenAffectPipeline
 
 N, L, M, H, D = 4, 16, 8, 5, 32
-PLAN = Plan(people=2, words=3, seeds=1, first_person=sets.VALIDATION_SEED)
+PLAN = Plan(people=2, words=3, seeds=1, first_person=VALIDATION_SEED)
 LENT = torch.arange(L)
 
 
@@ -62,7 +63,7 @@ def pipeline():
 
 @pytest.mark.parametrize("name", ["alone", "ours", "style_aligned", "masactrl"])
 def test_a_way_draws_as_it_says(name, pipeline):
-    reference, words = PLAN.references[0], list(PLAN.asked)
+    reference, words = PLAN.references[0], list(PLAN.target_words)
     drawn = np.array([np.asarray(image) for image in drawn_in(WAYS[name], pipeline)(reference, words, 0)])
     alone = np.array(
         [
