@@ -73,8 +73,6 @@ class FacePack:
             "buffalo_l", which is then downloaded and must not be used commercially.
         least_score: the least score of a detection.
         providers: of onnxruntime; by default the CPU.
-    Attributes:
-        mark, weights: see `protocols.IdentityEncoder`.
 
     Raises UserError if the folder is not a pack or the name cannot be loaded.
     """
@@ -105,9 +103,18 @@ class FacePack:
         self.analysis.prepare(ctx_id=-1 if tuple(providers) == ("CPUExecutionProvider",) else 0, det_thresh=least_score)
         self.detector, self.recognizer = self.analysis.models["detection"], self.analysis.models["recognition"]
         self.landmark_net = self.analysis.models.get(NAME)  # insightface's own packs have none with five points
+        self.least_score = least_score
+
+    @property
+    def mark(self) -> str:
+        """The fingerprint of the recognizer. A generator trained with one recognizer cannot use another."""
+        return fingerprint(Path(self.recognizer.model_file))
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The fingerprints of all networks that take part in a reading, and the threshold of the detector."""
         networks = [fingerprint(Path(model.model_file)) for _, model in sorted(self.analysis.models.items())]
-        self.mark = fingerprint(Path(self.recognizer.model_file))
-        self.weights = (*networks, f"least score {least_score}")
+        return *networks, f"least score {self.least_score}"
 
     def read(self, picture) -> list[FaceReading]:
         """All faces of a picture, from left to right; an empty list if there is none.
