@@ -1,9 +1,10 @@
-"""How fast is our MM-DiT beside diffusers' with the same weights?
+"""Speed of our MM-DiT relative to diffusers' with the same weights.
 
-Both run in turn, pair after pair, and the figure is the median of the pairs' ratios: whatever else the machine does
-meanwhile slows both halves of a pair, so the ratio holds where seconds would not. Several shapes, because different
-things cost time: in small models the calls themselves (*dispatch-bound*), in large ones the matrix products
-(*matrix-bound*), which nobody can make cheaper. The kit's own model lies between.
+Both run alternately, in pairs, and the result is the median ratio of the pairs: other load slows both runs of a pair,
+    so
+the ratio is stable where seconds are not. Several shapes, since different operations dominate: in small models the
+calls themselves (*dispatch-bound*), in large ones the matrix products (*matrix-bound*). The kit's own model lies
+between.
 """
 
 import json
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +23,13 @@ from gen_affect_lib.device import pick_device
 from gen_affect_lib.model.mmdit import MMDiT
 from gen_affect_lib.parity import to_diffusers
 
-WARM_UP = 3  # pairs that run before the clock counts
-LEAST_PAIRS = 10  # fewer make no median
+WARM_UP = 3  # pairs that are not counted
+LEAST_PAIRS = 10  # for a meaningful median
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One size of model and batch, and the ratio that is to be reached there."""
+    """Sizes of a model and batch, and the ratio `bar` that is to be reached."""
 
     name: str
     bar: float
@@ -39,7 +41,7 @@ class Shape:
     num_attention_heads: int
 
     def model(self) -> MMDiT:
-        """A model of this size with random weights everywhere: the zeros of adaLN-Zero would let a fault hide."""
+        """A model of this size with all weights random: the zeros of adaLN-Zero would hide differences."""
         model = MMDiT(
             sample_size=self.sample_size,
             num_layers=self.num_layers,
@@ -54,9 +56,9 @@ class Shape:
         """Random arguments for `MMDiT.forward`."""
         sizes = model.config
         return {
-            "hidden_states": torch.randn(self.batch, sizes.in_channels, self.sample_size, self.sample_size),
-            "encoder_hidden_states": torch.randn(self.batch, self.condition_tokens, sizes.joint_attention_dim),
-            "pooled_projections": torch.randn(self.batch, sizes.pooled_projection_dim),
+            "hidden_states": torch.randn(self.batch, sizes["in_channels"], self.sample_size, self.sample_size),
+            "encoder_hidden_states": torch.randn(self.batch, self.condition_tokens, sizes["joint_attention_dim"]),
+            "pooled_projections": torch.randn(self.batch, sizes["pooled_projection_dim"]),
             "timestep": torch.rand(self.batch) * 1000,
         }
 
@@ -69,7 +71,7 @@ SHAPES = (
 
 
 def seconds(step: Callable[[], object], device: torch.device) -> float:
-    """How long one call takes, the accelerator's own work included."""
+    """Duration of one call, with the work of the accelerator."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     wait()
     start = time.perf_counter()
@@ -91,14 +93,14 @@ PASSES = {"forward": forward, "forward+backward": forward_backward}
 
 
 def measure(shape: Shape, pass_name: str, pairs: int, patience: float, device: torch.device) -> dict:
-    """Time interleaved pairs of one pass at one shape, the two taking turns in going first: `pairs` of them, or fewer
-    (at least 10) where they take longer than `patience` seconds together.
+    """Time interleaved pairs of one pass at one shape; the two alternate in running first. Runs `pairs` pairs, or fewer
+    (at least 10) where they take longer than `patience` seconds in total.
 
     Returns "ratio", the median of diffusers' time over ours, with "noise", the half-width of its 95 % interval; the
     median milliseconds of each; and "largest_difference" between the outputs, relative to the largest output.
     """
     torch.manual_seed(0)
-    ours = shape.model().to(device)
+    ours = cast(MMDiT, nn.Module.to(shape.model(), device))
     theirs = to_diffusers(ours)
     inputs = {name: tensor.to(device) for name, tensor in shape.inputs(ours).items()}
     with torch.no_grad():
@@ -137,9 +139,10 @@ def run(
 ) -> dict:
     """Measure every shape and pass, print a line for each, and write the report to `json_path` if given.
 
-    Returns the report: "machine", and "results" with one record per measurement as `measure` gives it, plus "passed":
-    whether the ratio reaches its bar within the noise stated beside it. At most about `patience` seconds for each of
-    the six, where ten pairs take no longer.
+    Each measurement takes at most about `patience` seconds, unless ten pairs take longer.
+
+    Returns the report: "machine", and "results" with one record per measurement as of `measure`, and "passed": whether
+    the ratio reaches its bar within the noise.
     """
     device = pick_device()
     report = {

@@ -1,81 +1,100 @@
-"""Rectified flow: straight paths from noise to data, the loss that learns them, the samplers that walk them, guidance.
+"""Rectified flow: straight paths from noise to data, the loss, the samplers, guidance.
 
-THE SIGN CONVENTION of the whole library (diffusers' own; many codebases run the other way: convert as you read them):
+THE SIGN CONVENTION of the whole library (that of diffusers; many codebases have the opposite one):
 
     sigma = 0 is the data, sigma = 1 is the noise       x_sigma  = (1 - sigma) * data + sigma * noise
     the velocity points from the data to the noise      velocity = noise - data = d x_sigma / d sigma
-    the network is told the timestep                    timestep = 1000 * sigma
+    the network is conditioned on the timestep          timestep = 1000 * sigma
 
-So sampling walks *down* in sigma, and a step of it is x += (sigma_next - sigma) * velocity, with a negative bracket.
+So sampling goes *down* in sigma: x += (sigma_next - sigma) * velocity, with a negative difference.
 
 In shapes, B is the number of images; the rest, "...", is anything: (C, H, W) for images, (2,) for points of the plane.
 Sources: Liu et al. 2022 (arXiv 2209.03003), Lipman et al. 2022 (2210.02747), Esser et al. 2024 (SD3, 2403.03206:
 logit-normal sigmas, shift), Li and He 2025 (JiT, 2511.13720: predicting the data with the loss on the velocity).
 """
 
-import torch
+from collections.abc import Callable
+from typing import TypeVar
 
-from .errors import UserError
-from .keys import Producer
+import torch
+from torch import Tensor
+
+from gen_affect_lib.errors import UserError
+from gen_affect_lib.keys import Producer
 
 SAMPLER = Producer("sampler", 1)  # schedule and sample
+
+Network = Callable[[Tensor, Tensor], Tensor]  # (x (B, ...), sigma (B,)) -> output (B, ...)
+Sigma = TypeVar("Sigma", Tensor, float)
 
 # The path
 
 
-def interpolate(data, noise, sigma):
+def interpolate(data: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
     """The point at `sigma` on the straight path from `data` to `noise`.
 
-    data, noise: (B, ...), the same shape. sigma: (B,) or a number, in [0, 1]. Returns (B, ...).
+    data, noise: (B, ...), the same shape. sigma: (B,) or a number, in [0, 1]. Returns (B, ...). Raises UserError where
+    shapes do not fit.
     """
     if data.shape != noise.shape:
         raise UserError(f"data is {tuple(data.shape)} and noise {tuple(noise.shape)}: give both the same shape")
-    sigma = _beside(sigma, data)
+    sigma = _broadcast(sigma, data)
     return (1 - sigma) * data + sigma * noise
 
 
-def velocity(data, noise):
+def velocity(data: Tensor, noise: Tensor) -> Tensor:
     """d x_sigma / d sigma, the same all along the path: noise - data. data, noise: (B, ...). Returns (B, ...)."""
     return noise - data
 
 
-def timestep(sigma):
-    """What the network is told: 1000 * sigma, in [0, 1000]. Same shape as `sigma`."""
+def timestep(sigma: Tensor) -> Tensor:
+    """The network's input for sigma: 1000 * sigma, in [0, 1000]. Same shape as `sigma`."""
     return 1000 * sigma
 
 
-def _beside(sigma, x):
-    """`sigma` in a shape that multiplies x (B, ...): (B,) -> (B, 1, ..., 1); a number stays a number."""
-    if not isinstance(sigma, torch.Tensor) or sigma.ndim == 0:
+def _broadcast(sigma: Tensor | float, x: Tensor) -> Tensor | float:
+    """`sigma` (B,) as (B, 1, ..., 1), to be multiplied with x (B, ...); a number is returned unchanged."""
+    if not isinstance(sigma, Tensor) or sigma.ndim == 0:
         return sigma
     if sigma.shape != x.shape[:1]:
         raise UserError(f"sigma is {tuple(sigma.shape)} for a batch of {x.shape[0]}: give one per image, or a number")
     return sigma.reshape(-1, *[1] * (x.ndim - 1))  # (B,) -> (B, 1, ..., 1)
 
 
-# Which sigmas to learn at, which to stop at
+# Sigmas of training and of sampling
 
 
-def shift_sigma(sigma, shift):
+def shift_sigma(sigma: Sigma, shift: float) -> Sigma:
     """Move sigmas towards the noise: shift * sigma / (1 + (shift - 1) * sigma). 0 and 1 stay; shift 1 changes nothing.
 
-    Why: in a larger picture neighbouring pixels say the same thing, average the noise away, and so need more of it
-    before they hide as much. sigma: any shape, in [0, 1]. shift: above 0 (SD3 uses 3 at 1024 px). Source: SD3.
+    In a larger image neighbouring pixels are redundant and average out the noise, so it takes more noise to destroy the
+    same information. sigma: any shape, in [0, 1]. shift: above 0 (SD3 uses 3 at 1024 px). Source: SD3. Raises
+    UserError.
     """
     if not shift > 0:
         raise UserError(f"shift {shift} is not above 0: try 1 (no shift) or 3 (more time near the noise)")
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
-def sample_sigma(shape, distribution="logit_normal", shift=1.0, *, mean=0.0, std=1.0, generator=None, device=None):
-    """Sigmas to train at: float32, of `shape` (an int or a tuple), in [0, 1].
+def sample_sigma(
+    shape: int | tuple[int, ...],
+    distribution: str = "logit_normal",
+    shift: float = 1.0,
+    *,
+    mean: float = 0.0,
+    std: float = 1.0,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Random sigmas for training: float32 of `shape`, in [0, 1].
 
-    "logit_normal" is sigmoid(mean + std * normal): most lessons where the answer is neither obvious (sigma near 0) nor
-    hopeless (near 1). A positive `mean` means more noise; in diffusers' training scripts, which index a descending
-    table, it means less. "uniform" takes no mean and std. `shift` is applied last. Raises UserError for another name.
+    "logit_normal" is sigmoid(mean + std * normal), with most samples at intermediate sigmas, where the prediction is
+    neither trivial (sigma near 0) nor hopeless (near 1). A positive `mean` means more noise; in diffusers' training
+    scripts, which index a descending table, it means less. "uniform" ignores mean and std. `shift` is applied last.
+    Raises UserError for another distribution.
     """
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    where = device if generator is None else generator.device  # a generator draws on its own device only
+    where = device if generator is None else generator.device  # a generator samples on its own device only
     if distribution == "logit_normal":
         sigma = torch.sigmoid(mean + std * torch.randn(shape, generator=generator, device=where))
     elif distribution == "uniform":
@@ -85,17 +104,24 @@ def sample_sigma(shape, distribution="logit_normal", shift=1.0, *, mean=0.0, std
     return shift_sigma(sigma, shift).to(device)
 
 
-def schedule(num_steps, shift=1.0, *, spacing="even", dtype=torch.float32, device=None):
-    """The sigmas at which a sampler stops: (num_steps + 1,), from 1 down to exactly 0.
+def schedule(
+    num_steps: int,
+    shift: float = 1.0,
+    *,
+    spacing: str = "even",
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """The sigmas of a sampler: (num_steps + 1,), from 1 down to exactly 0.
 
-    spacing "even": equal steps before the shift, as diffusers' Flux pipeline asks its scheduler for.
-    spacing "diffusers": what FlowMatchEulerDiscreteScheduler.set_timesteps makes by itself: from 1 to a smallest sigma
-    of 0.001 in num_steps - 1 steps, then to 0, the smallest being shifted twice (diffusers issue 13243). As its last
-    step hardly moves, "even" makes better use of a few steps.
+    spacing "even": equal steps before the shift, as in diffusers' Flux pipeline.
+    spacing "diffusers": the default of FlowMatchEulerDiscreteScheduler.set_timesteps: from 1 to a smallest sigma of
+    0.001 in num_steps - 1 steps, then to 0, where the smallest is shifted twice (diffusers issue 13243). Its last step
+    changes almost nothing, so "even" is better with few steps.
     Raises UserError for another spacing, fewer than one step or a shift that is not above 0.
     """
     if num_steps < 1:
-        raise UserError(f"a schedule of {num_steps} steps goes nowhere: try 20")
+        raise UserError(f"a schedule of {num_steps} steps: try 20")
     if spacing == "even":
         sigmas = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
     elif spacing == "diffusers":
@@ -107,20 +133,23 @@ def schedule(num_steps, shift=1.0, *, spacing="even", dtype=torch.float32, devic
     return shift_sigma(sigmas, shift).to(dtype=dtype, device=device)  # ... and with the others here
 
 
-# What the network learns
+# The prediction and its loss
 
 
 class RectifiedFlow:
-    """What an output means, and its loss. A network is any function of (noisy (B, ...), sigma (B,)) -> (B, ...).
+    """What a network's output stands for, and its loss.
 
-    prediction "v": the output is the velocity. "x": the output is the clean data, which lies on a thinner set than
-    noise does and is easier for a network with few channels; the loss is still on the velocity.
-    sigma_floor: in (0, 1]; only "x" uses it. The velocity of a predicted x is (noisy - x) / sigma, so the loss weighs
-    an error in x by 1 / sigma**2. Below the floor the weight stops growing, or a few almost clean images would drown
-    the rest.
+    Args:
+        prediction: "v": the output is the velocity. "x": the output is the clean data, which lies near a manifold of
+            lower dimension than noise and is easier for a network with few channels; the loss is still on the velocity.
+        sigma_floor: in (0, 1], used by "x" only. The velocity of a predicted x is (noisy - x) / sigma, so an error in x
+            has the weight 1 / sigma**2. Below the floor this weight is clamped; otherwise a few almost clean images
+            would dominate the loss.
+
+    Raises UserError for other values.
     """
 
-    def __init__(self, prediction="v", sigma_floor=0.05):
+    def __init__(self, prediction: str = "v", sigma_floor: float = 0.05):
         if prediction not in ("v", "x"):
             raise UserError(f'no prediction "{prediction}": try "v" (velocity) or "x" (data)')
         if not 0 < sigma_floor <= 1:
@@ -128,35 +157,42 @@ class RectifiedFlow:
         self.prediction = prediction
         self.sigma_floor = sigma_floor
 
-    def velocity_from(self, output, noisy, sigma):
-        """The velocity that an output means. output, noisy: (B, ...). sigma: (B,) or a number. Returns (B, ...)."""
+    def velocity_from(self, output: Tensor, noisy: Tensor, sigma: Tensor | float) -> Tensor:
+        """The velocity of an output. output, noisy: (B, ...). sigma: (B,) or a number. Returns (B, ...)."""
         if self.prediction == "v":
             return output
-        # A sampler multiplies this by sigma at most, so a small sigma is harmless; sigma 0 need only stay finite.
-        return (noisy - output) / torch.as_tensor(_beside(sigma, noisy)).clamp(min=1e-4)
+        # A sampler multiplies this by at most sigma, so small sigmas are harmless; at 0 it only has to be finite.
+        return (noisy - output) / torch.as_tensor(_broadcast(sigma, noisy)).clamp(min=1e-4)
 
-    def data_from(self, output, noisy, sigma):
-        """The clean data that an output means, as guessed from one look. Arguments as above. Returns (B, ...)."""
-        return output if self.prediction == "x" else noisy - _beside(sigma, noisy) * output
+    def data_from(self, output: Tensor, noisy: Tensor, sigma: Tensor | float) -> Tensor:
+        """The predicted clean data of an output. Arguments as above. Returns (B, ...)."""
+        return output if self.prediction == "x" else noisy - _broadcast(sigma, noisy) * output
 
-    def loss(self, network, data, noise, sigma):
+    def loss(self, network: Network, data: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """Mean squared error of the velocity for each image. data, noise: (B, ...). sigma: (B,). Returns (B,)."""
         return self.loss_of(network(interpolate(data, noise, sigma), sigma), data, noise, sigma)
 
-    def loss_of(self, output, data, noise, sigma, weight=1.0):
-        """The same, from a network's output (B, ...) for `interpolate(data, noise, sigma)`; `weight`, a number or a tensor
-        that multiplies (B, ...), says how much each place counts."""
-        if output.shape != data.shape:  # or broadcasting would turn the loss into nonsense without a word
-            raise UserError(f"the network gave {tuple(output.shape)} for data of {tuple(data.shape)}: they must agree")
+    def loss_of(
+        self, output: Tensor, data: Tensor, noise: Tensor, sigma: Tensor, weight: Tensor | float = 1.0
+    ) -> Tensor:
+        """The same, from a network's output (B, ...) for `interpolate(data, noise, sigma)`.
+
+        weight: of each squared error, a number or a tensor that broadcasts to (B, ...). Raises UserError where the
+        output has another shape than the data.
+        """
+        if output.shape != data.shape:  # broadcasting would give a wrong loss without an error
+            raise UserError(
+                f"the network's output is {tuple(output.shape)} for data of {tuple(data.shape)}: they must agree"
+            )
         if self.prediction == "v":
             error = output - velocity(data, noise)
         else:
-            # (noisy - output) / sigma - (noisy - data) / sigma, where the noisy image cancels out
-            error = (data - output) / _beside(sigma, data).clamp(min=self.sigma_floor)
+            # (noisy - output) / sigma - (noisy - data) / sigma, in which the noisy image cancels
+            error = (data - output) / torch.as_tensor(_broadcast(sigma, data)).clamp(min=self.sigma_floor)
         return (weight * error.float().pow(2)).flatten(1).mean(1)  # (B, ...) -> (B, N) -> (B,)
 
-    def velocity_of(self, network):
-        """The network as a sampler wants it: a function of (x (B, ...), sigma (B,)) -> velocity (B, ...)."""
+    def velocity_of(self, network: Network) -> Network:
+        """The network's velocity, for a sampler: (x (B, ...), sigma (B,)) -> velocity (B, ...)."""
         return lambda x, sigma: self.velocity_from(network(x, sigma), x, sigma)
 
 
@@ -164,29 +200,42 @@ class RectifiedFlow:
 
 
 @torch.no_grad()
-def sample(velocity_fn, noise, sigmas, method="euler", callback=None):
-    """Walk from noise down to data along a velocity field.
+def sample(
+    velocity_fn: Network,
+    noise: Tensor,
+    sigmas: Tensor,
+    method: str = "euler",
+    callback: Callable[[int, float, Tensor], object] | None = None,
+) -> Tensor:
+    """Integrate a velocity field from noise to data.
 
-    velocity_fn: (x (B, ...), sigma (B,)) -> velocity (B, ...). noise: (B, ...), x at sigmas[0]. sigmas: (N + 1,),
-    strictly descending, as from `schedule`. method: "euler", N evaluations, error O(1/N); or "heun", 2 N - 1
-    evaluations, error O(1/N**2). callback(step, sigma, x): called after each step with the sigma and x it has reached.
-    Returns (B, ...) in the dtype of `noise`; in between, x is kept in float32 or better. Raises UserError.
+    Args:
+        velocity_fn: (x (B, ...), sigma (B,)) -> velocity (B, ...).
+        noise: (B, ...), x at sigmas[0].
+        sigmas: (N + 1,), strictly descending, as from `schedule`.
+        method: "euler", N evaluations, error O(1/N); or "heun", 2 N - 1 evaluations, error O(1/N**2).
+        callback: called after each step with its index, and the sigma and x that it reached.
+
+    Returns:
+        (B, ...) in the dtype of `noise`; in between, x is float32 or better.
+
+    Raises UserError for another method, or sigmas that do not descend.
     """
     if method not in ("euler", "heun"):
         raise UserError(f'no method "{method}": try "euler" or "heun"')
     if sigmas.ndim != 1 or len(sigmas) < 2 or not (sigmas.diff() < 0).all():
-        raise UserError("sigmas must be one descending row of at least two numbers: take schedule(num_steps)")
-    # Many small steps in bfloat16 would be rounded away, so only the network sees that dtype.
+        raise UserError("sigmas must be at least two descending numbers: take schedule(num_steps)")
+    # Small steps would be lost to rounding in bfloat16, so only the network computes in that dtype.
     x = noise.to(torch.promote_types(noise.dtype, torch.float32))
     sigmas = sigmas.to(x)
 
-    def velocity_at(x, sigma):
+    def velocity_at(x: Tensor, sigma: Tensor) -> Tensor:
         return velocity_fn(x.to(noise.dtype), sigma.expand(x.shape[0]))  # () -> (B,)
 
     for step, (sigma, sigma_next) in enumerate(zip(sigmas[:-1], sigmas[1:])):
         v = velocity_at(x, sigma)
-        # At sigma 0 a network has hardly been trained, and an x-prediction has no velocity: the last step stays
-        # Euler's. It is one step out of N, so the order is still 2.
+        # Near sigma 0 a network is hardly trained, and at 0 an x-prediction has no velocity: the last step is Euler's.
+        # It is one step of N, so the order is still 2.
         if method == "heun" and sigma_next > 0:
             v = (v + velocity_at(x + (sigma_next - sigma) * v, sigma_next)) / 2
         x = x + (sigma_next - sigma) * v
@@ -198,18 +247,23 @@ def sample(velocity_fn, noise, sigmas, method="euler", callback=None):
 # Guidance
 
 
-def guide_one(unconditional, conditional, scale):
+def guide_one(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance, u + scale * (c - u): 0 ignores the condition, 1 follows it, above 1 exaggerates it.
 
-    unconditional, conditional: velocities (B, ...). Returns (B, ...). Source: Ho and Salimans 2022 (arXiv 2207.12598).
+    unconditional, conditional: velocities (B, ...). scale: the guidance scale. Returns (B, ...). Source: Ho and
+        Salimans 2022 (arXiv 2207.12598).
     """
     return unconditional + scale * (conditional - unconditional)
 
 
-def guide(unconditional, identity_only, full, identity_scale, expression_scale):
-    """Guidance with two dials: who it is, and, given who it is, what the face does. (1, 1) is `full`.
+def guide(
+    unconditional: Tensor, identity_only: Tensor, full: Tensor, identity_scale: float, expression_scale: float
+) -> Tensor:
+    """Guidance with one scale for the identity and one for the expression given the identity. Scales (1, 1) give
+    `full`.
 
     unconditional, identity_only, full: velocities (B, ...) under no condition, the identity, both. Returns (B, ...).
-    The two differences come one after the other, as in InstructPix2Pix (Brooks et al. 2022, arXiv 2211.09800).
+    u + identity_scale * (i - u) + expression_scale * (f - i), as in InstructPix2Pix (Brooks et al. 2022, arXiv
+    2211.09800).
     """
     return unconditional + identity_scale * (identity_only - unconditional) + expression_scale * (full - identity_only)

@@ -1,16 +1,16 @@
 """Weights to and from diffusers' `SD3Transformer2DModel`, which computes the same function.
 
-`renamed` says once how the two name and arrange every weight; both directions read that one list.
+`renamed` maps every weight of one to the other; both directions use it.
 
 What differs besides names:
-- three square matrices for query, key and value there, one fused matrix here;
-- shift before scale in every modulation here; there the last ones have scale first;
-- a convolution there, a linear layer here, for the same patch embedding;
-- in the last block, diffusers computes queries of the condition whose answers it throws away. They do not exist here:
+- query, key and value: three square matrices in diffusers, one fused matrix here;
+- modulations: shift before scale here; in diffusers scale comes first in the last ones;
+- patch embedding: a convolution in diffusers, a linear layer here;
+- last block: diffusers computes queries of the condition and discards their outputs. They do not exist here:
   `from_diffusers` drops them and `to_diffusers` writes zeros.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +20,7 @@ from gen_affect_lib.errors import UserError
 from gen_affect_lib.model.mmdit import MMDiT
 
 if TYPE_CHECKING:
-    from diffusers import SD3Transformer2DModel
+    from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
 SHARED_SIZES = (
     "sample_size",
@@ -38,8 +38,8 @@ SHARED_SIZES = (
 )
 
 
-def renamed(config) -> Iterator[tuple[str, list[str]]]:
-    """Each module with weights here, and the modules there that it stands for, in the order of its rows."""
+def renamed(config: Mapping) -> Iterator[tuple[str, list[str]]]:
+    """Each module with weights here, and the modules of diffusers that it holds, in the order of its rows."""
     yield "patch_embed.proj", ["pos_embed.proj"]
     for here, there in (("time", "timestep_embedder"), ("pooled", "text_embedder")):
         yield f"conditioning.{here}.0", [f"time_text_embed.{there}.linear_1"]
@@ -47,9 +47,9 @@ def renamed(config) -> Iterator[tuple[str, list[str]]]:
     yield "condition_embed", ["context_embedder"]
     yield "norm_out.linear", ["norm_out.linear"]
     yield "proj_out", ["proj_out"]
-    for layer in range(config.num_layers):
-        last = layer == config.num_layers - 1
-        for here, there in block_names(last, layer in config.dual_attention_layers, config.qk_norm is not None):
+    for layer in range(config["num_layers"]):
+        last = layer == config["num_layers"] - 1
+        for here, there in block_names(last, layer in config["dual_attention_layers"], config["qk_norm"] is not None):
             yield f"blocks.{layer}.{here}", [f"transformer_blocks.{layer}.{name}" for name in there]
 
 
@@ -91,7 +91,7 @@ def scale_comes_first(module: str) -> bool:
 
 
 def from_their_rows(module: str, rows: Tensor) -> Tensor:
-    """The rows of diffusers' modules, as our `module` arranges them. `to_their_rows` undoes it."""
+    """Rows of diffusers' modules in the order of our `module`; `to_their_rows` is the inverse."""
     if scale_comes_first(module):
         return torch.cat(rows.chunk(2)[::-1])
     if rows.ndim == 4:
@@ -108,25 +108,25 @@ def to_their_rows(module: str, rows: Tensor, patch_size: int) -> Tensor:
     return rows
 
 
-def unread_modules(config) -> list[str]:
-    """The modules of diffusers' last block that make queries of the condition, which nobody reads."""
-    attention = f"transformer_blocks.{config.num_layers - 1}.attn"
-    return [f"{attention}.add_q_proj"] + ([f"{attention}.norm_added_q"] if config.qk_norm else [])
+def unused_modules(config: Mapping) -> list[str]:
+    """The modules of diffusers' last block for queries of the condition, whose outputs are discarded."""
+    attention = f"transformer_blocks.{config['num_layers'] - 1}.attn"
+    return [f"{attention}.add_q_proj"] + ([f"{attention}.norm_added_q"] if config["qk_norm"] else [])
 
 
 def from_diffusers(sd3_transformer: "SD3Transformer2DModel") -> MMDiT:
     """An MMDiT with the weights of diffusers' model: equal outputs, same dtype, device and mode.
 
-    Raises UserError for what an MMDiT cannot be; no weight is left out silently.
+    Raises UserError for sizes that an MMDiT does not have, and for weights that it has no place for.
     """
     config = sd3_transformer.config
-    dim = config.num_attention_heads * config.attention_head_dim
-    if config.caption_projection_dim != dim:
+    dim = config["num_attention_heads"] * config["attention_head_dim"]
+    if config["caption_projection_dim"] != dim:
         raise UserError(
-            f"caption_projection_dim {config.caption_projection_dim} is not the width {dim} of the blocks: "
+            f"caption_projection_dim {config['caption_projection_dim']} is not the width {dim} of the blocks: "
             f"such a model does not run in diffusers either, give both the same width"
         )
-    if config.pos_embed_max_size is None:
+    if config["pos_embed_max_size"] is None:
         raise UserError("pos_embed_max_size None saves no table of positions: give the diffusers model a number")
     model = MMDiT(**{size: config[size] for size in SHARED_SIZES})
     nn.Module.to(model, device=sd3_transformer.device, dtype=sd3_transformer.dtype)
@@ -134,11 +134,11 @@ def from_diffusers(sd3_transformer: "SD3Transformer2DModel") -> MMDiT:
     there, ours = dict(renamed(config)), {}
     theirs = sd3_transformer.state_dict()
     table = theirs.pop("pos_embed.pos_embed")  # (1, M², C)
-    ours["patch_embed.positions"] = table.unflatten(1, (config.pos_embed_max_size, -1))[0]  # (M, M, C)
+    ours["patch_embed.positions"] = table.unflatten(1, (config["pos_embed_max_size"], -1))[0]  # (M, M, C)
     for module, kind in (name.rsplit(".", 1) for name, _ in model.named_parameters()):
         rows = torch.cat([theirs.pop(f"{name}.{kind}") for name in there[module]])
         ours[f"{module}.{kind}"] = from_their_rows(module, rows)
-    unknown = [name for name in theirs if not name.startswith(tuple(unread_modules(config)))]
+    unknown = [name for name in theirs if not name.startswith(tuple(unused_modules(config)))]
     if unknown:
         raise UserError(f"an MMDiT has no place for the weights {unknown[:3]}: unload adapters before converting")
     model.load_state_dict(ours, strict=True)
@@ -147,20 +147,20 @@ def from_diffusers(sd3_transformer: "SD3Transformer2DModel") -> MMDiT:
 
 def to_diffusers(model: MMDiT) -> "SD3Transformer2DModel":
     """diffusers' model with the weights of an MMDiT: equal outputs, same dtype, device and mode."""
-    from diffusers import SD3Transformer2DModel
+    from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
     config = model.config
-    dim = config.num_attention_heads * config.attention_head_dim
+    dim = config["num_attention_heads"] * config["attention_head_dim"]
     sd3_transformer = SD3Transformer2DModel(**{size: config[size] for size in SHARED_SIZES}, caption_projection_dim=dim)
-    nn.Module.to(sd3_transformer, device=model.device, dtype=model.dtype)  # ModelMixin's own warns at every cast
+    nn.Module.to(sd3_transformer, device=model.device, dtype=model.dtype)  # that of ModelMixin warns at every cast
 
     there = dict(renamed(config))
     theirs = {"pos_embed.pos_embed": model.patch_embed.positions.flatten(0, 1)[None]}  # (M, M, C) -> (1, M², C)
     for module, kind, rows in ((*name.rsplit(".", 1), rows) for name, rows in model.named_parameters()):
-        parts = to_their_rows(module, rows.detach(), config.patch_size).chunk(len(there[module]))
+        parts = to_their_rows(module, rows.detach(), config["patch_size"]).chunk(len(there[module]))
         theirs |= {f"{name}.{kind}": part for name, part in zip(there[module], parts, strict=True)}
     for name, rows in sd3_transformer.state_dict().items():
-        if name.startswith(tuple(unread_modules(config))):
+        if name.startswith(tuple(unused_modules(config))):
             theirs[name] = torch.zeros_like(rows)
     sd3_transformer.load_state_dict(theirs, strict=True)
     return sd3_transformer.train(model.training)

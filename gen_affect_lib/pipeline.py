@@ -1,10 +1,10 @@
-"""From a picture of a person and a list of expressions to pictures: everything before put together, as in diffusers.
+"""The pipeline, as in diffusers: a picture of a person and a list of expressions in, one picture per expression out.
 
-`GenAffectPipeline` holds the networks and the few numbers that sampling needs; `save_pretrained` and `from_pretrained`
-write and read them as diffusers does, from a folder on this machine and never from the network.
+`GenAffectPipeline` holds the networks and the settings of the sampler. `save_pretrained` and `from_pretrained` write
+and read them as diffusers does, in a local folder; nothing is downloaded.
 
-Letters: N expressions asked for, G conditions that guidance compares, S the side of a result, C and s the channels and
-the side of the codec's space, V views of the reference with E numbers each, L condition tokens.
+Letters: N expressions, G conditions that guidance compares, S side of a result in pixels, C channels and s side of the
+codec's latents, V views of the reference with E numbers each, L condition tokens.
 """
 
 import copy
@@ -12,30 +12,35 @@ import importlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
-from diffusers.utils import BaseOutput
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils.outputs import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from gen_affect_lib.avatars.regions import TYPICAL_BOTTOM, TYPICAL_TOP, is_portrait
 from gen_affect_lib.codec import CODEC
 from gen_affect_lib.encoders.affect import EXPRESSION_MEANING
-from gen_affect_lib.encoders.expression import is_picture, read_expression
+from gen_affect_lib.encoders.expression import ExpressionReading, is_picture, read_expression
 from gen_affect_lib.encoders.pack import FACE_READING, FacePack
 from gen_affect_lib.encoders.protocols import ExpressionEncoder, IdentityEncoder
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import SAMPLER, RectifiedFlow, sample, schedule, timestep
 from gen_affect_lib.keys import Producer
+from gen_affect_lib.model.attention import JointAttention
 from gen_affect_lib.model.consistent import CONSISTENT_ATTENTION, AnchorBank, Consistency, as_consistency
 from gen_affect_lib.pictures import open_picture
 from gen_affect_lib.tensors import to_images
+
+T = TypeVar("T")
 
 # Conditioning, guidance and the networks' forward passes.
 PIPELINE = Producer("pipeline", 1, uses=(SAMPLER, CONSISTENT_ATTENTION, CODEC, FACE_READING, EXPRESSION_MEANING))
@@ -43,29 +48,35 @@ PIPELINE = Producer("pipeline", 1, uses=(SAMPLER, CONSISTENT_ATTENTION, CODEC, F
 
 @dataclass
 class GenAffectOutput(BaseOutput):
-    """`images`: RGB PIL images, one per expression, in the order asked for. `bank`: what the set's anchors lent, with which
-    a later call adds further expressions to it; None where nothing was shared."""
+    """Result of a `GenAffectPipeline`.
+
+    Attributes:
+        images: RGB PIL images, one per expression, in the order of the request.
+        bank: keys and values of the set's anchors, with which a later call adds images to the set; None where nothing
+            was shared.
+    """
 
     images: list[Image.Image]
     bank: AnchorBank | None = None
 
 
 class GenAffectPipeline(DiffusionPipeline):
-    """One person, any number of expressions.
+    """Pictures of one person with any number of expressions.
 
     Args:
         transformer: the MM-DiT, (B, C, s, s), tokens (B, L, D), pooled (B, P), timestep (B,) -> (B, C, s, s).
         condition_encoder: the fusion, identity (B, V, E), expression (B, 48), keep_identity (B,), keep_expression (B,)
             -> tokens (B, L, D), pooled (B, P).
-        codec: to and from the space that the transformer works in, `PixelCodec` or `LatentCodec`.
-        recognizer: `FacePack.mark` of the recognizer that the fusion learned from, which it has to be used with.
-        prediction, sigma_floor: of the `RectifiedFlow` that it was trained with.
-        shift: of the schedule: above 1 spends more of the steps near the noise.
-        num_inference_steps, identity_scale, expression_scale: what a call uses unless told otherwise.
-        image_size: S, the side in pixels of the results.
+        codec: to and from the latents of the transformer, `PixelCodec` or `LatentCodec`.
+        recognizer: `FacePack.mark` of the recognizer that the fusion was trained with; None accepts any.
+        prediction, sigma_floor: of the `RectifiedFlow` of training.
+        shift: of the sampling schedule; above 1 puts more of the steps near the noise.
+        num_inference_steps, identity_scale, expression_scale: defaults of a call.
+        image_size: S.
+
     Attributes:
-        face_pack: reads references; the shipped `FacePack`, unless another one is set.
-        expression_encoder: reads expressions off faces; the shipped `ExpressionEncoder`, unless another is set.
+        face_pack: reads references; None: the shipped `FacePack`, loaded when it is first needed.
+        expression_encoder: reads expressions from pictures; None: the shipped `ExpressionEncoder`.
     """
 
     def __init__(
@@ -110,42 +121,44 @@ class GenAffectPipeline(DiffusionPipeline):
         which: int | str = "largest",
         consistency: float | Consistency = 1.0,
         bank: AnchorBank | None = None,
-        attention: Callable | None = None,
+        attention: JointAttention | None = None,
     ) -> GenAffectOutput:
         """Draw the person of the reference, once with each expression.
 
         Args:
-            reference: a PIL image, an RGB array (H, W, 3) uint8 or a path, of any size, with a face in it; or what
-                `read_identity` gave of it.
-            expressions: words ("glee", or "neutral"), points (valence, arousal), `Expression`s, vectors (21,), or
-                pictures of other people's faces, mixed as you like; see `encoders.expression.read_expression`.
+            reference: a PIL image, an RGB array (H, W, 3) uint8 or a path, of any size, that shows a face; or the
+                result of `read_identity`.
+            expressions: any mix of words ("glee", or "neutral"), points (valence, arousal), `Expression`s, vectors
+                (21,) and pictures of other people's faces; see `encoders.expression.read_expression`.
             num_inference_steps: each costs one evaluation of the network.
-            identity_scale, expression_scale: 1 follows the condition as it was learned, above 1 exaggerates it, 0
-                ignores it. Other scales than 1 compare two or three conditions in each evaluation, and so cost more.
-            generator: of the noise; the same seed gives the same pictures. A list has one for each expression.
-            which: the face of the reference that counts, where it has several: "largest", or a number from the left.
-            consistency: how much the images of the set share of what the condition leaves open, see
-                `model.consistent.Consistency`: 0 draws each alone, 1 as the study of notebook 09 chose; between them, the
-                share of the tokens that lend.
-            bank: of an earlier call's output: the images join that set, as if they had been asked for with it.
-            attention: a mechanism of your own instead: (sigma, members) -> what stands in the place of joint attention in a
-                set of so many images, as `SharedAttention` does.
+            identity_scale, expression_scale: guidance scales. 0 ignores the condition, 1 follows it, above 1
+                exaggerates it. Scales other than 1 need two or three conditions in each evaluation, which costs more.
+            generator: of the initial noise; the same seed gives the same pictures. A list has one for each expression.
+            which: which face of the reference, where it has several: "largest", or an index from left to right.
+            consistency: 0 draws each image alone; 1 shares as chosen in notebook 09; between them, the fraction of
+                tokens that are shared; or a `Consistency`.
+            bank: of an earlier call's output: the images join that set, as if they had been part of that call.
+            attention: replaces joint attention for the whole batch of G·N images, the N images under one condition side
+                by side; `consistency` and `bank` are then not used.
 
-        Raises UserError for a reference without a face, an unknown word, a vector that is no expression, or a bank made
-        with other steps or scales.
+        Raises UserError for a reference without a face, an expression that is none, or a bank that was made with other
+        steps or scales.
         """
-        steps, shift = self._or_default("num_inference_steps", num_inference_steps), self.config.shift
-        identity_scale = self._or_default("identity_scale", identity_scale)
-        expression_scale = self._or_default("expression_scale", expression_scale)
+        steps, shift = self._setting("num_inference_steps", num_inference_steps), self.config["shift"]
+        identity_scale = self._setting("identity_scale", identity_scale)
+        expression_scale = self._setting("expression_scale", expression_scale)
         shown = self.read_expressions(expressions)
         identity = self.read_identity(reference, which)
         if isinstance(generator, list) and len(generator) != len(shown):
-            raise UserError(f"{len(generator)} generators for {len(shown)} expressions: give each one, or all one")
+            raise UserError(
+                f"{len(generator)} generators for {len(shown)} expressions: give one per expression, or one"
+            )
 
-        self.transformer.eval(), self.condition_encoder.eval(), self.codec.eval()
+        for network in (self.transformer, self.condition_encoder, self.codec):
+            network.eval()
         device, dtype = self.transformer.device, self.transformer.dtype
         identity, shown = torch.from_numpy(identity)[None].to(device, dtype), torch.from_numpy(shown).to(device, dtype)
-        side = self.codec.latent_size(self.config.image_size)
+        side = self.codec.latent_size(self.config["image_size"])
         shape = (len(shown), self.codec.latent_channels, side, side)
         noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
 
@@ -156,23 +169,24 @@ class GenAffectPipeline(DiffusionPipeline):
             )
         if bank is None and sharing is not None and attention is None:
             bank = AnchorBank(sharing, made_with)
-        if attention is not None or bank is None:
-            parts = [(slice(None), attention and partial(attention, members=len(shown)))]
-        else:
-            noise, parts = bank.noise(noise), bank.parts(len(shown))
+        passes: Sequence[tuple[slice, JointAttention | None]] = [(slice(None), attention)]
+        if attention is None and bank is not None:
+            noise, passes = bank.noise(noise), bank.passes(len(shown))
         noise, sigmas, latents = noise.to(dtype), schedule(steps, shift), []
-        with self.progress_bar(total=steps * len(parts)) as bar:
-            for who, lent in parts:
-                velocity = self.guided_velocity(identity, shown[who], identity_scale, expression_scale, lent)
-                latents.append(sample(velocity, noise[who], sigmas, callback=lambda *_: bar.update()))
+        progress_bar = cast(Callable[..., tqdm], self.progress_bar)  # its decorator has the wrong type
+        with progress_bar(total=steps * len(passes)) as bar:
+            for images, joint in passes:
+                velocity = self.guided_velocity(identity, shown[images], identity_scale, expression_scale, joint)
+                latents.append(sample(velocity, noise[images], sigmas, callback=lambda *_: bar.update()))
         images = to_images(self.codec.decode(torch.cat(latents).to(self.codec.dtype)))  # (N, S, S, 3) uint8
         return GenAffectOutput(images=[Image.fromarray(image) for image in images], bank=bank)
 
     def read_identity(self, reference, which: int | str = "largest") -> np.ndarray:
-        """Who is on a picture: float32 (V, E), see `FaceReading.tokens`. An array like that is given back as it is, so
-        that identities can be mixed before they are drawn.
+        """The identity embeddings of a picture, float32 (V, E), see `FaceReading.tokens`.
 
-        Raises UserError where there is no face, and where the recognizer is not the one that the pipeline learned from.
+        A floating-point array of that shape is returned unchanged, so that a mix of identities can be drawn.
+
+        Raises UserError where there is no face, or where the recognizer is not the one of training.
         """
         if isinstance(reference, np.ndarray) and reference.ndim == 2 and np.issubdtype(reference.dtype, np.floating):
             sizes = self.condition_encoder.config
@@ -187,14 +201,16 @@ class GenAffectPipeline(DiffusionPipeline):
         return self.face_pack.one(reference, which, name="the reference").tokens
 
     def require_recognizer(self, faces: IdentityEncoder) -> None:
-        """Raises UserError where a face pack has another recognizer than the one that the pipeline learned from."""
-        if self.config.recognizer not in (None, faces.mark):
+        """Raises UserError where the recognizer of a face pack is not the one that the pipeline was trained with."""
+        recognizer = self.config["recognizer"]
+        if recognizer not in (None, faces.mark):
             raise UserError(
-                f"this pipeline learned from recognizer {self.config.recognizer}, and the face pack has {faces.mark}: bring the one it learned from back, or train the pipeline from nothing"
+                f"this pipeline was trained with recognizer {recognizer}, but the face pack has {faces.mark}: restore "
+                "that recognizer, or train the pipeline anew"
             )
 
     def read_expressions(self, expressions: Sequence) -> np.ndarray:
-        """What faces are to show: float32 (N, 48), see `ExpressionReading.representation`.
+        """The expressions to be drawn: float32 (N, 48), see `ExpressionReading.representation`.
 
         Raises UserError where it is no list, or an entry is no expression.
         """
@@ -202,23 +218,28 @@ class GenAffectPipeline(DiffusionPipeline):
             raise UserError(f'expressions is {expressions!r:.60}: give a list, such as ["glee"]')
         if len(expressions) == 0:
             raise UserError('expressions is empty: give at least one, such as ["glee"]')
-        if self.expression_encoder is None:  # our own looks at one place of a picture, whether there is a face or not
-            for picture in filter(is_picture, expressions):
-                self._require_portrait(picture)
-        return np.concatenate([read_expression(one, self.expression_encoder).representation for one in expressions])
+        return np.concatenate([self._read_expression(one).representation for one in expressions])
 
-    def _require_portrait(self, picture) -> None:
+    def _read_expression(self, source) -> ExpressionReading:
+        if self.expression_encoder is None and is_picture(source):
+            source = self._open_portrait(source)  # the shipped encoder crops a fixed box, with or without a face in it
+        return read_expression(source, self.expression_encoder)
+
+    def _open_portrait(self, source) -> Image.Image:
+        """A picture, opened. Raises UserError where the head is not where the shipped expression encoder expects it."""
+        picture = open_picture(source)
+        name = str(source) if isinstance(source, (str, Path)) else "a picture of an expression"
         self.face_pack = self.face_pack or FacePack()
-        box = self.face_pack.one(picture, "largest", name="a picture of an expression").box
-        width, height = open_picture(picture).size
-        side = min(width, height)  # the centred square is what counts
+        box = self.face_pack.one(picture, "largest", name=name).box
+        width, height = picture.size
+        side = min(width, height)  # the encoder reads the centred square
         top, bottom = (box[1::2] - (height - side) / 2) / side
         if not is_portrait(top, bottom):
             raise UserError(
-                f"the face in {picture if isinstance(picture, (str, Path)) else 'a picture of an expression'} reaches from "
-                f"{top:.0%} to {bottom:.0%} of its height: cut it so that the head reaches from "
-                f"{100 * TYPICAL_TOP:.0f} % to {100 * TYPICAL_BOTTOM:.0f} %, as in a portrait"
+                f"the face in {name} reaches from {top:.0%} to {bottom:.0%} of its height: crop it so that the head "
+                f"reaches from {100 * TYPICAL_TOP:.0f} % to {100 * TYPICAL_BOTTOM:.0f} %, as in a portrait"
             )
+        return picture
 
     def guided_velocity(
         self,
@@ -226,15 +247,14 @@ class GenAffectPipeline(DiffusionPipeline):
         expressions: Tensor,
         identity_scale: float,
         expression_scale: float,
-        attention: Callable | None = None,
-    ):
-        """The velocity field of one person (1, V, E) with N expressions (N, 48): a function of x (N, C, s, s) and
-        sigma (N,) that returns (N, C, s, s). `attention`: sigma -> what stands in the place of joint attention there.
+        attention: JointAttention | None = None,
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """The guided velocity of one person (1, V, E) with N expressions (N, 48), as a function for `flow.sample`:
+        x (N, C, s, s), sigma (N,) -> (N, C, s, s).
 
-        `flow.guide` written as a weighted sum, u + i (v_i - u) + e (v - v_i) = (1 - i) u + (i - e) v_i + e v: what has
-        no weight need not be computed, so that scales of 1 cost one plain evaluation. The conditions that are left
-        stand side by side in one batch, the first N entries under the first, and so on. They do not
-        change from step to step, so they are embedded here, once.
+        `flow.guide` as a weighted sum, u + i (v_i - u) + e (v - v_i) = (1 - i) u + (i - e) v_i + e v. Terms of weight 0
+        are not computed, so scales of 1 cost one plain evaluation. The conditions that are left form one batch: N
+        entries under the first, N under the second, and so on. They are the same at every step and are embedded once.
         """
         count = len(expressions)
         weights = {  # (keep identity, keep expression): weight
@@ -254,32 +274,32 @@ class GenAffectPipeline(DiffusionPipeline):
         )
 
         def velocity(x, sigma):
-            instead = {} if attention is None else {"attention": attention(sigma[0].item())}
+            options = {} if attention is None else {"attention": attention}
             x, sigma = x.repeat(groups, 1, 1, 1), sigma.repeat(groups)  # (N, ...) -> (G * N, ...)
-            output = self.transformer(x, tokens, pooled, timestep(sigma), **instead)
+            output = self.transformer(x, tokens, pooled, timestep(sigma), **options)
             velocities = self.flow.velocity_from(output, x, sigma)
             velocities = velocities.unflatten(0, (groups, count))  # (G * N, ...) -> (G, N, ...)
             return (weight.to(velocities)[:, None, None, None, None] * velocities).sum(0)
 
         return velocity
 
-    def _or_default(self, name: str, given):
-        return self.config[name] if given is None else given
+    def _setting(self, name: str, value: T | None) -> T:
+        return self.config[name] if value is None else value
 
     def save_pretrained(self, save_directory: str | Path, dtype: torch.dtype = torch.float16, **kwargs) -> None:
-        """Write the folder that `from_pretrained` reads; half precision halves it, at no cost that a picture shows."""
-        # nn.Module's own `to`: diffusers' warns of casts, which here touch a copy only.
+        """Write the folder that `from_pretrained` reads; half precision changes nothing that is visible."""
+        # nn.Module's own `to`: that of diffusers warns of casts; this one casts a copy.
         networks = {name: nn.Module.to(copy.deepcopy(network), dtype) for name, network in self.components.items()}
-        for network in networks.values():  # where the weights were read from is nobody's business
-            network.register_to_config(_name_or_path="")
+        for network in networks.values():  # no local path in a published file
+            cast(ConfigMixin, network).register_to_config(_name_or_path="")
         settings = {name: self.config[name] for name in self._get_signature_keys(type(self))[1] if name in self.config}
         DiffusionPipeline.save_pretrained(type(self)(**networks, **settings), save_directory, **kwargs)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32, **kwargs) -> "GenAffectPipeline":
-        """Read a folder that `save_pretrained` wrote, in `dtype` whatever it was saved in. Nothing is downloaded.
+        """Read a folder that `save_pretrained` wrote, into `dtype`. Nothing is downloaded.
 
-        Raises UserError where the folder is missing, or something in it is missing or damaged.
+        Raises UserError where the folder or a part of it is missing or damaged.
         """
         folder = Path(folder)
         if not (folder / "model_index.json").is_file():
@@ -289,8 +309,8 @@ class GenAffectPipeline(DiffusionPipeline):
             index = json.loads((folder / "model_index.json").read_text())
             parts = {name: value for name, value in index.items() if isinstance(value, list)}
             for library, _ in parts.values():
-                # diffusers only takes classes from modules that are imported already, and rightly: a folder of weights
-                # should not have code run. Our own are safe.
+                # diffusers takes classes only from modules that are imported already, so that a folder of weights
+                # cannot run code. Modules of this library are safe to import.
                 if library.split(".")[0] == "gen_affect_lib":
                     importlib.import_module(library)
             pipeline = super().from_pretrained(folder, dtype=dtype, local_files_only=True, **kwargs)
@@ -298,14 +318,14 @@ class GenAffectPipeline(DiffusionPipeline):
                 _check_weights(folder / name, getattr(pipeline, name))
         except UserError:
             raise
-        except Exception as error:  # a damaged file shows in many ways
+        except Exception as error:  # a damaged file can raise anything
             reason = " ".join(str(error).split())
             raise UserError(f"{folder} is not a whole pipeline ({reason:.200}): copy or train it again") from error
         return pipeline
 
 
 def _check_weights(folder: Path, network: nn.Module) -> None:
-    """A tensor that is missing would only be warned about, and start at random."""
+    """Raise UserError for a missing or unknown tensor; diffusers only warns and leaves it at random values."""
     stored = set()
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as file:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from functools import cache
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from gen_affect_lib.encoders.expression import read_expression
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import guide
+from gen_affect_lib.model.attention import joint_attention
 from gen_affect_lib.model.consistent import Consistency
 from gen_affect_lib.model.fusion import IdentityExpressionFusion
 from gen_affect_lib.model.mmdit import MMDiT
@@ -399,7 +401,7 @@ def test_a_picture_without_a_face_says_so(pipeline):
 
 def test_another_recognizer_than_it_learned_from_is_refused(face):
     pipeline = make_pipeline(recognizer="0123456789ab")
-    with pytest.raises(UserError, match="learned from recognizer 0123456789ab, and the face pack has "):
+    with pytest.raises(UserError, match="trained with recognizer 0123456789ab, but the face pack has "):
         pipeline(face, ["glee"])
     pipeline = make_pipeline(recognizer=shipped_pack().mark)
     assert len(pipeline(face, ["glee"]).images) == 1
@@ -452,7 +454,7 @@ def test_every_drawn_portrait_tells_its_expression_and_no_other_picture_does(pip
     assert pipeline.read_expressions([wide]).shape == (1, 48)  # the centred square is that portrait
     small = np.full((400, 400, 3), 90, np.uint8)
     small[100:292, 100:292] = large
-    with pytest.raises(UserError, match="cut it so that the head reaches from 16 % to 84 %"):
+    with pytest.raises(UserError, match="crop it so that the head reaches from 16 % to 84 %"):
         pipeline.read_expressions([small])
     with pytest.raises(UserError, match="no face found in a picture of an expression"):
         pipeline.read_expressions([np.full((64, 64, 3), (20, 90, 200), np.uint8)])
@@ -562,3 +564,45 @@ def test_a_bank_is_not_read_with_other_steps_or_scales(pipeline, face):
 def test_consistency_outside_of_zero_to_one_is_refused(pipeline, face, much):
     with pytest.raises(UserError, match="give a number from 0"):
         drawn(pipeline, face, consistency=much)
+
+
+# --- an attention of one's own ---------------------------------------------------------------------------------------
+
+
+def test_an_attention_of_ones_own_is_called_in_every_block_of_every_step(pipeline, face):
+    calls = []
+
+    def attention(image, condition, *, block, sigma):
+        calls.append((round(sigma, 4), block, len(image.key)))
+        return joint_attention(image, condition)
+
+    mine, bank = drawn(pipeline, face, attention=attention)
+    plain, _ = drawn(pipeline, face, consistency=0)
+    assert np.array_equal(mine, plain) and bank is None
+    assert calls == [(sigma, block, len(WORDS)) for sigma in (1.0, 0.6667, 0.3333) for block in (0, 1)]
+
+
+def test_joint_attention_itself_is_one(pipeline, face):
+    plain, _ = drawn(pipeline, face, consistency=0)
+    assert np.array_equal(drawn(pipeline, face, attention=joint_attention)[0], plain)
+
+
+# --- what it loads ---------------------------------------------------------------------------------------------------
+
+
+def test_importing_the_pipeline_loads_nothing_that_trains():
+    program = "import sys, gen_affect_lib.pipeline; print(*(m for m in sys.modules if m.startswith('gen_affect_lib')))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "gen_affect_lib.model.consistent" in loaded
+    assert not [name for name in loaded if name.startswith(("gen_affect_lib.training", "gen_affect_lib.evaluation"))]
+
+
+def test_a_picture_of_an_expression_is_opened_once(pipeline, tmp_path, monkeypatch):
+    path = tmp_path / "rage.png"
+    Image.fromarray(Avatar(Identity.sample(1_000_012), Expression.named("rage"), Appearance.sample(5)).render(64)).save(
+        path
+    )
+    opened, real = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda file, *rest, **more: opened.append(file) or real(file, *rest, **more))
+    pipeline.read_expressions([path, "rage"])
+    assert len(opened) == 1

@@ -1,10 +1,14 @@
-"""Joint attention: image tokens and condition tokens ask each other, each through projections of their own.
+"""Joint attention: image tokens and condition tokens attend to each other, each through its own projections.
 
-Letters: B images, L tokens, H heads, D channels per head, C = H·D. Queries, keys and values are (B, L, H, D) outside
-`attend`, so that tokens can be joined, shared and split along one plain dimension. Taught in notebook 03.
+Letters: B images, L image tokens, M condition tokens, H heads, D channels per head, C = H·D channels of a token.
+Queries, keys and values are (B, L, H, D) outside `attend`, so that tokens are joined and split along one dimension.
+Taught in notebook 03.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,52 +18,83 @@ from gen_affect_lib.errors import UserError
 
 
 class QKV(NamedTuple):
-    """What a stream brings to attention, each (B, L, H, D); `query` is None for a stream that asks nothing."""
+    """Queries, keys and values of one stream, each (B, L, H, D); a stream that is not updated has no queries: None."""
 
     query: Tensor | None
     key: Tensor
     value: Tensor
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> QKV:
+        """The same function of queries (where there are any), keys and values."""
+        return QKV(None if self.query is None else function(self.query), function(self.key), function(self.value))
+
+
+class JointAttention(Protocol):
+    """What can stand in the place of `joint_attention` in every block of the MM-DiT.
+
+    A function or an object; `consistent.AnchorBank` has two such methods.
+
+    Args:
+        image, condition: queries, keys and values of both streams, (B, L, H, D) and (B, M, H, D).
+        block: index of the block, from 0.
+        sigma: noise level of the sampling step, the same for the whole batch, in [0, 1].
+
+    Returns:
+        The attention output of the image tokens (B, L, C) and of the condition tokens (B, M, C), the latter None where
+        the condition has no queries.
+    """
+
+    def __call__(self, image: QKV, condition: QKV, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]: ...
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(query·keyᵀ / √D)·value for every head.
+    """softmax(query·keyᵀ / √D)·value for every head: queries (B, L, H, D), keys and values (B, M, H, D) to (B, L, H·D).
 
-    Queries (B, L, H, D) ask keys and values (B, M, H, D) and get (B, L, H·D). There is no mask: every token may see
-    every other, and without one PyTorch takes its fastest kernel.
+    There is no mask. Every query attends to every key, and PyTorch can use its fastest kernel.
     """
-    seen = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
-    return seen.transpose(1, 2).flatten(2)  # (B, H, L, D) -> (B, L, H·D)
+    output = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    return output.transpose(1, 2).flatten(2)  # (B, H, L, D) -> (B, L, H·D)
 
 
 def attention_weights(query: Tensor, key: Tensor) -> Tensor:
-    """Who looks at whom: the softmax by which `attend` takes the mean of the values, for those who want to see it.
+    """The softmax inside `attend`, to be looked at: queries (B, L, H, D), keys (B, M, H, D) to (B, H, L, M).
 
-    Queries (B, L, H, D) and keys (B, M, H, D) to (B, H, L, M); each row adds up to 1.
+    Each row sums to 1.
     """
     scores = torch.einsum("blhd,bmhd->bhlm", query, key)
     return (scores / query.shape[-1] ** 0.5).softmax(dim=-1)
 
 
-def joint_attention(image: QKV, condition: QKV) -> tuple[Tensor, Tensor | None]:
-    """Attention over the tokens of both streams together: what the image saw and what the condition saw.
+def joint_attention(image: QKV, condition: QKV, *, block: int = 0, sigma: float = 0.0) -> tuple[Tensor, Tensor | None]:
+    """Attention over the tokens of both streams together: a `JointAttention` that is the same in every block and step.
 
-    Each is (B, L, C), with the L of its stream. This is the only place of the network where the two streams meet.
-    Without condition tokens it is plain self-attention; where the condition asks nothing (the last block), it sees
-    nothing: None.
+    This is the only place of the network where the two streams meet. Without condition tokens it is self-attention of
+    the image. A condition without queries (last block) has no output: None.
     """
-    key = torch.cat([image.key, condition.key], dim=1)
+    assert image.query is not None
+    key = torch.cat([image.key, condition.key], dim=1)  # (B, L + M, H, D)
     value = torch.cat([image.value, condition.value], dim=1)
     if condition.query is None:
         return attend(image.query, key, value), None
-    seen = attend(torch.cat([image.query, condition.query], dim=1), key, value)
-    return seen.split([image.query.shape[1], condition.query.shape[1]], dim=1)
+    output = attend(torch.cat([image.query, condition.query], dim=1), key, value)
+    of_image, of_condition = output.split([image.query.shape[1], condition.query.shape[1]], dim=1)
+    return of_image, of_condition
+
+
+def condition_attention(image: QKV, condition: QKV) -> Tensor | None:
+    """The condition's half of `joint_attention`: (B, M, C), or None without queries."""
+    if condition.query is None:
+        return None
+    key = torch.cat([image.key, condition.key], dim=1)  # (B, L + M, H, D)
+    value = torch.cat([image.value, condition.value], dim=1)
+    return attend(condition.query, key, value)
 
 
 class RMSNorm(nn.Module):
-    """Root mean square 1 over the D channels of each head, times a learned weight (D,).
+    """x / √mean(x²) over the D channels of each head, times a learned weight (D,).
 
-    On queries and keys it keeps dot products from growing without bound, and with them the softmax, and half precision,
-    healthy (Dehghani et al. 2023, arXiv 2302.05442).
+    On queries and keys it bounds the dot products, so that training stays stable and half precision does not overflow
+    (Dehghani et al. 2023, arXiv 2302.05442).
     """
 
     def __init__(self, head_dim: int):
@@ -67,12 +102,12 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(head_dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Under autocast x is bfloat16 and the weight is not: with one dtype for both the fused kernel can be taken.
+        # Under autocast x is bfloat16 and the weight is not; the fused kernel needs one dtype.
         return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), eps=1e-6)
 
 
 def head_norm(head_dim: int, qk_norm: str | None) -> nn.Module:
-    """The norm of queries or keys by its name in the config: "rms_norm", or None for none."""
+    """The norm of queries or keys: "rms_norm", or None for the identity. Raises UserError for another name."""
     if qk_norm is None:
         return nn.Identity()
     if qk_norm == "rms_norm":
@@ -81,9 +116,9 @@ def head_norm(head_dim: int, qk_norm: str | None) -> nn.Module:
 
 
 class Projections(nn.Module):
-    """A stream's own way into attention and out of it: tokens (B, L, C) to `QKV`, and what was seen back to (B, L, C).
+    """One stream's projections: tokens (B, L, C) to `QKV`, and the attention output (B, L, C) back to (B, L, C).
 
-    One matrix makes queries, keys and values at once.
+    One matrix makes queries, keys and values.
     """
 
     def __init__(self, dim: int, num_heads: int, qk_norm: str | None):
@@ -101,8 +136,8 @@ class Projections(nn.Module):
         return QKV(self.norm_q(query), self.norm_k(key), value)
 
 
-class LentProjections(nn.Module):
-    """Tokens (B, L, C) to keys and values alone, for a stream that asks nothing."""
+class KeyValueProjections(nn.Module):
+    """Tokens (B, L, C) to keys and values only, for a stream that is attended to and not updated."""
 
     def __init__(self, dim: int, num_heads: int, qk_norm: str | None):
         super().__init__()

@@ -1,16 +1,15 @@
 """The multimodal diffusion transformer (MM-DiT) of Stable Diffusion 3, from scratch.
 
-Two streams of tokens, the noisy image and the condition, run through the same kind of layers with weights of their own
-and meet in one place only, joint attention (Esser et al. 2024, arXiv 2403.03206). Names of sizes are diffusers', and
-`gen_affect_lib.parity` carries weights to and from its `SD3Transformer2DModel`; from diffusers itself comes nothing but
-saving and loading (`save_pretrained`, `from_pretrained`).
+Two streams of tokens, the noisy image and the condition, pass through the same kind of layers, each with its own
+weights. They meet only in joint attention (Esser et al. 2024, arXiv 2403.03206). Sizes are named as in diffusers, and
+`gen_affect_lib.parity` converts weights to and from its `SD3Transformer2DModel`. Only saving and loading
+(`save_pretrained`, `from_pretrained`) come from diffusers itself.
 
 Letters: B images, K channels of a picture or latent, L tokens, H heads, D channels per head, C = H·D channels of a
 token. Taught in notebook 03.
 """
 
-from collections.abc import Callable
-from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,14 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.model.attention import QKV, LentProjections, Projections, attend, joint_attention
+from gen_affect_lib.model.attention import (
+    QKV,
+    JointAttention,
+    KeyValueProjections,
+    Projections,
+    attend,
+    joint_attention,
+)
 from gen_affect_lib.model.modulation import (
     AdaLayerNorm,
     ConditioningVector,
@@ -33,7 +39,7 @@ from gen_affect_lib.model.patches import PatchEmbed, unpatchify
 
 
 class MLP(nn.Module):
-    """Each token on its own: widen four times, GELU (its tanh form), narrow again."""
+    """C to 4·C channels, GELU (tanh approximation), back to C; applied to each token separately."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -45,9 +51,9 @@ class MLP(nn.Module):
 
 
 class Stream(nn.Module):
-    """One modality's way through a block: `before` it meets the other one in joint attention, and `after`.
+    """The layers of one modality in a block: `before` joint attention and `after` it.
 
-    The image and the condition are two objects of this one class.
+    The image and the condition are two instances of this class.
     """
 
     def __init__(self, dim: int, num_heads: int, qk_norm: str | None):
@@ -57,22 +63,22 @@ class Stream(nn.Module):
         self.mlp = MLP(dim)
 
     def before(self, x: Tensor, c: Tensor) -> tuple[QKV, tuple[Modulation, ...]]:
-        """Tokens (B, L, C) and conditioning vector (B, C) to what goes into attention, and what `after` will need."""
+        """Tokens (B, L, C) and conditioning vector (B, C) to `QKV` and the modulations that `after` needs."""
         mods = self.modulator(c)
         attention = mods[0]
         return self.attention.qkv(modulate(layer_norm(x), attention.shift, attention.scale)), mods
 
-    def after(self, x: Tensor, seen: Tensor, mods: tuple[Modulation, ...]) -> Tensor:
-        """Tokens (B, L, C) and what they saw (B, L, C) to the tokens after two gated residuals: attention and MLP."""
+    def after(self, x: Tensor, attended: Tensor, mods: tuple[Modulation, ...]) -> Tensor:
+        """Tokens and attention output, both (B, L, C), to tokens (B, L, C): gated residuals of attention and MLP."""
         attention, mlp = mods
-        x = gated_add(x, attention.gate, self.attention.to_out(seen))
+        x = gated_add(x, attention.gate, self.attention.to_out(attended))
         return gated_add(x, mlp.gate, self.mlp(modulate(layer_norm(x), mlp.shift, mlp.scale)))
 
 
 class DualStream(Stream):
-    """A stream that also attends to itself alone, as the image does in the first blocks of SD3.5-medium.
+    """A stream with a second attention over its own tokens only, as the image has in the first blocks of SD3.5-medium.
 
-    Both attentions read the tokens as they came into the block; the MLP comes after both.
+    Both attentions take the tokens that enter the block; the MLP follows both.
     """
 
     def __init__(self, dim: int, num_heads: int, qk_norm: str | None):
@@ -80,65 +86,79 @@ class DualStream(Stream):
         self.modulator = Modulator(dim, branches=3)
         self.self_attention = Projections(dim, num_heads, qk_norm)
 
-    def after(self, x: Tensor, seen: Tensor, mods: tuple[Modulation, ...]) -> Tensor:
-        *joint_and_mlp, alone = mods
-        own = attend(*self.self_attention.qkv(modulate(layer_norm(x), alone.shift, alone.scale)))
-        x = gated_add(x, alone.gate, self.self_attention.to_out(own))
-        return super().after(x, seen, joint_and_mlp)
+    def after(self, x: Tensor, attended: Tensor, mods: tuple[Modulation, ...]) -> Tensor:
+        *joint_and_mlp, own = mods
+        query, key, value = self.self_attention.qkv(modulate(layer_norm(x), own.shift, own.scale))
+        assert query is not None
+        x = gated_add(x, own.gate, self.self_attention.to_out(attend(query, key, value)))
+        return super().after(x, attended, tuple(joint_and_mlp))
 
 
-class LentStream(nn.Module):
-    """The condition in the last block. Nothing reads its tokens afterwards, so it asks nothing and is not updated:
-    it lends keys and values to the image and is done."""
+class KeyValueStream(nn.Module):
+    """The condition in the last block. Its tokens are not used afterwards, so they have no queries and are not updated;
+    the image attends to their keys and values."""
 
     def __init__(self, dim: int, num_heads: int, qk_norm: str | None):
         super().__init__()
         self.norm = AdaLayerNorm(dim)
-        self.attention = LentProjections(dim, num_heads, qk_norm)
+        self.attention = KeyValueProjections(dim, num_heads, qk_norm)
 
-    def before(self, x: Tensor, c: Tensor) -> tuple[QKV, None]:
-        return self.attention.qkv(self.norm(x, c)), None
+    def before(self, x: Tensor, c: Tensor) -> tuple[QKV, tuple[Modulation, ...]]:
+        return self.attention.qkv(self.norm(x, c)), ()
 
-    def after(self, x: Tensor, seen: None, mods: None) -> Tensor:
+    def after(self, x: Tensor, attended: Tensor | None, mods: tuple[Modulation, ...]) -> Tensor:
         return x
 
 
 class MMDiTBlock(nn.Module):
-    """Both streams once through: each alone, together, each alone."""
+    """One layer of both streams: norm and projections of each, joint attention, residuals of each."""
 
     def __init__(self, dim: int, num_heads: int, qk_norm: str | None, dual_attention: bool, last: bool):
         super().__init__()
         image_stream = DualStream if dual_attention else Stream
-        condition_stream = LentStream if last else Stream
+        condition_stream = KeyValueStream if last else Stream
         self.image = image_stream(dim, num_heads, qk_norm)
         self.condition = condition_stream(dim, num_heads, qk_norm)
 
-    def forward(self, image: Tensor, condition: Tensor, c: Tensor, attention=joint_attention) -> tuple[Tensor, Tensor]:
-        """Image tokens (B, L, C), condition tokens (B, M, C), conditioning vector (B, C) to both kinds of tokens."""
+    def forward(
+        self,
+        image: Tensor,
+        condition: Tensor,
+        c: Tensor,
+        attention: JointAttention = joint_attention,
+        block: int = 0,
+        sigma: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        """Image tokens (B, L, C), condition tokens (B, M, C) and conditioning vector (B, C) to both kinds of tokens.
+
+        `block` and `sigma` are passed to `attention`.
+        """
         image_qkv, image_mods = self.image.before(image, c)
         condition_qkv, condition_mods = self.condition.before(condition, c)
-        seen_by_image, seen_by_condition = attention(image_qkv, condition_qkv)  # the only place where they meet
-        image = self.image.after(image, seen_by_image, image_mods)
-        condition = self.condition.after(condition, seen_by_condition, condition_mods)
+        image_attended, condition_attended = attention(image_qkv, condition_qkv, block=block, sigma=sigma)
+        image = self.image.after(image, image_attended, image_mods)
+        condition = self.condition.after(condition, cast(Tensor, condition_attended), condition_mods)
         return image, condition
 
 
 class MMDiT(ModelMixin, ConfigMixin):
-    """The whole network: patches in, blocks of two streams, patches out. It knows nothing of noise, only of timesteps.
+    """The whole network: patch embedding, blocks of two streams, unpatchify.
 
     Args:
-        sample_size: side of the latents (or pictures) it is made for, in latent pixels.
-        patch_size: side p of a patch in latent pixels; it must divide every height and width that comes.
-        in_channels, out_channels: K of what comes and of what goes; out_channels None means the same.
-        num_layers: number of blocks; in the last one the condition only lends keys and values.
-        attention_head_dim, num_attention_heads: D and H; C = H·D must divide by 4 for the positions.
-        joint_attention_dim: channels of the condition tokens as they come.
+        sample_size: side of the latents (or images) that it is made for, in latent pixels.
+        patch_size: side p of a patch in latent pixels; it must divide the height and width of every input.
+        in_channels, out_channels: K of input and output; out_channels None means the same.
+        num_layers: number of blocks; in the last one the condition has keys and values only.
+        attention_head_dim, num_attention_heads: D and H; C = H·D must be divisible by 4 for the position embeddings.
+        joint_attention_dim: channels of the condition tokens at the input.
         pooled_projection_dim: channels of the pooled condition.
-        pos_embed_max_size: side of the table of positions in patches, the largest picture it can do; None means just
-            `sample_size`. A larger table makes a finer grid of coordinates over the same span, so it belongs to
-            the weights and cannot be changed after training.
+        pos_embed_max_size: side of the table of position embeddings in patches, which bounds the size of an input; None
+            means that of `sample_size`. A larger table is a finer grid of coordinates over the same span, so it
+            belongs to the weights and cannot be changed after training.
         qk_norm: "rms_norm" or None.
-        dual_attention_layers: numbers of the blocks whose image stream also attends to itself alone (SD3.5-medium).
+        dual_attention_layers: indices of the blocks whose image stream has a second self-attention (SD3.5-medium).
+
+    Raises UserError where the sizes do not fit together.
     """
 
     _repeated_blocks = ["MMDiTBlock"]  # what compile_repeated_blocks() compiles
@@ -166,7 +186,7 @@ class MMDiT(ModelMixin, ConfigMixin):
         if not all(0 <= layer < num_layers for layer in dual_attention_layers):
             raise UserError(f"dual_attention_layers {tuple(dual_attention_layers)} must lie in 0 to {num_layers - 1}")
         table_size = pos_embed_max_size or sample_size // patch_size
-        self.register_to_config(  # what is derived is saved too; tuples come back from JSON as lists
+        self.register_to_config(  # derived values are saved too; JSON turns tuples into lists
             dual_attention_layers=tuple(dual_attention_layers),
             out_channels=out_channels or in_channels,
             pos_embed_max_size=table_size,
@@ -186,22 +206,22 @@ class MMDiT(ModelMixin, ConfigMixin):
             for layer in range(num_layers)
         )
         self.norm_out = AdaLayerNorm(dim)
-        self.proj_out = nn.Linear(dim, patch_size * patch_size * self.config.out_channels)
+        self.proj_out = nn.Linear(dim, patch_size * patch_size * (out_channels or in_channels))
         self.init_weights()
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Every choice of the start, in one place (adaLN-Zero, Peebles & Xie 2022, arXiv 2212.09748)."""
-        matrices_in = {"to_qkv": 3, "to_kv": 2}  # several square matrices in one: each is drawn as if it stood alone
+        """All initialization in one place (adaLN-Zero, Peebles & Xie 2022, arXiv 2212.09748)."""
+        matrices_in = {"to_qkv": 3, "to_kv": 2}  # fused square matrices: each is initialized as if it were separate
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 for matrix in module.weight.chunk(matrices_in.get(name.split(".")[-1], 1)):
-                    nn.init.xavier_uniform_(matrix)  # about the same variance goes out as came in
+                    nn.init.xavier_uniform_(matrix)  # keeps the variance about the same
                 nn.init.zeros_(module.bias)
         for module in self.modules():
-            if isinstance(module, (Modulator, AdaLayerNorm)):  # gates closed: each block starts as the identity
+            if isinstance(module, (Modulator, AdaLayerNorm)):  # gates are 0: each block starts as the identity
                 nn.init.zeros_(module.linear.weight)
-        nn.init.zeros_(self.proj_out.weight)  # the first prediction is zero: nothing is claimed yet
+        nn.init.zeros_(self.proj_out.weight)  # the first prediction is 0
 
     def forward(
         self,
@@ -209,7 +229,7 @@ class MMDiT(ModelMixin, ConfigMixin):
         encoder_hidden_states: Tensor,
         pooled_projections: Tensor,
         timestep: Tensor,
-        attention: Callable | None = None,
+        attention: JointAttention | None = None,
     ) -> Tensor:
         """One prediction.
 
@@ -218,33 +238,46 @@ class MMDiT(ModelMixin, ConfigMixin):
             encoder_hidden_states: condition tokens (B, M, joint_attention_dim); M may be 0.
             pooled_projections: pooled condition (B, pooled_projection_dim).
             timestep: (B,) in [0, 1000], fractions allowed: 1000 is pure noise, 0 is data.
-            attention: what stands in the place of `joint_attention`, told the number of the block as well; see
-                `consistent.py`.
+            attention: replaces `joint_attention` in every block; sigma is timestep / 1000, so all images of the batch
+                must be at the same timestep. None: `joint_attention`.
 
         Returns:
-            (B, out_channels, height, width). Raises ValueError where shapes do not fit.
+            (B, out_channels, height, width).
+
+        Raises UserError where shapes do not fit, or where timesteps differ and `attention` is given.
         """
         self.check_shapes(hidden_states, encoder_hidden_states, pooled_projections, timestep)
         height, width = hidden_states.shape[-2:]
         c = self.conditioning(timestep, pooled_projections)
         image = self.patch_embed(hidden_states)
         condition = self.condition_embed(encoder_hidden_states)
+        sigma = 0.0 if attention is None else common_sigma(timestep)
         for number, block in enumerate(self.blocks):
-            instead = () if attention is None else (partial(attention, block=number),)
-            image, condition = block(image, condition, c, *instead)
+            if attention is None:
+                image, condition = block(image, condition, c)
+            else:
+                image, condition = block(image, condition, c, attention, number, sigma)
         patches = self.proj_out(self.norm_out(image, c))
-        return unpatchify(patches, height, width, self.config.patch_size)
+        return unpatchify(patches, height, width, self.config["patch_size"])
 
     def check_shapes(self, latents: Tensor, tokens: Tensor, pooled: Tensor, timestep: Tensor) -> None:
-        """Say in one line what came, what was expected and what to try, before a matrix product says it in three."""
+        """Raise UserError for an input of the wrong shape, which names the shape that came and the one expected."""
         B, sizes = len(latents), self.config
         for name, tensor, expected, hint in (
-            ("hidden_states", latents, (B, sizes.in_channels, "height", "width"), "are they of the codec's space"),
-            ("encoder_hidden_states", tokens, (B, "tokens", sizes.joint_attention_dim), "is there one row a latent"),
-            ("pooled_projections", pooled, (B, sizes.pooled_projection_dim), "is there one row a latent"),
+            ("hidden_states", latents, (B, sizes["in_channels"], "height", "width"), "are they of the codec's space"),
+            ("encoder_hidden_states", tokens, (B, "tokens", sizes["joint_attention_dim"]), "is there one row a latent"),
+            ("pooled_projections", pooled, (B, sizes["pooled_projection_dim"]), "is there one row a latent"),
             ("timestep", timestep, (B,), "try timestep.expand(B)"),
         ):
             came = tuple(tensor.shape)
             if len(came) != len(expected) or any(isinstance(e, int) and e != n for e, n in zip(expected, came)):
                 shape = ", ".join(str(size) for size in expected)
                 raise UserError(f"{name} of shape ({shape}) expected, got {came}: {hint}")
+
+
+def common_sigma(timestep: Tensor) -> float:
+    """The sigma of a batch (B,) in which all timesteps are equal. Raises UserError where they differ."""
+    timestep = timestep.cpu()  # one wait for the accelerator, and the same rounding on every device
+    if (timestep != timestep[0]).any():
+        raise UserError("the timesteps of a batch differ: `attention` needs all images at one sampling step")
+    return (timestep[0] / 1000).item()

@@ -1,4 +1,4 @@
-"""How time and condition steer every block: the conditioning vector and adaptive layer norm.
+"""Conditioning of every block on timestep and condition: the conditioning vector and adaptive layer norm.
 
 Letters: B images, L tokens, C channels of a token. Taught in notebook 03.
 """
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 def timestep_embedding(timestep: Tensor, channels: int = 256, max_period: float = 10_000.0) -> Tensor:
     """Cosines, then sines, of timesteps (B,) in [0, 1000], fractions allowed: (B, channels), float32.
 
-    Frequencies fall geometrically from 1 to 1/max_period (Vaswani et al. 2017). Always in float32: bfloat16 could not
-    tell timestep 999 from 1000.
+    Frequencies fall geometrically from 1 to 1/max_period (Vaswani et al. 2017). In float32: bfloat16 rounds 999 to
+    1000.
     """
     half = channels // 2
     frequencies = torch.exp(-math.log(max_period) / half * torch.arange(half, device=timestep.device))
@@ -24,10 +24,9 @@ def timestep_embedding(timestep: Tensor, channels: int = 256, max_period: float 
 
 
 class ConditioningVector(nn.Module):
-    """Timestep (B,) and pooled condition (B, P), each through a small MLP, added up: (B, C).
+    """Sum of an MLP of the timestep (B,) and an MLP of the pooled condition (B, P): (B, C).
 
-    Every reader of the sum (the modulation of each stream of each block, the last norm) starts with a SiLU. It is done
-    once, here.
+    Each layer that uses the sum (modulations, last norm) starts with a SiLU, which is applied once, here.
     """
 
     def __init__(self, pooled_dim: int, dim: int, frequency_channels: int = 256):
@@ -42,7 +41,7 @@ class ConditioningVector(nn.Module):
 
 
 class Modulation(NamedTuple):
-    """What the conditioning vector asks of one residual branch: each (B, 1, C), the same for every token."""
+    """Shift, scale and gate of one residual branch: each (B, 1, C), the same for every token."""
 
     shift: Tensor
     scale: Tensor
@@ -50,7 +49,7 @@ class Modulation(NamedTuple):
 
 
 def layer_norm(x: Tensor) -> Tensor:
-    """Mean 0 and variance 1 over the channels of each token; it learns nothing, the modulation does that."""
+    """Mean 0 and variance 1 over the channels of each token, without learned parameters; modulation has those."""
     return F.layer_norm(x, x.shape[-1:], eps=1e-6)
 
 
@@ -65,9 +64,9 @@ def gated_add(x: Tensor, gate: Tensor, update: Tensor) -> Tensor:
 
 
 class Modulator(nn.Module):
-    """The conditioning vector (B, C) to one `Modulation` per residual branch (adaLN-Zero, Peebles & Xie 2022).
+    """Conditioning vector (B, C) to one `Modulation` per residual branch (adaLN-Zero, Peebles & Xie 2022).
 
-    `MMDiT.init_weights` starts it at zero: all gates are closed and each block is the identity.
+    `MMDiT.init_weights` initializes it to zero: all gates are 0 and each block is the identity.
     """
 
     def __init__(self, dim: int, branches: int):
@@ -81,7 +80,7 @@ class Modulator(nn.Module):
 
 
 class AdaLayerNorm(nn.Module):
-    """Layer norm whose shift and scale come from the conditioning vector, for places where no residual needs a gate."""
+    """Layer norm with shift and scale from the conditioning vector, where there is no residual to be gated."""
 
     def __init__(self, dim: int):
         super().__init__()

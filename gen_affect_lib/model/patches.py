@@ -1,39 +1,43 @@
-"""From a picture to tokens and back: patches, their positions, their embedding.
+"""From an image to tokens and back: patches, their embedding, their position embeddings.
 
-Letters: B images, K channels of the picture (3 for RGB, 16 for latents), p side of a patch in pixels,
+Letters: B images, K channels of the image (3 for RGB, 16 for latents), p side of a patch in pixels,
 h × w patches, L = h·w tokens, C channels of a token. Taught in notebook 02.
 """
 
 import torch
 from torch import Tensor, nn
 
+from gen_affect_lib.errors import UserError
+
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
-    """Cut pictures (B, K, h·p, w·p) into one flat row per patch, (B, h·w, p·p·K), read line by line.
+    """Images (B, K, h·p, w·p) to flattened patches (B, h·w, p·p·K), row by row; `unpatchify` is the inverse.
 
-    Nothing is computed: it only reorders numbers, and `unpatchify` undoes it. Raises ValueError where the patch does
-    not divide the picture.
+    Raises UserError where the patch size does not divide the image.
     """
     p = patch_size
     if images.ndim != 4:
-        raise ValueError(f"pictures of shape (B, K, height, width) expected, got {tuple(images.shape)}")
+        raise UserError(f"images of shape (B, K, height, width) expected, got {tuple(images.shape)}")
     B, K, height, width = images.shape
     for name, side in (("height", height), ("width", width)):
         if side % p:
             fits = [d for d in range(1, side + 1) if side % d == 0]
-            raise ValueError(f"patch_size {p} does not divide the {name} {side}: try one of {fits}")
+            raise UserError(f"patch_size {p} does not divide the {name} {side}: try one of {fits}")
     h, w = height // p, width // p
     grid = images.reshape(B, K, h, p, w, p)
     return grid.permute(0, 2, 4, 3, 5, 1).reshape(B, h * w, p * p * K)  # (B, h, w, p, p, K) -> (B, L, p·p·K)
 
 
 def unpatchify(patches: Tensor, height: int, width: int, patch_size: int) -> Tensor:
-    """Put patches (B, h·w, p·p·K) together again: a picture (B, K, height, width), sides in pixels."""
+    """Patches (B, h·w, p·p·K) to images (B, K, height, width), sides in pixels.
+
+    Raises UserError where number or size of the patches do not fit.
+    """
     p, h, w = patch_size, height // patch_size, width // patch_size
     B, L, numbers = patches.shape
     if L != h * w or numbers % (p * p):
-        raise ValueError(
-            f"{L} patches of {numbers} numbers do not make a picture of {height} × {width} in patches of {p} × {p}: "
+        raise UserError(
+            f"{L} patches of {numbers} numbers do not make an image of {height} × {width} in patches of {p} × {p}: "
             f"{h * w} patches of {p * p}·K numbers expected"
         )
     grid = patches.reshape(B, h, w, p, p, numbers // (p * p))
@@ -41,10 +45,9 @@ def unpatchify(patches: Tensor, height: int, width: int, patch_size: int) -> Ten
 
 
 def sincos_1d(coordinates: Tensor, channels: int) -> Tensor:
-    """Sines, then cosines, of each coordinate (N,) at channels / 2 frequencies: (N, channels).
+    """Sines, then cosines, of each coordinate (N,) at channels / 2 frequencies: (N, channels), float64.
 
-    The frequencies fall geometrically from 1 towards 1/10000. In float64, because far coordinates times high
-    frequencies lose digits in float32.
+    The frequencies fall geometrically from 1 towards 1/10000. In float64: the products lose digits in float32.
     """
     frequencies = 10_000.0 ** -(torch.arange(channels // 2, dtype=torch.float64) / (channels / 2))
     angles = torch.outer(coordinates.double(), frequencies)
@@ -52,14 +55,16 @@ def sincos_1d(coordinates: Tensor, channels: int) -> Tensor:
 
 
 def sincos_2d(channels: int, size: int, span: float) -> Tensor:
-    """A table of positions for size × size patches: (size, size, channels), float32.
+    """Position embeddings of size × size patches: (size, size, channels), float32.
 
     Entry (row, column) is [sincos_1d of its column | sincos_1d of its row], half the channels each. Coordinates run
-    from 0 to `span`: a larger `size` over the same span is a finer grid, which is how SD3 prepares one table for
-    pictures of many sizes (Esser et al. 2024, arXiv 2403.03206; same numbers as diffusers' `get_2d_sincos_pos_embed`).
+    from 0 to `span`; a larger `size` over the same span is a finer grid. SD3 uses one such table for images of many
+    sizes (Esser et al. 2024, arXiv 2403.03206; the same numbers as diffusers' `get_2d_sincos_pos_embed`).
+
+    Raises UserError where 4 does not divide the channels.
     """
     if channels % 4:
-        raise ValueError(f"positions need sin and cos for row and column: channels must divide by 4, got {channels}")
+        raise UserError(f"sin and cos of row and column need channels divisible by 4, got {channels}")
     line = sincos_1d(torch.arange(size, dtype=torch.float32) / (size / span), channels // 2)  # (size, C/2)
     by_column = line[None, :, :].expand(size, size, -1)
     by_row = line[:, None, :].expand(size, size, -1)
@@ -67,27 +72,28 @@ def sincos_2d(channels: int, size: int, span: float) -> Tensor:
 
 
 class PatchEmbed(nn.Module):
-    """Pictures (B, K, height, width) to tokens (B, L, C): one linear map of each patch, plus where the patch lies.
+    """Images (B, K, height, width) to tokens (B, L, C): a linear map of each patch, plus its position embedding.
 
-    A convolution whose stride equals its kernel is exactly this linear map. Positions are not learned: `table_size` ×
-    `table_size` of them are computed once, spanning a picture of `sample_size`, and each picture takes the centred part
-    that it needs, so that its middle has the same position whatever its size.
+    The linear map equals a convolution whose stride is its kernel size. Position embeddings are not learned: a table of
+    `table_size` × `table_size` spans an image of `sample_size`, and each image uses the centred part of its size, so
+    that the centre has the same position embedding at every size.
     """
 
     def __init__(self, sample_size: int, patch_size: int, in_channels: int, dim: int, table_size: int):
         super().__init__()
         self.patch_size = patch_size
         self.proj = nn.Linear(patch_size * patch_size * in_channels, dim)
-        # Saved with the weights: published SD3 checkpoints hold their table, rounded to half precision.
+        # Saved with the weights: published SD3 checkpoints contain their table, rounded to half precision.
+        self.positions: Tensor
         self.register_buffer("positions", sincos_2d(dim, table_size, span=sample_size // patch_size))
 
     def positions_of(self, h: int, w: int) -> Tensor:
-        """Positions (h·w, C) of the h × w patches in the middle of the table."""
+        """Position embeddings (h·w, C) of the h × w patches in the centre of the table."""
         size = self.positions.shape[0]
         if max(h, w) > size:
-            raise ValueError(
-                f"{h} × {w} patches do not fit into the table of {size} × {size} positions: "
-                f"give a smaller picture or a larger pos_embed_max_size"
+            raise UserError(
+                f"{h} × {w} patches exceed the table of {size} × {size} positions: "
+                f"give a smaller image or a larger pos_embed_max_size"
             )
         top, left = (size - h) // 2, (size - w) // 2
         return self.positions[top : top + h, left : left + w].reshape(h * w, -1)  # (h, w, C) -> (L, C)

@@ -1,7 +1,7 @@
-"""Sliders over pictures, and pictures to point at.
+"""Pictures with sliders, and pictures that respond to the pointer.
 
-Every panel is a pure function, values in and picture out, with a thin layer of sliders around it. Where nobody can move a
-slider, there stands a still picture. Every picture has words, the moving ones too.
+Every panel is a pure function from values to a picture, with sliders around it. Where a notebook is not used
+interactively, a still picture is shown. Every picture has alt text.
 """
 
 from gen_affect_lib.widgets.attention import AttentionRecord, attention_panel, draw_attention, record_attention

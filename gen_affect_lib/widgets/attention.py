@@ -1,4 +1,4 @@
-"""Where a patch of a generated face looks: at the other patches, and at the tokens of the condition. Taught in notebook 07.
+"""What a patch of a generated face attends to: the other patches and the condition tokens. Taught in notebook 07.
 
 Letters: T sampling steps, K blocks, H heads, L image tokens (patches), M condition tokens.
 """
@@ -13,105 +13,104 @@ from gen_affect_lib.display import BLUE, GREY, ORANGE
 from gen_affect_lib.widgets.panel import WIDE, Panel, Pointing
 from gen_affect_lib.widgets.sheet import GREY_INK, INK, PAPER, RULE, Sheet, ink_on
 
-FACE = 512  # pixels: the side of the face
-CARD = 440  # pixels: how wide the charts beside it are
-DARK = 0.3  # how bright a patch still is at which the chosen one does not look at all
+FACE = 512  # side of the face in pixels
+CARD = 440  # width of the charts beside it in pixels
+DARK = 0.3  # brightness of a patch with attention weight 0
 
 
 @dataclass(frozen=True)
 class AttentionRecord:
-    """One generated face, and where its patches looked while it was drawn.
+    """One generated face and the attention weights of its patches while it was sampled.
 
     Attributes:
         image: the face.
-        sigmas: of each step, (T,).
-        weights: float32 (T, K, H, L, L + M); a row is what one patch looks at, patches first, and adds up to 1.
-        carries: float32 (M,), how much of a condition token hangs on the expression, and not on the identity, in [0, 1].
+        sigmas: of the steps, (T,).
+        weights: float32 (T, K, H, L, L + M): the attention weights of each patch over patches, then condition tokens;
+            rows sum to 1.
+        expression_share: float32 (M,), how much each condition token depends on the expression, against the identity,
+            in [0, 1].
     """
 
     image: Image.Image
     sigmas: tuple[float, ...]
     weights: np.ndarray
-    carries: np.ndarray
+    expression_share: np.ndarray
 
     @property
     def side(self) -> int:
         """Patches in a row."""
         return round(self.weights.shape[3] ** 0.5)
 
-    def looks(self, row: int, column: int, step: int, block: int, head: int) -> tuple[np.ndarray, np.ndarray]:
-        """How much a patch looks at the others (side, side), and at the condition's tokens (M,). All are counted from 1;
-        head 0 is the mean of all heads."""
+    def weights_of(self, row: int, column: int, step: int, block: int, head: int) -> tuple[np.ndarray, np.ndarray]:
+        """Attention weights of one patch over the patches (side, side) and the condition tokens (M,).
+
+        All arguments count from 1; head 0 is the mean of all heads.
+        """
         weights = self.weights[step - 1, block - 1]  # (H, L, L + M)
         weights = weights.mean(axis=0) if head == 0 else weights[head - 1]
-        looks = weights[(row - 1) * self.side + column - 1]
-        return looks[: self.side**2].reshape(self.side, self.side), looks[self.side**2 :]
+        own = weights[(row - 1) * self.side + column - 1]
+        return own[: self.side**2].reshape(self.side, self.side), own[self.side**2 :]
 
 
 def record_attention(pipeline, reference, expression, *, steps: int | None = None, seed: int = 0) -> AttentionRecord:
-    """Generate one face, and keep where its patches look.
+    """Generate one face and record its attention weights.
 
-    `GenAffectPipeline` takes an attention of one's own. This one does what joint attention does, and writes down the softmax
-    of the patches under the whole condition: guidance compares several conditions, and that one comes last.
+    The pipeline's argument `attention` replaces joint attention. The one passed here computes joint attention and
+    records the weights under the full condition, which is the last of those that guidance compares.
     """
     import torch
 
     from gen_affect_lib.model.attention import attention_weights, joint_attention
 
-    sigmas, maps = [], []
+    recorded: dict[float, list] = {}  # sigma -> weights of each block (H, L, L + M)
 
-    def attention_at(sigma: float, members: int):
-        sigmas.append(sigma)
-        maps.append([])
-
-        def attention(image, condition, block: int):
-            key = torch.cat([image.key[-1:], condition.key[-1:]], dim=1)  # (1, L + M, H, D)
-            maps[-1].append(attention_weights(image.query[-1:], key)[0])  # (H, L, L + M)
-            return joint_attention(image, condition)
-
-        return attention
+    def attention(image, condition, *, block: int, sigma: float):
+        key = torch.cat([image.key[-1:], condition.key[-1:]], dim=1)  # (1, L + M, H, D)
+        recorded.setdefault(sigma, []).append(attention_weights(image.query[-1:], key)[0])
+        return joint_attention(image, condition)
 
     pipeline.set_progress_bar_config(disable=True)
-    who = pipeline.read_identity(reference)
+    identity = pipeline.read_identity(reference)
     (face,) = pipeline(
-        reference=who,
+        reference=identity,
         expressions=[expression],
         num_inference_steps=steps,
-        attention=attention_at,
+        attention=attention,
         generator=torch.Generator().manual_seed(seed),
     ).images
-    weights = torch.stack([torch.stack(blocks) for blocks in maps]).float().cpu().numpy()
-    return AttentionRecord(face, tuple(sigmas), weights, carried(pipeline, who, expression))
+    weights = torch.stack([torch.stack(blocks) for blocks in recorded.values()]).float().cpu().numpy()
+    return AttentionRecord(face, tuple(recorded), weights, expression_share(pipeline, identity, expression))
 
 
-def carried(pipeline, identity: np.ndarray, expression) -> np.ndarray:
-    """How much of each condition token hangs on the expression, and not on the identity: float32 (M,) in [0, 1].
+def expression_share(pipeline, identity: np.ndarray, expression) -> np.ndarray:
+    """How much each condition token depends on the expression: float32 (M,) in [0, 1]; the rest is the identity's.
 
-    Leave out the one, then the other, and compare how far the token moves.
+    The change of the token without the expression, divided by the sum of its changes without expression and without
+    identity.
     """
     import torch
 
     encoder, device = pipeline.condition_encoder, pipeline.transformer.device
     with torch.no_grad():
-        given = [
+        inputs = [
             torch.from_numpy(x).to(device, pipeline.transformer.dtype)
             for x in (identity[None], pipeline.read_expressions([expression]))
         ]
-        out = torch.zeros(1, dtype=torch.bool, device=device)
-        whole, *without = (
-            encoder(*given, **left)[0][0] for left in ({}, {"keep_identity": out}, {"keep_expression": out})
+        drop = torch.zeros(1, dtype=torch.bool, device=device)
+        full, *without = (
+            encoder(*inputs, **keep)[0][0] for keep in ({}, {"keep_identity": drop}, {"keep_expression": drop})
         )
-        by_identity, by_expression = ((whole - other).float().norm(dim=1) for other in without)  # (M,)
+        by_identity, by_expression = ((full - other).float().norm(dim=1) for other in without)  # (M,)
     return (by_expression / (by_identity + by_expression).clamp(min=1e-9)).cpu().numpy()
 
 
 def draw_attention(record: AttentionRecord, row: int, column: int, step: int, block: int, head: int) -> Image.Image:
-    """The face with a light on every patch that the chosen one looks at, and beside it how much it looks at what."""
-    patches, tokens = record.looks(row, column, step, block, head)
+    """The face, each patch as bright as its attention weight, and charts of the weights beside it."""
+    patches, tokens = record.weights_of(row, column, step, block, head)
     sheet, side = Sheet(FACE + 32 + CARD, FACE), record.side
-    light = DARK + (1 - DARK) * (patches / patches.max()) ** 0.5  # the root: weak looks are seen too
+    light = DARK + (1 - DARK) * (patches / patches.max()) ** 0.5  # the root shows small weights, too
     face = np.asarray(record.image.convert("RGB").resize((FACE, FACE), Image.Resampling.LANCZOS), np.float32)
-    at = np.arange(FACE) * side // FACE  # the patch of each pixel, along one side
+    at = np.arange(FACE) * side // FACE  # index of the patch of each pixel, along one side
     sheet.paste(Image.fromarray((face * light[np.ix_(at, at)][..., None]).astype(np.uint8)), 0, 0)
     each = FACE / side
     for n in range(1, side):
@@ -167,7 +166,7 @@ def _chart(sheet: Sheet, x: float, record: AttentionRecord, patches, tokens, cho
         sheet.line(x + 40, y, x + CARD, y, RULE)
         sheet.text(x + 34, y, f"{100 * shown * line:.0f} %", 11, GREY_INK, "right")
     each = (CARD - 40) / len(tokens)
-    for n, (token, expression) in enumerate(zip(tokens, record.carries)):
+    for n, (token, expression) in enumerate(zip(tokens, record.expression_share)):
         left, y = x + 40 + n * each, floor
         for share, color in ((1 - expression, BLUE), (expression, ORANGE)):
             height = float(share * token) / shown * (floor - top)
@@ -179,37 +178,42 @@ def _chart(sheet: Sheet, x: float, record: AttentionRecord, patches, tokens, cho
 
 
 def _totals(record: AttentionRecord, patches, tokens) -> tuple[float, float, float]:
-    """How much of the look falls on the picture, on what the condition says of the identity, and of the expression."""
-    expression = float((tokens * record.carries).sum())
+    """Sums of the attention weights over patches, and over condition tokens for identity and for expression."""
+    expression = float((tokens * record.expression_share).sum())
     return float(patches.sum()), float(tokens.sum()) - expression, expression
 
 
 def say_attention(record: AttentionRecord, row: int, column: int, step: int, block: int, head: int) -> str:
-    patches, tokens = record.looks(row, column, step, block, head)
+    patches, tokens = record.weights_of(row, column, step, block, head)
     picture, who, what = _totals(record, patches, tokens)
     r, c = np.unravel_index(patches.argmax(), patches.shape)
     return (
-        f"A generated face in {record.side} by {record.side} patches, lit where the patch in row {row}, column {column} looks, at "
-        f"step {step}, block {block}, {f'head {head}' if head else 'mean of the heads'}: {picture:.0%} at the picture, most of "
-        f"it at row {r + 1}, column {c + 1}; {who:.0%} at the identity, {what:.0%} at the expression; of the condition's "
-        f"tokens most at number {int(tokens.argmax()) + 1}."
+        f"A generated face in {record.side} by {record.side} patches, brightened where the patch in row {row}, column "
+        f"{column} attends to, at step {step}, block {block}, {f'head {head}' if head else 'mean of the heads'}: "
+        f"{picture:.0%} to patches, most of it to row {r + 1}, column {c + 1}; {who:.0%} to the identity, {what:.0%} "
+        "to the "
+        f"expression; of the condition tokens most to number {int(tokens.argmax()) + 1}."
     )
 
 
 def attention_panel(
     pipeline, reference, expression, *, steps: int | None = None, block: int | None = None, seed: int = 0
 ) -> Panel:
-    """A generated face; press one of its patches, and see where it looks. Sliders choose the step, the block and the head.
+    """A generated face: press a patch to see what it attends to. Sliders choose step, block and head.
 
-    pipeline: a `GenAffectPipeline`. The face is generated and its attention recorded once, by `record_attention`, so that
-    every press is answered at once. block: the one shown first, counted from 1; None: the last. Returns the panel, for those
-    who go on with it.
+    Args:
+        pipeline: a `GenAffectPipeline`. The face is generated once, by `record_attention`.
+        reference, expression, steps: as for the pipeline.
+        block: shown first, counted from 1; None: the last.
+        seed: of the noise.
+
+    Returns the panel.
     """
     import ipywidgets
 
     record = record_attention(pipeline, reference, expression, steps=steps, seed=seed)
-    side, (steps, blocks, heads) = record.side, record.weights.shape[:3]
-    width = (FACE + 32 + CARD) / FACE  # of the picture, in faces
+    side, (step_count, blocks, heads) = record.side, record.weights.shape[:3]
+    width = (FACE + 32 + CARD) / FACE  # of the whole picture, relative to the face
 
     def point(x: float, y: float) -> Mapping:
         row, column = int(y * side) + 1, int(x * width * side) + 1
@@ -221,18 +225,22 @@ def attention_panel(
     def slider(description: str, value: int, most: int, least: int = 1):
         return ipywidgets.IntSlider(value=value, min=least, max=most, description=description, **WIDE)
 
-    middle = max(1, side // 2)  # about an eye
+    middle = max(1, side // 2)  # near an eye
     panel = Panel(
         lambda **values: draw_attention(record, **values),
         {
             "row": slider("row of the patch", middle, side),
             "column": slider("column of the patch", middle, side),
-            "step": slider("step", -(-steps // 2), steps),
+            "step": slider("step", -(-step_count // 2), step_count),
             "block": slider("block", block or blocks, blocks),
             "head": slider("head (0: their mean)", 0, heads, least=0),
         },
         lambda **values: say_attention(record, **values),
-        Pointing(point, step_to, "Generated face in patches. The arrow keys choose the patch whose looks are shown."),
+        Pointing(
+            point,
+            step_to,
+            "Generated face in patches. The arrow keys choose the patch whose attention weights are shown.",
+        ),
     )
     panel.show(panel.draw(**panel.values), panel.say(**panel.values), instead=True)
     return panel

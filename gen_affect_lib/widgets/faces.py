@@ -1,4 +1,4 @@
-"""A drawn face under sliders: action units, gaze and head turn. Taught in notebook 01."""
+"""A drawn face with sliders for action units, gaze and head turn. Taught in notebook 01."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from gen_affect_lib.widgets.panel import WIDE, Panel
 TURNS = {"gaze_x": "gaze right", "gaze_y": "gaze up", "head_yaw": "head right", "head_pitch": "head up"}
 PLAIN_NAMES = {f"au{unit}": name for unit, name in EXPRESSION_UNIT_NAMES.items()} | TURNS
 LABELS = {f"au{unit}": f"AU{unit} {name}" for unit, name in EXPRESSION_UNIT_NAMES.items()} | TURNS
-# A few faces that say what the sliders are for.
+# Examples for the still picture.
 FACES = {
     "no unit": {},
     "AU1 alone": {"au1": 1.0},
@@ -28,7 +28,10 @@ FACES = {
 def draw_expression(
     values: Mapping[str, float], identity: int = 0, appearance: int = 0, size: int = 256
 ) -> Image.Image:
-    """The avatar of two seeds with an expression of these fields: {"au12": 0.8, "gaze_x": -0.5, …}; others are 0."""
+    """The avatar of two seeds with these values of an expression: {"au12": 0.8, "gaze_x": -0.5, …}; others are 0.
+
+    Raises UserError for a name that an expression does not have.
+    """
     unknown = [name for name in values if name not in Expression.NAMES]
     if unknown:
         raise UserError(f"{unknown[0]!r} is no part of an expression: give some of " + ", ".join(Expression.NAMES))
@@ -41,16 +44,17 @@ def draw_face(expression: Expression, identity: int = 0, appearance: int = 0, si
 
 
 def say_expression(values: Mapping[str, float]) -> str:
-    """The units that are moved, and how far: "AU12 lip corner puller: 0.8; gaze right: -0.5"."""
+    """The values that are not 0: "AU12 lip corner puller: 0.8; gaze right: -0.5"."""
     return "; ".join(f"{LABELS[name]}: {value:g}" for name, value in values.items() if value)
 
 
 def expression_panel(
     identity: int = 0, appearance: int = 0, size: int = 256, faces: Mapping[str, Mapping[str, float]] = FACES
 ) -> Panel:
-    """Sliders over every action unit, gaze and head turn of one avatar.
+    """Sliders for every action unit, gaze and head turn of one avatar.
 
-    faces: {title: values} of the still picture above the sliders. Returns the panel, for those who go on with it.
+    identity, appearance: seeds of the face. size: in pixels. faces: {title: values} of the still picture above the
+    sliders. Returns the panel.
     """
     import ipywidgets
 

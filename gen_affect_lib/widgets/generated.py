@@ -1,5 +1,5 @@
-"""Generated faces under sliders: steps and guidance, consistent attention, and the way from one person and one emotion to
-another. Taught in notebooks 00, 07 and 09.
+"""Generated faces under sliders: steps and guidance scales, consistent attention, and interpolation between two people
+and two emotions. Taught in notebooks 00, 07 and 09.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from gen_affect_lib.avatars import Avatar, Expression
 from gen_affect_lib.display import grid, to_image
 from gen_affect_lib.widgets.panel import WIDE, Panel
 
-# A generated face takes a while: it is drawn when the slider is let go, not on the way.
-LET_GO = WIDE | {"continuous_update": False}
+# Sampling takes a while: it runs when a slider is released, not while it moves.
+ON_RELEASE = WIDE | {"continuous_update": False}
 
 
 # --- steps and guidance ---
@@ -29,10 +29,10 @@ def sample_row(
     expression_scale: float,
     seed: int = 0,
 ) -> list[Image.Image]:
-    """The reference, then what a `GenAffectPipeline` makes of it, one picture for each expression.
+    """The reference, then one generated picture for each expression.
 
-    expressions: as the pipeline takes them. seed: of the noise, the same for every setting, so that a difference
-    between two pictures comes from the sliders alone.
+    Arguments are those of a `GenAffectPipeline`. seed: of the noise, the same for every setting, so that pictures
+    differ by the settings alone.
     """
     import torch
 
@@ -62,11 +62,15 @@ def guidance_panel(
 ) -> Panel:
     """Sliders over the number of sampling steps and both guidance scales of a `GenAffectPipeline`.
 
-    The sliders start at the pipeline's own settings. The pipeline's progress bars are switched off: they would pile
-    up under the sliders.
+    The sliders start at the pipeline's own settings. The pipeline's progress bars are switched off.
 
-    reference: a picture. expressions: a few, as the pipeline takes them; each move of a slider generates them all.
-    stills: the settings of the still picture's rows; what a row leaves out is the pipeline's own.
+    Args:
+        reference, expressions: as for the pipeline; each move of a slider generates all expressions.
+        seed: of the noise.
+        most_steps, top_scale: ends of the sliders.
+        stills: settings of the rows of the still picture; what is left out is the pipeline's own.
+
+    Returns the panel.
     """
     import ipywidgets
 
@@ -88,10 +92,17 @@ def guidance_panel(
     panel = Panel(
         lambda **values: grid(row(**values), titles, rows=1, tile=112),
         {
-            "steps": ipywidgets.IntSlider(value=start["steps"], min=1, max=most_steps, description="steps", **LET_GO),
+            "steps": ipywidgets.IntSlider(
+                value=start["steps"], min=1, max=most_steps, description="steps", **ON_RELEASE
+            ),
             **{
                 name: ipywidgets.FloatSlider(
-                    value=start[name], min=0.0, max=top_scale, step=0.25, description=name.replace("_", " "), **LET_GO
+                    value=start[name],
+                    min=0.0,
+                    max=top_scale,
+                    step=0.25,
+                    description=name.replace("_", " "),
+                    **ON_RELEASE,
                 )
                 for name in ("identity_scale", "expression_scale")
             },
@@ -119,7 +130,7 @@ def _say(values: Mapping[str, float]) -> str:
 
 
 def sample_set(pipeline, reference, expressions: Sequence, consistency, seed: int = 0) -> list[Image.Image]:
-    """One picture for each expression, as a set that shares what `consistency` says, from the noise of the seed."""
+    """A set with the pipeline's argument `consistency`, one picture for each expression, from the noise of the seed."""
     import torch
 
     return pipeline(
@@ -131,13 +142,19 @@ def sample_set(pipeline, reference, expressions: Sequence, consistency, seed: in
 
 
 def sharing_panel(pipeline, reference, expressions: Sequence, *, seed: int = 0) -> Panel:
-    """Sliders over consistent attention: a set drawn one by one, and below it as the sliders say, from the same noise.
+    """Sliders over consistent attention: a set of independent images, and below it one with the settings of the
+    sliders.
 
-    The sliders start where `Consistency` does. reference, expressions: as for `guidance_panel`.
+    Both start from the same noise, and the sliders from the defaults of `Consistency`.
+
+    Args:
+        reference, expressions, seed: as for `guidance_panel`.
+
+    Returns the panel.
     """
     import ipywidgets
 
-    from gen_affect_lib.model.consistent import Consistency
+    from gen_affect_lib.model.consistent import Consistency, Replace
 
     pipeline.set_progress_bar_config(disable=True)
     start = Consistency()
@@ -150,39 +167,42 @@ def sharing_panel(pipeline, reference, expressions: Sequence, *, seed: int = 0) 
         rows = [to_image(reference), *alone, None, *shared]
         return grid(rows, titles, columns=len(titles), tile=112, row_titles=["one by one", "shared"])
 
-    def say(share, above, anchors, shared_noise, face_above, instead) -> str:
-        place = "in place of" if instead else "beside"
+    def say(share, above, anchors, shared_noise, face_above, replace) -> str:
         return (
-            f"Two rows of one person with {named}: above one by one, below as a set that shares. {anchors:g} of the images "
-            f"lend {share:.0%} of their tokens {place} the others' own while sigma is above {above:g}, those of the face "
-            f"above {face_above:g}; {shared_noise:.0%} of the noise is in common."
+            f"Two rows of one person with {named}: above drawn one by one, below as a set. {anchors:g} of the images "
+            f"share {share:.0%} of their tokens while sigma is at least {above:g}, those of the face while it is above "
+            f"{face_above:g}. The other images replace of their own: {replace}. {shared_noise:.0%} of the noise is "
+            "shared."
         )
 
     def slider(name: str, description: str):
         return ipywidgets.FloatSlider(
-            value=getattr(start, name), min=0.0, max=1.0, step=0.05, description=description, **LET_GO
+            value=getattr(start, name), min=0.0, max=1.0, step=0.05, description=description, **ON_RELEASE
         )
 
     panel = Panel(
         sheet,
         {
-            "share": slider("share", "share of tokens lent"),
-            "above": slider("above", "lend above sigma"),
+            "share": slider("share", "fraction of tokens"),
+            "above": slider("above", "shared above sigma"),
             "anchors": ipywidgets.IntSlider(
-                value=start.anchors or len(titles) - 1, min=1, max=len(titles) - 1, description="anchors", **LET_GO
+                value=start.anchors or len(titles) - 1, min=1, max=len(titles) - 1, description="anchors", **ON_RELEASE
             ),
-            "shared_noise": slider("shared_noise", "noise in common"),
+            "shared_noise": slider("shared_noise", "shared noise"),
             "face_above": slider("face_above", "the face, above sigma"),
-            "instead": ipywidgets.Checkbox(
-                value=start.instead, description="in place of one's own tokens", indent=False
+            "replace": ipywidgets.Dropdown(
+                options=[(str(option), option) for option in Replace],
+                value=start.replace,
+                description="replaced own tokens",
+                **WIDE,
             ),
         },
         say,
     )
     panel.show(
         sheet(),
-        f"Two rows of one person with {named}. Above, drawn one by one, in other clothes each time; below, "
-        "with consistent attention as it is by default, in the same clothes before the same background.",
+        f"Two rows of one person with {named}. Above, drawn one by one, in different clothes each time; below, "
+        "with consistent attention and its defaults, in the same clothes before the same background.",
     )
     return panel
 
@@ -191,20 +211,20 @@ def sharing_panel(pipeline, reference, expressions: Sequence, *, seed: int = 0) 
 
 
 def between_identities(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
-    """What `GenAffectPipeline.read_identity` gives, of somebody on the way from one person (t = 0) to another (t = 1).
+    """Interpolation of two identities, each (V, E) as of `GenAffectPipeline.read_identity`: t = 0 is a, t = 1 is b.
 
-    Embeddings (V, E) lie on a sphere, and their angles mean likeness; so each view turns from one to the other at an even
-    pace along the shortest way, and keeps its length (slerp, Shoemake 1985). A plain mean would lie inside of the sphere.
+    Embeddings lie on a sphere and are compared by their angles, so each view is interpolated on the sphere (slerp,
+    Shoemake 1985). Their mean would lie inside the sphere.
     """
     lengths = [np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b)]  # (V, 1)
     a, b = (x / length for x, length in zip((a, b), lengths))
     angle = np.arccos(np.clip((a * b).sum(axis=1, keepdims=True), -1, 1))  # (V, 1)
     sine = np.maximum(np.sin(angle), 1e-6)
-    near = angle < 1e-4  # the same person: nothing to turn
+    near = angle < 1e-4  # no angle to divide by
     from_a, from_b = (np.where(near, share, np.sin(share * angle) / sine) for share in (1 - t, t))
-    way = from_a * a + from_b * b
-    way /= np.linalg.norm(way, axis=1, keepdims=True)
-    return (((1 - t) * lengths[0] + t * lengths[1]) * way).astype(np.float32)
+    direction = from_a * a + from_b * b
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    return (((1 - t) * lengths[0] + t * lengths[1]) * direction).astype(np.float32)
 
 
 def sample_between(
@@ -215,16 +235,20 @@ def sample_between(
     emotions: Sequence[float],
     seed: int = 0,
 ) -> list[Image.Image]:
-    """Somebody between two people, once for each place between two words, all from the same noise.
+    """Generated faces between two people and two words, one for each entry of `emotions`, all from the same noise.
 
-    identities: two, as `pipeline.read_identity` gives them. words: two. person, emotions: 0 is the first one, 1 the second.
+    Args:
+        identities: two, as `pipeline.read_identity` gives them.
+        words: two.
+        person, emotions: positions in [0, 1] between the first and the second.
+        seed: of the noise.
     """
     import torch
 
     first, second = map(Expression.named, words)
     vectors = [first.interpolate(second, float(t)) for t in emotions]
     return pipeline(
-        reference=between_identities(*identities, person),
+        reference=between_identities(identities[0], identities[1], person),
         expressions=vectors,
         consistency=0,
         generator=[torch.Generator().manual_seed(seed) for _ in vectors],
@@ -234,7 +258,7 @@ def sample_between(
 def draw_between(
     a: Avatar, b: Avatar, words: Sequence[str], person: float, emotion: float, size: int = 224
 ) -> Image.Image:
-    """The drawn face on the same way: identity, expression and appearance interpolated factor by factor."""
+    """The drawn face at the same position: identity, expression and appearance interpolated factor by factor."""
     first, second = map(Expression.named, words)
     return to_image(
         Avatar(
@@ -250,10 +274,17 @@ def interpolation_panel(
 ) -> Panel:
     """Two sliders: from one person to another, and from one emotion word to another.
 
-    A `GenAffectPipeline` generates who and what lies between: of the identities by `between_identities`, of the words by
-    their 21 numbers. Where both references are `Avatar`s, the truth is drawn beside, from factors interpolated.
+    Identities are interpolated by `between_identities`, words by their expression vectors. Where both references are
+    `Avatar`s, the ground truth from interpolated factors is drawn beside.
 
-    stations: the still picture goes from one person to the other in so many columns.
+    Args:
+        pipeline: a `GenAffectPipeline`.
+        reference_a, reference_b: pictures or `Avatar`s.
+        word_a, word_b: emotion words.
+        seed: of the noise.
+        stations: number of columns of the still picture.
+
+    Returns the panel.
     """
     import ipywidgets
 
@@ -267,7 +298,7 @@ def interpolation_panel(
     def row(person: float, emotion: float) -> Image.Image:
         faces = {"generated": sample_between(pipeline, identities, words, person, [emotion], seed)[0]}
         if drawn:
-            faces["drawn"] = draw_between(*references, words, person, emotion)
+            faces["drawn"] = draw_between(reference_a, reference_b, words, person, emotion)
         ends = {"person A": pictures[0]}, {"person B": pictures[1]}
         faces = ends[0] | faces | ends[1]
         return grid([*faces.values()], [*faces], rows=1, tile=168)
@@ -279,7 +310,7 @@ def interpolation_panel(
         )
 
     def slider(description: str):
-        return ipywidgets.FloatSlider(value=0.5, min=0.0, max=1.0, step=0.05, description=description, **LET_GO)
+        return ipywidgets.FloatSlider(value=0.5, min=0.0, max=1.0, step=0.05, description=description, **ON_RELEASE)
 
     panel = Panel(row, {"person": slider("person: A to B"), "emotion": slider(f"{word_a} to {word_b}")}, say)
     people, emotions = np.linspace(0, 1, stations), (0.0, 0.5, 1.0)

@@ -1,7 +1,6 @@
-"""A picture on the page that has words, and that can be pointed at: by mouse or finger, or by the arrow keys.
+"""A picture with alt text that responds to the pointer and the arrow keys, which ipywidgets' Image does not have.
 
-ipywidgets' own Image can do neither. What runs in the browser is the few lines of `SCRIPT`, and nothing is loaded from
-anywhere.
+`SCRIPT` is all that runs in the browser; nothing is loaded from the network.
 """
 
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import traitlets
 SCRIPT = """
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-// ipywidgets gives the handle of a slider no name: a screen reader shall call it what the label beside it says.
+// ipywidgets gives slider handles no accessible name: take the label beside them.
 function nameSliders(page) {
   for (const slider of page.querySelectorAll(".widget-slider")) {
     const label = slider.querySelector(".widget-label")?.textContent ?? "";
@@ -23,7 +22,7 @@ function nameSliders(page) {
 function render({ model, el }) {
   const frame = document.createElement("div");
   const picture = document.createElement("img");
-  const spoken = document.createElement("span"); // where a screen reader hears that the picture has changed
+  const spoken = document.createElement("span"); // announces changes of the picture to screen readers
   frame.className = "gen-affect-pad";
   spoken.className = "gen-affect-spoken";
   spoken.setAttribute("aria-live", "polite");
@@ -38,15 +37,15 @@ function render({ model, el }) {
   const say = () => { picture.alt = model.get("alt"); };
   draw();
   say();
-  requestAnimationFrame(() => setTimeout(() => nameSliders(el.ownerDocument), 200)); // when those beside it are there too
+  requestAnimationFrame(() => setTimeout(() => nameSliders(el.ownerDocument), 200)); // once the sliders are on the page
   model.on("change:png", draw);
   model.on("change:alt", () => { say(); spoken.textContent = model.get("alt"); });
   if (!model.get("label")) return;
 
   frame.tabIndex = 0;
-  frame.setAttribute("role", "application"); // or a screen reader would keep the arrow keys to itself
+  frame.setAttribute("role", "application"); // otherwise a screen reader uses the arrow keys
   frame.setAttribute("aria-label", model.get("label"));
-  frame.dataset.lmSuppressShortcuts = "true"; // or JupyterLab would walk from cell to cell
+  frame.dataset.lmSuppressShortcuts = "true"; // otherwise JupyterLab moves between cells
   frame.addEventListener("keydown", (event) => {
     const step = ARROWS[event.key];
     if (!step || event.ctrlKey || event.altKey || event.metaKey) return;
@@ -85,14 +84,15 @@ STYLE = """
 
 
 class Pad(anywidget.AnyWidget):
-    """A picture and its words.
+    """A picture with alt text.
 
     Args:
-        on_point: told the place (x, y) that was pressed or dragged to, each in [0, 1] from the upper left corner.
-        on_step: told which arrow key was pressed: (-1, 0) left, (1, 0) right, (0, -1) up, (0, 1) down.
-        label: what a screen reader calls the pad, and how to use it; without one it is a mere picture.
-    Traits:
-        png, alt: the picture and the words that stand for it. Change both at once, with `show`.
+        on_point: called with the position (x, y) of a press or drag, in [0, 1] from the upper left corner.
+        on_step: called with an arrow key: (-1, 0) left, (1, 0) right, (0, -1) up, (0, 1) down.
+        label: accessible name and instructions; without it the picture does not respond.
+
+    Attributes:
+        png, alt: the picture and its alt text; `show` changes both at once.
     """
 
     _esm = SCRIPT
@@ -104,13 +104,13 @@ class Pad(anywidget.AnyWidget):
     def __init__(self, on_point: Callable | None = None, on_step: Callable | None = None, label: str = ""):
         super().__init__(label=label)
         self.on_point, self.on_step = on_point, on_step
-        self.on_msg(self._told)
+        self.on_msg(self._received)
 
     def show(self, png: bytes, alt: str) -> None:
         with self.hold_sync():
             self.png, self.alt = png, alt
 
-    def _told(self, widget, content: dict, buffers) -> None:
+    def _received(self, widget, content: dict, buffers) -> None:
         for name, listener in (("point", self.on_point), ("step", self.on_step)):
             if name in content and listener:
                 listener(*content[name])

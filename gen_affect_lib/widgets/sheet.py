@@ -1,12 +1,12 @@
-"""A sheet to draw on in pixels, x to the right and y down: smooth shapes and letters, quickly enough to draw while somebody
-moves a slider. Colours are "#RRGGBB".
+"""A canvas in pixels, x to the right and y down, with anti-aliased shapes and text, fast enough for a moving slider.
 
-The letters are those of `display.grid`: Pillow brings them along, so that no font has to be installed.
+Colours are "#RRGGBB". The font is that of `display.grid`; it comes with Pillow, so that none has to be installed.
 """
 
 import math
 from collections.abc import Sequence
 from functools import cache
+from typing import cast
 
 import numpy as np
 import skia
@@ -19,9 +19,9 @@ INK, GREY_INK, PAPER, RULE = "#222222", "#666666", "#FFFFFF", "#DDDDDD"
 
 @cache
 def _font(size: float) -> skia.Font:
-    # A font manager without fonts: the usual one reads the system's settings, and writes what it thinks of them to stderr.
+    # A font manager without fonts: the default one reads the system's settings and prints warnings about them.
     manager = getattr(skia.FontMgr, "New_Custom_Empty", skia.FontMgr)()
-    letters = skia.Data.MakeWithCopy(ImageFont.load_default(12).font_bytes)
+    letters = skia.Data.MakeWithCopy(cast(ImageFont.FreeTypeFont, ImageFont.load_default(12)).font_bytes)
     font = skia.Font(manager.makeFromData(letters), size)
     font.setSubpixel(True)
     return font
@@ -42,7 +42,7 @@ def _paint(color: str, alpha: float = 1.0, width: float | None = None) -> skia.P
 
 
 class Sheet:
-    """White paper of width x height pixels. `image` is what was drawn on it."""
+    """A white canvas of width x height pixels; `image` is a copy of it."""
 
     def __init__(self, width: int, height: int):
         self.pixels = np.full((height, width, 4), 255, np.uint8)
@@ -50,7 +50,7 @@ class Sheet:
         self.canvas = self.surface.getCanvas()
 
     def copy(self) -> "Sheet":
-        """Another sheet with the same on it, to draw on further."""
+        """An independent copy."""
         other = Sheet(self.pixels.shape[1], self.pixels.shape[0])
         other.pixels[:] = self.pixels
         return other
@@ -102,9 +102,9 @@ class Sheet:
         turn: float = 0.0,
         halo: str | None = None,
     ):
-        """One line, whose small letters stand around the height y; at x it begins, has its middle, or ends.
+        """One line of text, vertically centred at y; `anchor` says which of its ends, or its middle, is at x.
 
-        turn: degrees clockwise about (x, y). halo: a colour around the letters.
+        turn: rotation about (x, y) in degrees clockwise. halo: colour of an outline.
         """
         font = _font(size)
         left = {"left": 0.0, "middle": -0.5, "right": -1.0}[anchor] * font.measureText(text)
@@ -126,12 +126,12 @@ def text_width(text: str, size: float = 13) -> float:
 
 
 def blend(color: str, t: float, other: str = PAPER) -> str:
-    """A colour on its way to another one."""
+    """(1 - t)·color + t·other, per channel."""
     return "#" + "".join(f"{round((1 - t) * a + t * b):02X}" for a, b in zip(_rgb(color), _rgb(other)))
 
 
 def ink_on(color: str) -> str:
-    """Black or white letters, whichever has more contrast on a colour (as WCAG 2 reckons it)."""
+    """Black or white, whichever has the higher contrast to a colour (WCAG 2)."""
     red, green, blue = (c / 255 for c in _rgb(color))
     light = luminance((red, green, blue))
     return "#FFFFFF" if 1.05 / (light + 0.05) > (light + 0.05) / 0.05 else "#000000"

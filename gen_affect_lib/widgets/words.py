@@ -1,7 +1,7 @@
-"""The 135 emotion words to be pointed at: on a wheel by family and group, and on the plane of valence and arousal.
+"""The 135 emotion words on a wheel by family and group, and on the plane of valence and arousal, to select from.
 
-Each is a picture that a pure function draws; the panel around it only says which word, or which point. Places in a picture
-are fractions of it, y downward. Taught in notebook 01.
+A pure function draws each picture; the panel around it selects a word or a point. Positions in a picture are fractions
+of its sides, y downward. Taught in notebook 01.
 """
 
 import math
@@ -19,13 +19,13 @@ from gen_affect_lib.widgets.faces import PLAIN_NAMES, TURNS, draw_face
 from gen_affect_lib.widgets.panel import WIDE, Panel, Pointing
 from gen_affect_lib.widgets.sheet import GREY_INK, INK, PAPER, RULE, Sheet, blend, ink_on, text_width
 
-SIDE = 720  # pixels: of the wheel, and of the plane
-CARD = 288  # pixels: how wide the card with the face beside them is
+SIDE = 720  # side of wheel and plane in pixels
+CARD = 288  # width of the card with the face beside them in pixels
 FACE = 256
 
 
 def say_units(expression: Expression) -> str:
-    """The units that a face shows, and how much: "inner brow raiser 0.6, lip corner puller 0.9"."""
+    """The active units of a face with their intensities: "inner brow raiser 0.6, lip corner puller 0.9"."""
     shown = [(name, getattr(expression, name)) for name in Expression.NAMES]
     return ", ".join(f"{PLAIN_NAMES[name]} {value:.2g}" for name, value in shown if abs(value) >= 0.05) or "no unit"
 
@@ -33,7 +33,7 @@ def say_units(expression: Expression) -> str:
 def draw_bars(
     sheet: Sheet, x: float, y: float, bars: Mapping[str, float], color: str, two_sided: bool = False
 ) -> float:
-    """Named bars below each other, of values up to 1, or from -1 to 1; the y below them comes back."""
+    """Named bars for values from 0 to 1, or from -1 to 1 if `two_sided`. Returns the y below them."""
     start, length = x + 152, CARD - 152 - 40
     for name, value in bars.items():
         sheet.text(x + 144, y, name, 12, anchor="right")
@@ -49,8 +49,7 @@ def draw_bars(
 
 
 def draw_units(sheet: Sheet, x: float, y: float, expression: Expression, color: str, most: int = 14) -> float:
-    """Bars of the units that a face shows, the strongest ones where there are many, then of gaze and head where they are
-    turned; the y below them comes back."""
+    """Bars of the `most` strongest of a face's action units, gaze and head. Returns the y below them."""
     values = {name: getattr(expression, name) for name in Expression.NAMES if abs(getattr(expression, name)) >= 0.05}
     strongest = sorted(values, key=lambda name: -abs(values[name]))[:most]
     shown = {name: value for name, value in values.items() if name in strongest}
@@ -61,14 +60,14 @@ def draw_units(sheet: Sheet, x: float, y: float, expression: Expression, color: 
 
 # --- the wheel -------------------------------------------------------------------------------------------------------
 
-# Radii as fractions of the wheel's side: the hole, where groups begin, where words begin, and the rim.
+# Radii as fractions of the wheel's side: of the hole, inner radius of groups and of words, outer radius.
 HOLE, GROUPS_FROM, WORDS_FROM, RIM = 0.095, 0.225, 0.365, 0.497
 GAP = 1.6  # degrees between two families
 
 
 @cache
 def word_angles() -> dict[str, tuple[float, float]]:
-    """Where each word begins and ends on the wheel, in degrees clockwise from the top."""
+    """Start and end of each word on the wheel, in degrees clockwise from the top."""
     each = (360 - GAP * len(FAMILY_COLORS)) / len(EMOTIONS)
     angles, at, before = {}, GAP / 2, emotion(EMOTIONS[0]).family
     for word, one in table().items():
@@ -79,7 +78,7 @@ def word_angles() -> dict[str, tuple[float, float]]:
 
 
 def word_at(x: float, y: float) -> str | None:
-    """The word at a place of the wheel; of a group or a family its first word; None in the hole and beside the wheel."""
+    """The word at a position of the wheel, for a group or a family its first word; None outside the rings."""
     radius = math.hypot(x - 0.5, y - 0.5)
     angle = math.degrees(math.atan2(x - 0.5, 0.5 - y)) % 360
     word = next((word for word, (start, end) in word_angles().items() if start <= angle < end), None)
@@ -92,13 +91,13 @@ def word_at(x: float, y: float) -> str | None:
 
 
 def place_of(word: str) -> tuple[float, float]:
-    """The middle of a word's field on the wheel."""
+    """Centre of a word's field on the wheel."""
     turn, radius = math.radians(sum(word_angles()[word]) / 2), (WORDS_FROM + RIM) / 2
     return 0.5 + radius * math.sin(turn), 0.5 - radius * math.cos(turn)
 
 
 def next_word(word: str, dx: int, dy: int) -> str:
-    """Where an arrow key leads: right and left to the next word and the one before, down and up by groups."""
+    """The word that an arrow key selects: right and left the next and previous word, down and up the next group."""
     if dx:
         return EMOTIONS[(EMOTIONS.index(word) + dx) % len(EMOTIONS)]
     names = list(groups())
@@ -108,13 +107,13 @@ def next_word(word: str, dx: int, dy: int) -> str:
 def _field(
     sheet: Sheet, words: Sequence[str], inner: float, outer: float, color: str, line: float | None = None
 ) -> None:
-    """The piece of a ring that neighbouring words have."""
+    """The sector of a ring that neighbouring words cover."""
     start, end = word_angles()[words[0]][0], word_angles()[words[-1]][1]
     sheet.sector(SIDE / 2, SIDE / 2, inner * SIDE, outer * SIDE, start, end, color, line)
 
 
 def _along(sheet: Sheet, text: str, words: Sequence[str], radius: float, size: float, color: str) -> None:
-    """Text in the middle of such a piece, along a ray from a radius outward, and never upside down."""
+    """Text in the middle of such a sector, along a ray from a radius outward, never upside down."""
     angle = (word_angles()[words[0]][0] + word_angles()[words[-1]][1]) / 2
     upright, radius, turn = angle < 180, radius * SIDE + 7, math.radians(angle)
     x, y = SIDE / 2 + radius * math.sin(turn), SIDE / 2 - radius * math.cos(turn)
@@ -123,7 +122,7 @@ def _along(sheet: Sheet, text: str, words: Sequence[str], radius: float, size: f
 
 @cache
 def _blank_wheel() -> Sheet:
-    """The wheel before a word is chosen, and room for the card beside it: drawn once."""
+    """The wheel without a selected word, with space for the card."""
     sheet = Sheet(SIDE + 24 + CARD, SIDE)
     for family, color in FAMILY_COLORS.items():
         members = [word for word, one in table().items() if one.family == family]
@@ -140,7 +139,7 @@ def _blank_wheel() -> Sheet:
 
 
 def draw_wheel(word: str, identity: int = 0, appearance: int = 0) -> Image.Image:
-    """The wheel with one word chosen, and beside it the word's face, its units, valence and arousal: 1032 x 720 pixels."""
+    """The wheel with a selected word; beside it its face, units, valence and arousal: 1032 x 720 pixels."""
     sheet, one = _blank_wheel().copy(), emotion(word)
     color = FAMILY_COLORS[one.family]
     chosen = blend(color, 0.15)
@@ -162,16 +161,16 @@ def draw_wheel(word: str, identity: int = 0, appearance: int = 0) -> Image.Image
 def say_wheel(word: str) -> str:
     one = emotion(word)
     return (
-        f"A wheel of the 135 emotion words in six coloured families. Chosen is {word}, of the group {one.group} in the family "
-        f"{one.family}. Beside it the drawn face: {say_units(Expression.named(word))}. Valence {one.valence:g}, arousal "
-        f"{one.arousal:g}."
+        f"A wheel of the 135 emotion words in six coloured families. Chosen is {word}, of the group {one.group} in "
+        f"the family {one.family}. Beside it the drawn face: {say_units(Expression.named(word))}. Valence "
+        f"{one.valence:g}, arousal {one.arousal:g}."
     )
 
 
 def word_wheel(word: str = "glee", identity: int = 0, appearance: int = 0) -> Panel:
-    """The 135 words on a wheel: press one, walk with the arrow keys, or choose from the list, and see its face.
+    """The 135 words on a wheel: select one by pointer, arrow keys or list to see its face.
 
-    identity, appearance: seeds of who is drawn. Returns the panel, for those who go on with it.
+    identity, appearance: seeds of the face. Returns the panel.
     """
     import ipywidgets
 
@@ -196,14 +195,14 @@ def word_wheel(word: str = "glee", identity: int = 0, appearance: int = 0) -> Pa
 
 # --- the plane -------------------------------------------------------------------------------------------------------
 
-# Where the square from -1 to 1 lies in the picture, in pixels: its left edge, its upper edge, its side.
+# The square from -1 to 1 in the picture, in pixels: left edge, upper edge, side.
 LEFT, TOP, SQUARE = 60, 12, 640
-COUNTED = 4  # so many of the nearest words are named, if they count for 3 % or more
-KEY = 0.05  # how far an arrow key leads
+COUNTED = 4  # number of words that are named, if their weight is 3 % or more
+KEY = 0.05  # step of an arrow key
 
 
 def nearest_words(valence: float, arousal: float) -> dict[str, float]:
-    """The words that count the most at a point, and how much; see `encoders.affect.weights_of_point`."""
+    """The words with the largest weights at a point, and the weights; see `encoders.affect.weights_of_point`."""
     weights = weights_of_point(valence, arousal)
     order = [int(n) for n in np.argsort(-weights, kind="stable")[:COUNTED] if weights[n] >= 0.03]
     return {(*EMOTIONS, "neutral")[n]: float(weights[n]) for n in order}
@@ -214,7 +213,7 @@ def _in_square(valence: float, arousal: float) -> tuple[float, float]:
 
 
 def _mark(sheet: Sheet, x: float, y: float, family: str, radius: float, color: str, line: float | None = None) -> None:
-    """A dot of a family. Each has a shape of its own, so that colours are not all that tells them apart."""
+    """The mark of a family. Each has its own shape, so that families differ not only in colour."""
     corners, first = {
         "love": (0, 0),
         "joy": (4, 45),
@@ -232,7 +231,7 @@ def _mark(sheet: Sheet, x: float, y: float, family: str, radius: float, color: s
 
 @cache
 def _labels() -> dict[str, tuple[float, float]]:
-    """Words that have room for their letters on the plane, and where these begin: the far ones first, no two on each other."""
+    """Words whose label fits on the plane, with its position: from the outside inwards, without overlaps."""
     dots, placed = [_in_square(one.valence, one.arousal) for one in table().values()], {}
     boxes = [(x - 6, y - 6, x + 6, y + 6) for x, y in dots]
     for word in sorted(EMOTIONS, key=lambda word: -math.hypot(table()[word].valence, table()[word].arousal)):
@@ -252,7 +251,7 @@ def _labels() -> dict[str, tuple[float, float]]:
 
 
 def _numbered(words: Iterable[str]) -> dict[tuple[float, float], list[int]]:
-    """The words' places on the plane, and the numbers from 1 of those that stand there: several may."""
+    """Positions on the plane, each with the numbers (from 1) of the words there."""
     places = {}
     for number, word in enumerate(words, 1):
         if word != "neutral":
@@ -261,8 +260,8 @@ def _numbered(words: Iterable[str]) -> dict[tuple[float, float], list[int]]:
 
 
 def draw_plane(valence: float, arousal: float, identity: int = 0, appearance: int = 0) -> Image.Image:
-    """The plane with the 135 words as dots and one point marked, and beside it the typical face of that point, the words that
-    it is blended from, and its units."""
+    """The plane with the 135 words as dots and a selected point; beside it the face of that point, the words that it is
+    blended from, and its units."""
     sheet, nearest = Sheet(SIDE + 24 + CARD, SIDE), nearest_words(valence, arousal)
     x, y = _in_square(valence, arousal)
     sheet.rect(LEFT, TOP, SQUARE, SQUARE, RULE, 1)
@@ -287,7 +286,7 @@ def draw_plane(valence: float, arousal: float, identity: int = 0, appearance: in
     for one in table().values():
         _mark(sheet, *_in_square(one.valence, one.arousal), one.family, 5, FAMILY_COLORS[one.family])
     sheet.circle(x, y, 11, INK, 2)
-    for place, numbers in _numbered(nearest).items():  # names would hide each other, and the card has them
+    for place, numbers in _numbered(nearest).items():  # numbers only: the names are on the card
         family = emotion(list(nearest)[numbers[0] - 1]).family
         _mark(sheet, *place, family, 9, FAMILY_COLORS[family])
         _mark(sheet, *place, family, 9, INK, 1.5)
@@ -307,19 +306,18 @@ def say_plane(valence: float, arousal: float) -> str:
     counted = ", ".join(f"{word} {share:.0%}" for word, share in nearest_words(valence, arousal).items())
     shown = say_units(Expression.from_vector(vector_of_point(valence, arousal)))
     return (
-        f"The plane of valence and arousal, with the 135 emotion words as dots. The point at valence {valence:.2f}, arousal "
-        f"{arousal:.2f}; what counts there: {counted}. Beside it the drawn face: {shown}."
+        f"The plane of valence and arousal, with the 135 emotion words as dots. The point at valence {valence:.2f}, "
+        f"arousal {arousal:.2f}; what counts there: {counted}. Beside it the drawn face: {shown}."
     )
 
 
 def affect_pad(valence: float = 0.75, arousal: float = 0.45, identity: int = 0, appearance: int = 0) -> Panel:
-    """The plane of valence and arousal: press a point, walk with the arrow keys, or move the sliders, and see its face.
+    """The plane of valence and arousal: select a point by pointer, arrow keys or sliders to see its face.
 
-    The face is a blend: the expressions of the words near the point, the nearer the more (`encoders.affect.vector_of_point`:
-    a word at a distance d counts for exp(-d² / (2 · 0.05²)), and the neutral face stands at the middle). So at a word that
-    stands alone it is that word's face, and between two words one between theirs.
+    The face is a weighted mean of the expressions of the words and the neutral face, which lies at the centre. The
+    weight at a distance d is exp(-d² / (2 · 0.05²)), normalized (`encoders.affect.vector_of_point`).
 
-    identity, appearance: seeds of who is drawn. Returns the panel, for those who go on with it.
+    identity, appearance: seeds of the face. Returns the panel.
     """
     import ipywidgets
 

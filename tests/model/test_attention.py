@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.model.attention import QKV, LentProjections, Projections, attend, attention_weights, joint_attention
+from gen_affect_lib.model.attention import (
+    QKV,
+    KeyValueProjections,
+    Projections,
+    attend,
+    attention_weights,
+    joint_attention,
+)
 
 
 def heads(tokens: int, images: int = 2) -> QKV:
@@ -94,9 +101,9 @@ def test_the_weights_of_the_norms_are_used():
     torch.testing.assert_close(projections.qkv(x).key, 3 * key)
 
 
-def test_a_lender_makes_keys_and_values_and_asks_nothing():
-    lender = LentProjections(dim=24, num_heads=3, qk_norm="rms_norm")
-    query, key, value = lender.qkv(torch.randn(2, 5, 24))
+def test_a_stream_that_is_only_attended_to_has_no_queries():
+    projections = KeyValueProjections(dim=24, num_heads=3, qk_norm="rms_norm")
+    query, key, value = projections.qkv(torch.randn(2, 5, 24))
     assert query is None and key.shape == value.shape == (2, 5, 3, 8)
     torch.testing.assert_close(key.square().mean(-1), torch.ones(2, 5, 3), rtol=1e-4, atol=1e-4)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.model.fusion import FUSIONS, IdentityExpressionFusion, Reading
+from gen_affect_lib.model.fusion import FUSIONS, IdentityExpressionFusion, ResamplerLayer
 
 SIZES = dict(identity_dim=24, expression_dim=7, dim=32)
 SIZES |= dict(identity_tokens=6, expression_tokens=3, condition_tokens=5, num_heads=4)
@@ -84,12 +84,12 @@ def test_every_parameter_is_learned(fusion, told):
 
 def test_the_weights_shown_are_those_that_are_used(told):
     torch.manual_seed(0)
-    layer = Reading(32, 4)
+    layer = ResamplerLayer(32, 4)
     queries, sources = torch.randn(2, 5, 32), torch.randn(2, 9, 32)
     weights = layer.weights(queries, sources)
     assert weights.shape == (2, 4, 5, 14)
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 5))
-    _, _, value = layer.ask(queries, sources)
+    _, _, value = layer.project(queries, sources)
     seen = (weights @ value.transpose(1, 2)).transpose(1, 2).flatten(2)  # (B, H, N, d) -> (B, N, H·d)
     half_way = queries + layer.to_out(seen)
     expected = half_way + layer.mlp(layer.norm_mlp(half_way))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.model.attention import joint_attention
 from gen_affect_lib.model.mmdit import MMDiT, MMDiTBlock, Stream
 
 SIZES = dict(
@@ -233,3 +234,22 @@ def test_a_setting_that_it_does_not_know_is_refused_and_not_ignored():
         MMDiT(**SIZES)(**inputs(), attention_mask=torch.ones(2, 5))
     with pytest.raises(TypeError, match="dropout"):
         MMDiT(**SIZES, dropout=0.1)
+
+
+def test_an_attention_gets_the_block_and_the_sigma_of_the_timestep():
+    model, given, calls = awake(MMDiT(**SIZES)), inputs(), []
+    given["timestep"] = torch.full_like(given["timestep"], 250.0)
+
+    def attention(image, condition, *, block, sigma):
+        calls.append((block, sigma))
+        return joint_attention(image, condition)
+
+    torch.testing.assert_close(model(**given, attention=attention), model(**given), rtol=0, atol=0)
+    assert calls == [(0, 0.25), (1, 0.25), (2, 0.25)]
+
+
+def test_an_attention_needs_all_images_at_one_timestep():
+    model, given = awake(MMDiT(**SIZES)), inputs()
+    given["timestep"] = torch.arange(len(given["timestep"])) * 100.0
+    with pytest.raises(UserError, match="the timesteps of a batch differ"):
+        model(**given, attention=joint_attention)

@@ -71,7 +71,7 @@ def test_a_finer_grid_over_the_same_span_passes_through_the_same_places():
 
 
 def test_positions_need_channels_for_two_waves_in_two_directions():
-    with pytest.raises(ValueError, match="divide by 4, got 30"):
+    with pytest.raises(ValueError, match="divisible by 4, got 30"):
         sincos_2d(30, size=4, span=4)
 
 
@@ -90,7 +90,7 @@ def test_a_small_picture_takes_the_middle_of_the_table():
 
 def test_a_picture_larger_than_the_table_is_refused():
     embed = PatchEmbed(sample_size=8, patch_size=2, in_channels=3, dim=16, table_size=4)
-    with pytest.raises(ValueError, match="4 × 5 patches do not fit into the table of 4 × 4"):
+    with pytest.raises(ValueError, match="4 × 5 patches exceed the table of 4 × 4"):
         embed(torch.zeros(1, 3, 8, 10))
 
 

@@ -13,8 +13,8 @@ from gen_affect_lib.model import attention, mmdit, modulation, patches
 
 BUILT = (
     "timestep_embedding", "ConditioningVector", "Modulation", "layer_norm", "modulate", "Modulator", "AdaLayerNorm",
-    "attention_weights", "attend", "RMSNorm", "QKV", "Projections", "joint_attention", "LentProjections",
-    "MLP", "Stream", "LentStream", "MMDiTBlock", "adaln_zero", "MMDiT",
+    "attention_weights", "attend", "RMSNorm", "QKV", "Projections", "joint_attention", "KeyValueProjections",
+    "MLP", "Stream", "KeyValueStream", "MMDiTBlock", "adaln_zero", "MMDiT",
 )  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_norms_are_the_same(by_hand):
     close(ours(x), library(x))
 
 
-@pytest.mark.parametrize("name", ["Projections", "LentProjections"])
+@pytest.mark.parametrize("name", ["Projections", "KeyValueProjections"])
 def test_projections_are_the_same(by_hand, name):
     ours, library = getattr(by_hand, name)(32, 4), getattr(attention, name)(32, 4, "rms_norm")
     alike(ours, library)

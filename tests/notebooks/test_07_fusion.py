@@ -6,7 +6,7 @@ from torch import nn
 
 from gen_affect_lib.model import fusion
 
-BUILT = ("KeysAndValues", "Reading", "Resampler", "both_together")
+BUILT = ("KeysAndValues", "ResamplerLayer", "Resampler", "both_together")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,12 @@ def twins(by_hand, name: str, sizes: tuple) -> tuple[nn.Module, nn.Module]:
 
 @pytest.mark.parametrize(
     "name, sizes",
-    [("Reading", (24, 3)), ("Reading", (32, 1)), ("Resampler", (24, 5, 2, 3)), ("Resampler", (160, 16, 2, 5))],
+    [
+        ("ResamplerLayer", (24, 3)),
+        ("ResamplerLayer", (32, 1)),
+        ("Resampler", (24, 5, 2, 3)),
+        ("Resampler", (160, 16, 2, 5)),
+    ],
 )
 def test_outputs_and_gradients_are_the_same(by_hand, name, sizes):
     library, mine = twins(by_hand, name, sizes)

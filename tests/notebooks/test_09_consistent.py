@@ -1,41 +1,73 @@
-"""What notebook 09 builds by hand is what the library does, and the figures that it shows are of the shipped weights."""
+"""What notebook 09 builds by hand is what the library runs, and its figures are of the shipped weights."""
 
 import json
 
 import pytest
 import torch
 
-from gen_affect_lib.evaluation.studies.sharing import WAYS
+from gen_affect_lib.evaluation.studies.sharing import COSTED, METHODS
 from gen_affect_lib.keys import fingerprint
+from gen_affect_lib.model import consistent
 from gen_affect_lib.model.attention import QKV, attend
-from gen_affect_lib.model.consistent import loop
+from gen_affect_lib.model.consistent import Replace
 from gen_affect_lib.paths import REFERENCE, SHIPPED
 
-N, L, M, H, D = 4, 9, 5, 2, 8
+B, L, M, H, D = 3, 9, 5, 2, 8
 
 
 @pytest.fixture(scope="module")
-def shared(definitions):
-    return definitions("09_consistent", ("shared",), torch=torch, attend=attend)["shared"]
+def shared_attention(definitions):
+    needed = dict(torch=torch, attend=attend, Replace=Replace)
+    return definitions("09_consistent", ("shared_attention",), **needed)["shared_attention"]
 
 
-@pytest.mark.parametrize("instead", [False, True])
-@pytest.mark.parametrize("lenders", [1, 3, N])
-@pytest.mark.parametrize("lent", [(), (2, 3, 7), range(L)])
-def test_the_loop_by_hand_is_the_librarys(shared, lenders, lent, instead):
+@pytest.mark.parametrize("replace", Replace)
+@pytest.mark.parametrize("anchors", [1, 3])
+@pytest.mark.parametrize("tokens", [(), (2, 3, 7), range(L)])
+def test_the_function_by_hand_is_the_librarys(shared_attention, anchors, tokens, replace):
     generator = torch.Generator().manual_seed(0)
-    image, condition = (
-        QKV(*torch.randn(3, N, tokens, H, D, dtype=torch.float64, generator=generator)) for tokens in (L, M)
+
+    def stream(tokens):
+        return QKV(*torch.randn(3, B, tokens, H, D, dtype=torch.float64, generator=generator))
+
+    image, condition, shared = stream(L), stream(M), stream(anchors * len(tokens))
+    given = (
+        image,
+        condition,
+        shared._replace(query=shared.query[:, : len(tokens)]),
+        torch.tensor(list(tokens)).long(),
+        replace,
     )
-    library = loop(image, condition, N, lenders, torch.tensor(list(lent), dtype=torch.int64), instead)
-    for one in range(N):
-        torch.testing.assert_close(shared(image, condition, one, lenders, list(lent), instead), library[one])
+    assert torch.equal(shared_attention(*given), consistent.shared_attention(*given))
 
 
-def test_the_study_has_all_ways_on_the_shipped_weights():
+def test_what_is_built_by_hand_is_what_the_bank_runs(shared_attention, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    image, condition = (QKV(*torch.randn(3, B, tokens, H, D, generator=generator)) for tokens in (L, M))
+
+    def outputs():
+        bank = consistent.AnchorBank(consistent.Consistency(anchors=B, share=0.5), anchors=B)
+        return *bank.record(image, condition, block=0, sigma=0.7), *bank.read(image, condition, block=0, sigma=0.7)
+
+    expected, calls = outputs(), []
+
+    def by_hand(*given):
+        calls.append(given)
+        return shared_attention(*given)
+
+    monkeypatch.setattr(consistent, "shared_attention", by_hand)
+    assert all(torch.equal(a, b) for a, b in zip(outputs(), expected)) and len(calls) == B + 1
+
+
+def test_the_study_has_all_methods_on_the_shipped_weights():
     study = json.loads((REFERENCE / "sharing.json").read_text())
-    assert [row["name"] for row in study["rows"]] == ["ceiling", "floor", *WAYS]
-    assert {row["name"]: row["about"] for row in study["rows"][2:]} == {name: way.about for name, way in WAYS.items()}
+    assert [row["name"] for row in study["rows"]] == ["ceiling", "floor", *METHODS]
+    assert {row["name"]: row["about"] for row in study["rows"][2:]} == {
+        name: method.about for name, method in METHODS.items()
+    }
+    assert {row["way"]: row["about"] for row in study["costs"]} == {
+        name: method.about for name, method in COSTED.items()
+    }
     assert study["weights"] == fingerprint(SHIPPED) and study["plan"]["seeds"] == 3
     assert study["plan"]["first_person"] == 1_000_000, "chosen on validation people"
 

@@ -25,9 +25,11 @@ PARTS = ("attention", "consistent", "fusion", "mmdit", "modulation", "patches")
 
 HELPERS = {  # public, and not on the map: why
     "model.attention.head_norm": "chooses between RMSNorm and none",
+    "model.attention.JointAttention": "the type of joint_attention and of what stands in its place",
+    "model.attention.condition_attention": "the condition's half of joint attention, which joint attention teaches",
     "model.consistent.as_consistency": "turns the pipeline's argument into a Consistency",
-    "model.consistent.but": "the numbers of the tokens that are not lent",
-    "model.consistent.seen_by_condition": "the condition's half of joint attention, which joint attention teaches",
+    "model.consistent.Replace": "the option `replace` of Consistency",
+    "model.mmdit.common_sigma": "the sigma that a JointAttention gets, from the timesteps",
     "model.mmdit.DualStream": "Stable Diffusion 3.5's second attention, kept for parity with diffusers",
     "training.optim.adamw": "torch's AdamW with the course's groups of parameters",
     "training.optim.make_optimizers": "chooses by a setting which optimizer gets which parameters",

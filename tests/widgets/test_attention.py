@@ -35,15 +35,15 @@ def test_every_step_block_and_head_is_kept_and_each_look_adds_up_to_one(shipped,
 
 
 def test_a_look_is_the_row_of_its_patch(record):
-    patches, tokens = record.looks(2, 3, step=4, block=1, head=2)
+    patches, tokens = record.weights_of(2, 3, step=4, block=1, head=2)
     row = record.weights[3, 0, 1, record.side + 2]
     assert np.array_equal(np.concatenate([patches.ravel(), tokens]), row)
-    mean = record.looks(2, 3, step=4, block=1, head=0)[0]
-    each = [record.looks(2, 3, step=4, block=1, head=head)[0] for head in range(1, record.weights.shape[2] + 1)]
+    mean = record.weights_of(2, 3, step=4, block=1, head=0)[0]
+    each = [record.weights_of(2, 3, step=4, block=1, head=head)[0] for head in range(1, record.weights.shape[2] + 1)]
     assert np.allclose(mean, np.mean(each, axis=0))
 
 
-def test_what_a_token_carries_is_what_it_loses(shipped, person, record):
+def test_the_share_of_the_expression_is_what_a_token_loses_without_it(shipped, person, record):
     """An encoder that tells its tokens apart by name: two of the identity, one of the expression."""
 
     class Beside:
@@ -58,17 +58,19 @@ def test_what_a_token_carries_is_what_it_loses(shipped, person, record):
         transformer = condition_encoder = Beside()
         read_expressions = staticmethod(lambda expressions: np.full((1, 48), 2.0, np.float32))
 
-    carried = attention.carried(Pipeline(), np.full((2, 512), 6.0, np.float32), "joy")
-    assert carried.tolist() == pytest.approx([0, 0, 1, 0.25])
-    assert record.carries.min() >= 0 and record.carries.max() <= 1
-    assert record.carries.max() - record.carries.min() > 0.3, "the shipped tokens have learned to divide the work"
+    share = attention.expression_share(Pipeline(), np.full((2, 512), 6.0, np.float32), "joy")
+    assert share.tolist() == pytest.approx([0, 0, 1, 0.25])
+    assert record.expression_share.min() >= 0 and record.expression_share.max() <= 1
+    assert record.expression_share.max() - record.expression_share.min() > 0.3, (
+        "the shipped tokens have learned to divide the work"
+    )
 
 
 def test_the_light_falls_where_the_patch_looks(record):
     each = FACE // record.side
     picture = np.asarray(widgets.draw_attention(record, 2, 2, 4, 5, 0)).astype(float)
     face = np.asarray(record.image.resize((FACE, FACE), 1)).astype(float)
-    looks = record.looks(2, 2, 4, 5, 0)[0]
+    looks = record.weights_of(2, 2, 4, 5, 0)[0]
 
     def light(row, column):  # of the patch's middle, where neither number nor frame is
         place = slice(row * each + 20, (row + 1) * each - 40), slice(column * each + 20, (column + 1) * each - 20)
@@ -87,7 +89,8 @@ def test_other_steps_blocks_and_heads_give_other_pictures(record):
 
 
 def test_the_shipped_model_looks_as_notebook_07_says(shipped, person):
-    """In the mean over sixteen people and all heads, half-way: whom the patches of eyes and mouth ask, and the background."""
+    """In the mean over sixteen people and all heads, half-way: whom the patches of eyes and mouth ask, and the
+    background."""
     words = ("amusement", "anger", "fear", "sadness", "surprise", "joy", "disgust", "pride")
     records = [
         widgets.record_attention(shipped, person(100 + k).render(224), words[k % 8], steps=10, seed=k)
@@ -95,7 +98,8 @@ def test_the_shipped_model_looks_as_notebook_07_says(shipped, person):
     ]
     looks = np.mean([record.weights[5].mean(axis=1) for record in records], axis=0)  # (K, L, L + M)
     at_what = np.mean(
-        [(record.weights[5].mean(axis=1)[..., 16:] * record.carries).sum(axis=-1) for record in records], axis=0
+        [(record.weights[5].mean(axis=1)[..., 16:] * record.expression_share).sum(axis=-1) for record in records],
+        axis=0,
     )
     at_who = looks[..., 16:].sum(axis=-1) - at_what  # (K, L)
     middle, background = [5, 6, 9, 10], [0, 3, 4, 7, 8, 11, 12, 15]
@@ -125,7 +129,7 @@ def test_a_press_or_an_arrow_key_asks_another_patch(shown, drawn, press, shipped
 def test_the_still_picture_says_where_the_patch_looks(shown, shipped, person):
     widgets.attention_panel(shipped, person(41).render(224), "amusement", steps=2)
     ((picture, alt),) = shown
-    assert "row 2, column 2 looks" in alt and "%" in alt and picture.size[1] == FACE
+    assert "row 2, column 2" in alt and "%" in alt and picture.size[1] == FACE
 
 
 def test_a_press_is_answered_within_50_milliseconds(shown, press, shipped, person, fastest):

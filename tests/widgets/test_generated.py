@@ -11,7 +11,7 @@ from PIL import Image
 from gen_affect_lib import widgets
 from gen_affect_lib.avatars import Avatar, Expression
 from gen_affect_lib.encoders.expression import read_expression
-from gen_affect_lib.model.consistent import Consistency
+from gen_affect_lib.model.consistent import Consistency, Replace
 
 
 class Pipeline:
@@ -81,9 +81,9 @@ def test_sharing_is_shown_beside_the_same_set_drawn_one_by_one(shown, drawn):
     assert pipeline.calls[0] == (0, 4) and pipeline.calls[1] == (Consistency(), 4)
     pipeline.calls.clear()
     panel.sliders["share"].value = 0.5
-    panel.sliders["instead"].value = not Consistency().instead
+    panel.sliders["replace"].value = Replace.NOTHING
     half = dataclasses.replace(Consistency(), share=0.5)
-    assert pipeline.calls == [(half, 4), (dataclasses.replace(half, instead=not half.instead), 4)]
+    assert pipeline.calls == [(half, 4), (dataclasses.replace(half, replace=Replace.NOTHING), 4)]
     assert (drawn(panel) == 100).all(axis=2).any() and (drawn(panel) == 0).all(axis=2).any()
     assert "50%" in panel.picture.alt and "joy, fear" in panel.picture.alt
     panel.reset.click()

@@ -18,11 +18,12 @@ def _test_looks_ratio(answer) -> None:
         wrong=[
             (
                 2,
-                "that is how much longer the side becomes in patches. There are two sides, and each token looks at each other.",
+                "that is the factor of one side in patches. There are two sides, and each token attends to every "
+                "token.",
             ),
-            (4, "that is how many times more *tokens* there are. Looks are tokens times tokens."),
-            (8, "each side doubles, so the tokens grow fourfold, and the looks are their square."),
-            (1 / 16, "that is the other way round: smaller patches make *more* looks."),
+            (4, "that is the factor of the number of *tokens*. The pairs are tokens times tokens."),
+            (8, "each side doubles, so there are four times as many tokens, and the number of pairs is their square."),
+            (1 / 16, "this is inverted: smaller patches make *more* pairs."),
             (256, "that would be right for patches of 2: here the patch is halved once."),
         ],
     )
@@ -41,7 +42,7 @@ check_looks_ratio = Exercise(
     test=_test_looks_ratio,
     hints=(
         "How many patches of 4 lie in one patch of 8? And how many pairs can be made of them?",
-        "Fourfold tokens; looks go with the square of the tokens.",
+        "Four times as many tokens; the number of pairs is their square.",
     ),
 )
 
@@ -53,7 +54,7 @@ def _grid(rows: Tensor, height: int, width: int, p: int) -> Tensor:
 
 
 def _test_unpatchify(answer) -> None:
-    # Neither square pictures nor as many channels as rows: else axes could change places unnoticed.
+    # Neither square images nor as many channels as rows: interchanged axes would not be noticed.
     cases = [
         (torch.randn(2, (height // p) * (width // p), p * p * K), height, width, p)
         for K, height, width, p in ((3, 8, 12, 2), (5, 6, 3, 3), (1, 4, 6, 1))
@@ -65,25 +66,27 @@ def _test_unpatchify(answer) -> None:
         gradients=True,
         mistakes=[
             (
-                "the numbers are only cut anew, in the order in which they lie: a `permute` has to bring the axes (B, h, w, p, p, K) "
-                "into the order (B, K, h, p, w, p) before the last reshape.",
+                "the numbers are only regrouped, in the order in which they are stored: a `permute` has to bring the "
+                "axes (B, h, w, p, p, K) into the order (B, K, h, p, w, p) before the last reshape.",
                 lambda rows, height, width, p: rows.reshape(len(rows), -1, height, width),
             ),
             (
-                "h and the rows of pixels within a patch have changed places: in the picture the order is h, then p (a row of patches, "
-                "then a row of pixels in it), and the same for the width.",
+                "h and the rows of pixels within a patch are interchanged: in the image the order is h, then p (a row "
+                "of patches, then a row of pixels in it), and the same for the width.",
                 lambda rows, height, width, p: (
                     _grid(rows, height, width, p).permute(0, 5, 3, 1, 4, 2).reshape(len(rows), -1, height, width)
                 ),
             ),
             (
-                "each patch lies on its side: the first p is the row within a patch and goes to h, the second is the column and goes to w.",
+                "each patch is transposed: the first p is the row within a patch and goes to h, the second is the "
+                "column and goes to w.",
                 lambda rows, height, width, p: (
                     _grid(rows, height, width, p).permute(0, 5, 1, 4, 2, 3).reshape(len(rows), -1, height, width)
                 ),
             ),
             (
-                "the channels were taken as the first of the three numbers within a patch. `patchify` puts them last: (p, p, K).",
+                "the channels were taken as the first of the three numbers within a patch. `patchify` puts them last: "
+                "(p, p, K).",
                 lambda rows, height, width, p: (
                     rows.reshape(len(rows), height // p, width // p, -1, p, p)
                     .permute(0, 3, 1, 4, 2, 5)
@@ -102,13 +105,15 @@ check_unpatchify = Exercise(
     difficulty=2,
     minutes=10,
     points=2,
-    purpose="Whoever can undo a reshape has understood it; every image that the model draws goes through this function.",
+    purpose="Whoever can undo a reshape has understood it; every image that the model draws goes through this "
+    "function.",
     reference=patches.unpatchify,
     test=_test_unpatchify,
     hints=(
-        "Read the three arrows above from right to left: give the axes their names again, put them back in order, and merge "
-        "h with p and w with p.",
-        "`patches.reshape(B, h, w, p, p, K)`, then `.permute(…)` to (B, K, h, p, w, p), then `.reshape(B, K, height, width)`.",
+        "Read the three arrows above from right to left: give the axes their names again, put them back in order, and "
+        "merge h with p and w with p.",
+        "`patches.reshape(B, h, w, p, p, K)`, then `.permute(…)` to (B, K, h, p, w, p), then `.reshape(B, K, height, "
+        "width)`.",
     ),
 )
 
@@ -129,7 +134,8 @@ def _test_patchify_by_unfold(answer) -> None:
         mistakes=[
             ("these are still `unfold`'s own axes, (B, K·p·p, L): tokens come before their numbers.", unfolded),
             (
-                "within a token the channels come first, as `unfold` leaves them, (K, p, p). `patchify` has them last: (p, p, K).",
+                "within a token the channels come first, as `unfold` leaves them, (K, p, p). `patchify` has them "
+                "last: (p, p, K).",
                 lambda images, p: unfolded(images, p).transpose(1, 2),
             ),
             (
@@ -143,7 +149,7 @@ def _test_patchify_by_unfold(answer) -> None:
                 ),
             ),
             (
-                "rows and columns within a patch have changed places: the order is (row, column, channel).",
+                "rows and columns within a patch are interchanged: the order is (row, column, channel).",
                 lambda images, p: (
                     unfolded(images, p).transpose(1, 2).unflatten(2, (-1, p, p)).permute(0, 1, 4, 3, 2).flatten(2)
                 ),
@@ -160,12 +166,15 @@ check_patchify_by_unfold = Exercise(
     difficulty=3,
     minutes=15,
     points=3,
-    purpose="Two libraries that cut the same patches may still order their numbers differently, and weights then fit only one.",
+    purpose="Two libraries that cut the same patches may still order their numbers differently, and weights then fit "
+    "only one.",
     reference=patches.patchify,
     test=_test_patchify_by_unfold,
     hints=(
-        "`F.unfold(images, p, stride=p)` gives (B, K·p·p, L). Name the three parts of its middle axis before you move anything.",
-        "`.unflatten(1, (K, p, p))` gives (B, K, p, p, L); `patchify` wants (B, L, p, p, K), flattened from the third axis on.",
+        "`F.unfold(images, p, stride=p)` gives (B, K·p·p, L). Name the three parts of its middle axis before you move "
+        "anything.",
+        "`.unflatten(1, (K, p, p))` gives (B, K, p, p, L); `patchify` wants (B, L, p, p, K), flattened from the third "
+        "axis on.",
     ),
 )
 
@@ -210,20 +219,23 @@ def _test_sincos_1d(answer) -> None:
                 "the exponent divides by C/2 − 1. It is k / (C/2), which stays below 1.",
                 with_exponents(lambda k, half: k / (half - 1)),
             ),
-            ("k begins at 0, so that the first speed is 1.", with_exponents(lambda k, half: (k + 1) / half)),
-            ("sines and cosines take turns, and should stand in two blocks: all sines, then all cosines.", interleaved),
+            ("k starts at 0, so that the first frequency is 1.", with_exponents(lambda k, half: (k + 1) / half)),
+            ("sines and cosines alternate, but should form two blocks: all sines, then all cosines.", interleaved),
             (
                 "the cosines come first: the order is all sines, then all cosines.",
                 lambda x, channels: both(_angles(x, channels), torch.cos, torch.sin),
             ),
             (
-                "the speeds rise instead of falling: the exponent is −k / (C/2).",
+                "the frequencies rise instead of falling: the exponent is −k / (C/2).",
                 lambda x, channels: both(_angles(x, channels, 1e-4)),
             ),
-            ("the exponent divides by C. There are C/2 hands, and k / (C/2) runs from 0 almost to 1.", by_all_channels),
             (
-                "the numbers are right for near places only: compute the angles in float64 (`dtype=torch.float64`, `.double()`), or far "
-                "coordinates lose digits.",
+                "the exponent divides by C. There are C/2 frequencies, and k / (C/2) runs from 0 almost to 1.",
+                by_all_channels,
+            ),
+            (
+                "the numbers are right for small coordinates only: compute the angles in float64 "
+                "(`dtype=torch.float64`, `.double()`), or large coordinates lose digits.",
                 lambda x, channels: both(
                     (x[:, None] * (10_000.0 ** -(torch.arange(channels // 2) / (channels / 2)))).float()
                 ).double(),
@@ -245,7 +257,9 @@ check_sincos_1d = Exercise(
     reference=patches.sincos_1d,
     test=_test_sincos_1d,
     hints=(
-        "First the C/2 speeds, a vector; then every coordinate times every speed, a table (N, C/2); then sines and cosines of it.",
-        "`torch.outer(coordinates.double(), speeds)` is the table. `torch.cat([….sin(), ….cos()], dim=1)` puts the blocks side by side.",
+        "First the C/2 frequencies, a vector; then every coordinate times every frequency, a table (N, C/2); then "
+        "sines and cosines of it.",
+        "`torch.outer(coordinates.double(), speeds)` is the table. `torch.cat([….sin(), ….cos()], dim=1)` puts the "
+        "blocks side by side.",
     ),
 )

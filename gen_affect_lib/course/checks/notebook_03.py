@@ -24,9 +24,9 @@ class _NoTokens(Modulator):
         return tuple(Modulation(*(row[:, 0] for row in mod)) for mod in super().forward(c))
 
 
-class _ByKind(Modulator):
+class _ByKind(_Broken):
     def forward(self, c):
-        return tuple(Modulation(*(row[:, None] for row in mod)) for mod in _Broken.forward(self, c))
+        return tuple(Modulation(*(row[:, None] for row in mod)) for mod in super().forward(c))
 
 
 class _TokensFirst(Modulator):
@@ -54,21 +54,22 @@ def _test_modulator(answer) -> None:
             (torch.randn(1, 4),),
             mistakes=[
                 (
-                    "the first mistake is repaired, the second is not: the 3 · branches parts stand branch by branch, (shift, scale, gate) "
-                    "of the first branch, then (shift, scale, gate) of the next.",
+                    "the first mistake is repaired, the second is not: the 3 · branches parts stand branch by branch, "
+                    "(shift, scale, gate) of the first branch, then (shift, scale, gate) of the next.",
                     _ByKind,
                 ),
                 (
-                    "the second mistake is repaired, the first is not: each part is still (B, C), which meets (B, L, C) along the wrong axis. "
-                    "An axis of length 1 must stand where the tokens are.",
+                    "the second mistake is repaired, the first is not: each part is still (B, C), which is broadcast "
+                    "along the wrong axis of (B, L, C). It needs an axis of length 1 for the tokens.",
                     _NoTokens,
                 ),
                 ("nothing is repaired yet: this does what the broken one does.", _Broken),
                 (
-                    "the axis of length 1 stands in front, (1, B, C): there it lies along the images. The tokens are the second axis.",
+                    "the axis of length 1 comes first, (1, B, C), where the images are. The tokens are the second "
+                    "axis.",
                     _TokensFirst,
                 ),
-                ("shift and scale have changed places: the order is shift, scale, gate.", _AnotherOrder),
+                ("shift and scale are interchanged: the order is shift, scale, gate.", _AnotherOrder),
                 ("the parts come one by one: put each three into a `Modulation`, one a branch.", _NoBranches),
             ],
         )
@@ -82,11 +83,13 @@ check_Modulator = Exercise(
     difficulty=2,
     minutes=10,
     points=2,
-    purpose="Shapes that fit by chance are the most expensive mistakes there are: nothing stops, and the model learns badly.",
+    purpose="Shapes that fit by chance are the most expensive mistakes there are: nothing stops, and the model learns "
+    "badly.",
     reference=Modulator,
     test=_test_modulator,
     hints=(
-        "Write the shapes down: what is (B, C) multiplied by (B, L, C), which axes meet? Then look at which numbers `[i :: branches]` picks.",
+        "Write the shapes down: what is (B, C) multiplied by (B, L, C), which axes meet? Then look at which numbers "
+        "`[i :: branches]` picks.",
         "`self.linear(c)[:, None]` has the tokens' axis. The parts of branch i are the three from number 3 · i on.",
     ),
 )
@@ -124,7 +127,8 @@ def _test_attention_weights(answer) -> None:
                 lambda q, k: (_scores(q, k) / (q.shape[-1] * q.shape[-2]) ** 0.5).softmax(-1),
             ),
             (
-                "the softmax runs along the wrong axis: for each *query* the weights of all keys add up to 1, and the keys come last.",
+                "the softmax runs along the wrong axis: for each *query* the weights of all keys add up to 1, and the "
+                "keys come last.",
                 lambda q, k: _weights(q, k, axis=-2),
             ),
             (
@@ -132,11 +136,11 @@ def _test_attention_weights(answer) -> None:
                 lambda q, k: _weights(q, k, axis=1),
             ),
             (
-                "these are keys that look at queries: query and key have changed places. Rows are those who ask.",
+                "these are weights of keys over queries: query and key are interchanged. Rows belong to queries.",
                 lambda q, k: _weights(k, q),
             ),
             (
-                "the map lies on its side, (B, H, M, L): rows are those who ask.",
+                "the result is transposed, (B, H, M, L): rows belong to queries.",
                 lambda q, k: _weights(q, k).transpose(2, 3),
             ),
             ("these are the scores: the softmax is missing.", lambda q, k: _scores(q, k) / q.shape[-1] ** 0.5),
@@ -164,7 +168,8 @@ check_attention_weights = Exercise(
     reference=attention_weights,
     test=_test_attention_weights,
     hints=(
-        "Name the axes: which of b, l, m, h, d stay, and over which do you sum? Then scale, then the softmax over those who are looked at.",
+        "Name the axes: which of b, l, m, h, d stay, and over which do you sum? Then scale, then the softmax over the "
+        "keys.",
         '`torch.einsum("blhd,bmhd->bhlm", query, key)` makes all dot products. D is `query.shape[-1]`.',
     ),
 )
@@ -189,16 +194,17 @@ def _test_attend(answer) -> None:
         gradients=True,
         mistakes=[
             (
-                "the heads are still apart, (B, L, H, D): merge the last two axes, each token's heads behind one another.",
+                "the heads are still apart, (B, L, H, D): merge the last two axes, each token's heads behind one "
+                "another.",
                 lambda q, k, v: _seen(q, k, v).transpose(1, 2),
             ),
             (
-                "heads and tokens are mixed: the axes stand as (B, H, L, D), and a reshape from there cuts the numbers anew. Bring them "
-                "into the order (B, L, H, D) first.",
+                "heads and tokens are mixed: the axes stand as (B, H, L, D), and a reshape from there regroups the "
+                "numbers. Bring them into the order (B, L, H, D) first.",
                 lambda q, k, v: _seen(q, k, v).reshape(len(q), q.shape[1], -1),
             ),
             (
-                "the channels of different heads take turns, (D, H). Within a token they stand head by head, (H, D).",
+                "the channels of different heads alternate, (D, H). Within a token they are ordered by head, (H, D).",
                 lambda q, k, v: _seen(q, k, v).permute(0, 2, 3, 1).flatten(2),
             ),
             (
@@ -226,7 +232,7 @@ check_attend = Exercise(
     reference=attend,
     test=_test_attend,
     hints=(
-        "Sum over those who are looked at, m; then merge heads and channels, but only when they stand side by side.",
+        "Sum over the keys, m; then merge heads and channels, once their axes are adjacent.",
         'The weights are "bhlm" and the values "bmhd"; ask einsum for "blhd", and flatten from the third axis on.',
     ),
 )
@@ -303,11 +309,11 @@ def _test_rms_norm(answer) -> None:
         *cases,
         mistakes=[
             (
-                "this takes the mean away as well, as a layer norm does. RMS norm leaves the mean and divides only.",
+                "this also subtracts the mean, as a layer norm does. RMS norm only divides.",
                 _Centred,
             ),
             (
-                "this divides by the spread about the mean. The root mean square is taken of the numbers themselves.",
+                "this divides by the standard deviation. The root mean square is that of the numbers themselves.",
                 _Spread,
             ),
             ("this makes the *length* 1: take the mean of the squares, not their sum.", _Length),
@@ -316,7 +322,8 @@ def _test_rms_norm(answer) -> None:
             ("the learned weight is missing: it multiplies at the end.", _NoWeight),
             ("`eps` is added after the root, and belongs under it: with very small numbers the two differ.", _Outside),
             (
-                "`eps` is missing: with very small numbers it counts, and with zeros it saves you from dividing by zero.",
+                "`eps` is missing: with very small numbers it counts, and with zeros it saves you from dividing by "
+                "zero.",
                 _NoEps,
             ),
         ],
@@ -335,7 +342,8 @@ check_RMSNorm = Exercise(
     reference=RMSNorm,
     test=_test_rms_norm,
     hints=(
-        "Read the name from its end: squares, their mean along the last axis (keep that axis), then the root. Nothing is subtracted.",
+        "Read the name from its end: squares, their mean along the last axis (keep that axis), then the root. Nothing "
+        "is subtracted.",
         "`x.square().mean(-1, keepdim=True) + self.eps` stands under the root; the weight multiplies the quotient.",
     ),
 )
@@ -352,16 +360,19 @@ def _test_largest_score(answer) -> None:
             (64, "that is the dot product itself. It is still divided by √D."),
             (
                 1,
-                "that would be right for vectors of length 1. Here the mean of the squares is 1, so the squares of D channels add up to D.",
+                "that would be right for vectors of length 1. Here the mean of the squares is 1, so the squares of D "
+                "channels add up to D.",
             ),
             (
                 0.125,
-                "that would be right for vectors of length 1, divided by √D. How long is a vector of 64 channels whose mean square is 1?",
+                "that would be right for vectors of length 1, divided by √D. How long is a vector of 64 channels "
+                "whose mean square is 1?",
             ),
             (512, "the scale divides by √D; it does not multiply."),
             (
                 4096,
-                "that is D². The squares add up to D, so each vector has the length √D, and the product of two lengths is D.",
+                "that is D². The squares add up to D, so each vector has the length √D, and the product of two "
+                "lengths is D.",
             ),
         ],
     )
@@ -379,7 +390,8 @@ check_largest_score = Exercise(
     reference=lambda: 8,
     test=_test_largest_score,
     hints=(
-        "When is a dot product of two vectors of given lengths the largest? And how long is a vector of D numbers whose mean square is 1?",
+        "When is a dot product of two vectors of given lengths the largest? And how long is a vector of D numbers "
+        "whose mean square is 1?",
         "Both have the length √D, and at best they point the same way: √D · √D. Then comes the scale of attention.",
     ),
 )
@@ -402,6 +414,12 @@ def _test_joint_attention(answer) -> None:
         seen = attend(torch.cat([image.query, condition.query], dim=1), *_joined(image, condition))
         return seen[:, : image.query.shape[1]], seen[:, image.query.shape[1] :]
 
+    def joined(image, condition):
+        """Both outputs of joint attention, for a condition with queries."""
+        of_image, of_condition = attention.joint_attention(image, condition)
+        assert of_condition is not None
+        return of_image, of_condition
+
     def not_heard(image, condition):
         return (attend(*image), None) if condition.query is None else attention.joint_attention(image, condition)
 
@@ -409,7 +427,7 @@ def _test_joint_attention(answer) -> None:
         def mistaken(image, condition):
             if condition.query is None:
                 return attention.joint_attention(image, condition)
-            seen = torch.cat(attention.joint_attention(image, condition), dim=1)
+            seen = torch.cat(joined(image, condition), dim=1)
             return tuple(part for part in (seen[:, : place(image, condition)], seen[:, place(image, condition) :]))
 
         return mistaken
@@ -417,7 +435,7 @@ def _test_joint_attention(answer) -> None:
     def condition_first(image, condition):
         if condition.query is None:
             return attention.joint_attention(image, condition)
-        seen = torch.cat(attention.joint_attention(image, condition)[::-1], dim=1)
+        seen = torch.cat(joined(image, condition)[::-1], dim=1)
         return seen[:, : image.query.shape[1]], seen[:, image.query.shape[1] :]
 
     def crossed(image, condition):
@@ -454,32 +472,34 @@ def _test_joint_attention(answer) -> None:
         attention.joint_attention,
         *cases,
         mistakes=[
-            ("each stream still attends to itself alone: they do not meet.", apart),
+            ("each stream still attends to itself only.", apart),
             (
-                "all is right but the last block: there `condition.query` is None, which `cat` cannot take. Then only the image asks, and the "
-                "second result is None.",
+                "all is right but the last block: there `condition.query` is None, which `cat` cannot take. Then only "
+                "the image has queries, and the second result is None.",
                 no_case_for_none,
             ),
             (
-                "when the condition asks nothing it is still *seen*: its keys and values stay among those that the image looks at.",
+                "a condition without queries still has keys and values, and the image attends to them.",
                 not_heard,
             ),
-            ("the results have changed places: first what the image saw, then what the condition saw.", swapped),
+            ("the results are interchanged: first the output of the image, then that of the condition.", swapped),
             (
-                "tokens were joined in one order and split in another: whoever comes first in the `cat` comes first in the split.",
+                "tokens were joined in one order and split in another: the stream that comes first in the `cat` comes "
+                "first in the split.",
                 condition_first,
             ),
             (
-                "the split is at the wrong place: the first part has as many tokens as the stream that stands first in the `cat`.",
+                "the split is at the wrong place: the first part has as many tokens as the first stream of the `cat`.",
                 split_at(lambda image, condition: condition.query.shape[1]),
             ),
             (
-                "this is cross-attention, each stream sees only the *other* one. In joint attention everybody sees everybody, oneself too.",
+                "this is cross-attention: each stream attends to the *other* one only. In joint attention every token "
+                "attends to all tokens of both.",
                 crossed,
             ),
-            ("the image sees both, but the condition sees only itself: join the queries too.", one_way),
-            ("the condition sees both, but the image sees only itself.", other_way),
-            ("keys and values are joined in different orders: each key must keep its own value.", values_swapped),
+            ("the image attends to both, but the condition only to itself: join the queries too.", one_way),
+            ("the condition attends to both, but the image only to itself.", other_way),
+            ("keys and values are joined in different orders: each key must keep its value.", values_swapped),
         ],
     )
 
@@ -492,13 +512,14 @@ check_joint_attention = Exercise(
     difficulty=3,
     minutes=15,
     points=3,
-    purpose="The idea of Stable Diffusion 3 in half a dozen lines, and the only way from one token of the condition to one place of the picture.",
+    purpose="The idea of Stable Diffusion 3 in half a dozen lines, and the only way from one token of the condition "
+    "to one place of the picture.",
     reference=attention.joint_attention,
     test=_test_joint_attention,
     hints=(
-        "All keys in one list, all values in one list in the same order. Then one call of `attend` for everybody who asks.",
-        "`torch.cat([…, …], dim=1)` three times, the image first each time; `seen.split([tokens of the image, tokens of the condition], dim=1)` "
-        "at the end. Before that, the case without a query.",
+        "All keys in one list, all values in one list in the same order. Then one call of `attend` for all queries.",
+        "`torch.cat([…, …], dim=1)` three times, the image first each time; `seen.split([tokens of the image, tokens "
+        "of the condition], dim=1)` at the end. Before that, the case without a query.",
     ),
 )
 
@@ -510,10 +531,12 @@ def _test_learns_first(answer) -> None:
         answer,
         "gates",
         {
-            "nothing": "look at x + gate · f(x) once more. With the gate at 0 it is x, but what is its slope towards the *gate*?",
-            "modulators": "their rows for shift and scale work inside f(x), and the way there leads through a gate that is 0.",
-            "layers": "the way to them leads through a gate that is 0, and a slope times 0 is 0.",
-            "everything": "most weights stand behind a gate that is 0, and a slope times 0 is 0. Which do not?",
+            "nothing": "look at x + gate · f(x) once more. With the gate at 0 it is x, but what is its derivative "
+            "with respect to the *gate*?",
+            "modulators": "their rows for shift and scale are inside f(x), and their gradient has the gate as a "
+            "factor, which is 0.",
+            "layers": "their gradient has a gate as a factor, and the gate is 0.",
+            "everything": "the gradient of most weights has a gate as a factor, and the gate is 0. Which do not?",
         },
     )
 
@@ -530,7 +553,8 @@ check_learns_first = Exercise(
     reference=lambda: "gates",
     test=_test_learns_first,
     hints=(
-        "Write one branch as x + g · f(x), where g and what is inside f are computed by weights. Differentiate towards g, and towards a weight inside f.",
+        "Write one branch as x + g · f(x), where g and what is inside f are computed by weights. Differentiate "
+        "towards g, and towards a weight inside f.",
         "Towards g the slope is f(x), towards what stands inside it is g · f′, and g is 0.",
     ),
 )
@@ -567,7 +591,8 @@ check_squares = Exercise(
     reference=lambda: 18,
     test=_test_squares,
     hints=(
-        "A `Stream` has a modulator, projections into and out of attention, and an MLP. Count each one's rows in units of C.",
+        "A `Stream` has a modulator, projections into and out of attention, and an MLP. Count each one's rows in "
+        "units of C.",
         "Modulator: 2 branches of 3. Attention: 3 in and 1 out. The MLP: 4 up and 4 down.",
     ),
 )

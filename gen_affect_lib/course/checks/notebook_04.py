@@ -28,8 +28,8 @@ def _test_interpolate(answer) -> None:
             return (1 - sigma) * data + sigma * noise
 
         words = (
-            "this fits pictures (B, C, H, W) and a sigma for each alone. Points of the plane are (B, 2), and sigma may be a number: "
-            "`beside` knows all of these."
+            "this fits pictures (B, C, H, W) and a sigma for each alone. Points of the plane are (B, 2), and sigma "
+            "may be a number: `beside` knows all of these."
         )
         return words, mistaken
 
@@ -40,18 +40,19 @@ def _test_interpolate(answer) -> None:
         gradients=True,
         mistakes=[
             (
-                "data and noise have changed places: here sigma 0 is the data and sigma 1 the noise.",
+                "data and noise are interchanged: here sigma 0 is the data and sigma 1 the noise.",
                 lambda data, noise, sigma: flow.interpolate(noise, data, sigma),
             ),
             (
-                "sigma (B,) multiplies along the last axis, so that each *coordinate* has a sigma and not each picture. Put it `beside` the data.",
+                "sigma (B,) multiplies along the last axis, so that each *coordinate* has a sigma and not each "
+                "picture. Put it `beside` the data.",
                 lambda data, noise, sigma: (1 - sigma) * data + sigma * noise,
             ),
             pictures_only(lambda sigma: sigma[:, None, None, None]),
             pictures_only(lambda sigma: sigma.reshape(-1, 1, 1, 1)),
             (
-                "the data keeps all its strength: it must fade by 1 − sigma as the noise comes.",
-                lambda data, noise, sigma: data + flow._beside(sigma, data) * noise,
+                "the data is not scaled: its weight is 1 − sigma.",
+                lambda data, noise, sigma: data + flow._broadcast(sigma, data) * noise,
             ),
         ],
     )
@@ -86,7 +87,8 @@ def _test_one_step_end(answer) -> None:
             (0.0, "that is where they would land if both values were as likely. Here four of five are at +1."),
             (
                 1.0,
-                "nobody has decided yet: at sigma 1 x says nothing about the data, so nobody can know that it is the likelier value.",
+                "at sigma 1, x contains no information about the data, so the network cannot know that it is the "
+                "likelier value.",
             ),
             (-0.6, "the place is right but for its sign: the step goes *against* the velocity."),
             (0.8, "0.8 is the weight of +1. The other 0.2 is not at 0 but at −1."),
@@ -106,7 +108,8 @@ check_one_step_end = Exercise(
     reference=lambda: 0.6,
     test=_test_one_step_end,
     hints=(
-        "At sigma 1, x is noise alone and tells nothing about the data. What is then the mean of noise − data, given x?",
+        "At sigma 1, x is noise alone and tells nothing about the data. What is then the mean of noise − data, given "
+        "x?",
         "It is x minus the mean of the data. Subtract that from x.",
     ),
 )
@@ -124,7 +127,7 @@ def _sampler(
     told=lambda sigma, sigma_next: sigma_next,
     whole=False,
 ):
-    """A sampler with one thing changed. look(x, trial, sigma, sigma_next): where Heun asks for its second velocity."""
+    """A sampler with one thing changed. look(x, trial, sigma, sigma_next): where Heun evaluates its second velocity."""
     look = look or (lambda x, trial, sigma, sigma_next: (trial, sigma_next))
 
     def sampler(velocity_fn, noise, sigmas, method="euler", callback=None):
@@ -157,7 +160,7 @@ def _in_place(velocity_fn, noise, sigmas, method="euler", callback=None):
 
 
 def _walked(sampler) -> Callable:
-    """What a sampler gives, and what it tells its callback: (end, [(step, sigma, x), ...])."""
+    """The result of a sampler and the calls of its callback: (end, [(step, sigma, x), ...])."""
 
     def walked(velocity_fn, noise, sigmas, method):
         told = []
@@ -171,17 +174,17 @@ def _walked(sampler) -> Callable:
 
 
 def a_field(x: Tensor, sigma: Tensor) -> Tensor:
-    """Some velocity, neither straight nor the same for two sigmas."""
+    """A velocity that depends on x and on sigma."""
     if not isinstance(sigma, Tensor) or sigma.shape != x.shape[:1]:
         what = f"a tensor {tuple(sigma.shape)}" if isinstance(sigma, Tensor) else repr(sigma)
         raise ValueError(
             f"velocity_fn wants a sigma for each of the {len(x)} pictures, ({len(x)},), and was given {what}"
         )
-    return (2 * x).sin() + flow._beside(sigma, x) ** 2 * x + 0.5
+    return (2 * x).sin() + flow._broadcast(sigma, x) ** 2 * x + 0.5
 
 
 def _euler(*, sign: int = 1, stops: int | None = None, late: bool = False, even: bool = False, once: bool = False):
-    """Euler's walk; each choice is a mistake."""
+    """Euler's method with options; each is a mistake."""
 
     def walk(velocity_fn, noise, sigmas):
         x = noise
@@ -196,14 +199,15 @@ def _euler(*, sign: int = 1, stops: int | None = None, late: bool = False, even:
 
 
 def _late_call(velocity_fn, noise, sigmas, method="euler", callback=None):
-    """The callback hears where a step began."""
-    seen = [noise]
+    """The callback gets sigma and x of the start of the step."""
+    reached = [noise]
 
-    def see(step, _, x):
-        callback(step, sigmas[step].item(), seen[-1])
-        seen.append(x)
+    def report(step, _, x):
+        if callback:
+            callback(step, sigmas[step].item(), reached[-1])
+        reached.append(x)
 
-    return flow.sample(velocity_fn, noise, sigmas, method, callback and see)
+    return flow.sample(velocity_fn, noise, sigmas, method, report)
 
 
 def _from_one(velocity_fn, noise, sigmas, method="euler", callback=None):
@@ -233,46 +237,47 @@ def _test_sample(answer) -> None:
         *plain,
         mistakes=[  # Euler first: what is wrong there is wrong everywhere
             (
-                "this walks the wrong way, from noise to more noise. The velocity points to the noise, and sigma falls: "
-                "`sigma_next - sigma` is negative, and is what the velocity is multiplied with.",
+                "this steps in the wrong direction, from noise to more noise. The velocity points to the noise, and "
+                "sigma falls: `sigma_next - sigma` is negative, and is what the velocity is multiplied with.",
                 _euler(sign=-1),
             ),
-            ("the walk stops one stop too early: N + 1 stops make N steps.", _euler(stops=-1)),
+            ("sampling ends one step too early: N + 1 sigmas make N steps.", _euler(stops=-1)),
             (
-                "the velocity is asked with the sigma at which the step *ends*: give it the one at which it begins.",
+                "the velocity is evaluated at the sigma at which the step *ends*: pass the one at which it begins.",
                 _euler(late=True),
             ),
-            ("the loop returns after its first step: `return` belongs behind it.", _euler(once=True)),
+            ("the loop returns after its first step: `return` belongs after the loop.", _euler(once=True)),
             (
-                "each step is 1/N wide. With a shift the stops are not evenly spaced: the width is `sigma_next - sigma`.",
+                "each step is 1/N wide. With a shift the sigmas are not evenly spaced: the width is `sigma_next - "
+                "sigma`.",
                 _euler(even=True),
             ),
         ],
     )
-    second = {"look": lambda x, trial, sigma, sigma_next: (x, sigma_next)}
     mistakes = [
         (
-            "this walks the wrong way, from noise to more noise. The velocity points to the noise, and sigma falls: "
-            "`sigma_next - sigma` is negative, and is what the velocity is multiplied with.",
+            "this steps in the wrong direction, from noise to more noise. The velocity points to the noise, and sigma "
+            "falls: `sigma_next - sigma` is negative, and is what the velocity is multiplied with.",
             _sampler(sign=-1),
         ),
-        ("Euler is right, and `heun` does the same: its second look is missing.", _sampler(mix=lambda v, w: v)),
+        ("Euler is right, but `heun` does the same: its second evaluation is missing.", _sampler(mix=lambda v, w: v)),
         (
-            "Heun looks ahead in the last step too. There the look would be at sigma 0, where a network has hardly been trained: "
+            "Heun evaluates ahead in the last step too. That would be at sigma 0, where a network is hardly trained: "
             "the last step stays Euler's.",
             _sampler(last_too=True),
         ),
         (
-            "Heun's second velocity is taken where the step began. It belongs to the point that the trial step reached.",
-            _sampler(**second),
+            "Heun's second velocity is taken where the step began. It belongs to the point that the trial step "
+            "reached.",
+            _sampler(look=lambda x, trial, sigma, sigma_next: (x, sigma_next)),
         ),
         (
-            "Heun asks at the point of the trial, but tells the network the old sigma: there it is `sigma_next`.",
+            "Heun evaluates at the trial point, but with the old sigma: there it is `sigma_next`.",
             _sampler(look=lambda x, trial, sigma, sigma_next: (trial, sigma)),
         ),
         (
-            "here one velocity is taken half way between the start and the trial. That is another sampler, the midpoint's; Heun asks at "
-            "both ends and takes the mean of the two *velocities*.",
+            "here one velocity is taken half way between the start and the trial. That is the midpoint sampler; Heun "
+            "evaluates at both ends and takes the mean of the two *velocities*.",
             _sampler(
                 look=lambda x, trial, sigma, sigma_next: ((x + trial) / 2, (sigma + sigma_next) / 2), mix=lambda v, w: w
             ),
@@ -283,21 +288,25 @@ def _test_sample(answer) -> None:
             _sampler(mix=lambda v, w: v + w),
         ),
         (
-            "Heun's last addition begins at the trial point, so that it goes two steps in one. The trial is only for looking: begin at x.",
+            "Heun's last addition begins at the trial point, so that it goes two steps in one. The trial point is "
+            "only for evaluation: begin at x.",
             _sampler(from_trial=True),
         ),
-        ("the walk is right, but `callback` is never called.", _silent),
-        ("the walk is right, but the first call of `callback` has step 1: count from 0.", _from_one),
+        ("the steps are right, but `callback` is never called.", _silent),
+        ("the steps are right, but the first call of `callback` has step 1: count from 0.", _from_one),
         (
-            "the walk is right, but `callback` is called before the step: call it after, with the sigma and the x that were reached.",
+            "the steps are right, but `callback` is called before the step: call it after, with the sigma and the x "
+            "that were reached.",
             _late_call,
         ),
         (
-            "the walk is right, but `callback` hears the sigma at which a step began. Tell it the sigma that the step has reached.",
+            "the steps are right, but `callback` gets the sigma at which a step began. Pass the sigma that the step "
+            "has reached.",
             _sampler(told=lambda sigma, sigma_next: sigma),
         ),
         (
-            "the walk works in the noise's own memory (`x += …`), so that each stop changes all earlier ones: write `x = x + …`.",
+            "the noise is changed in place (`x += …`), so that each step changes all earlier results: write `x = x + "
+            "…`.",
             _in_place,
         ),
     ]
@@ -322,10 +331,10 @@ check_sample = Exercise(
     reference=flow.sample,
     test=_test_sample,
     hints=(
-        "One loop over the pairs of neighbours in `sigmas`. Euler is two lines. Heun only replaces the velocity of a step by a better "
-        "one, and leaves the line that moves x as it is.",
-        "For Heun: `trial = x + (sigma_next - sigma) * v`, ask for the velocity at (trial, sigma_next), and let v be the mean of both. "
-        "Not where sigma_next is 0. `sigma.expand(len(x))` gives every picture the sigma.",
+        "One loop over the pairs of neighbours in `sigmas`. Euler is two lines. Heun only replaces the velocity of a "
+        "step by a better one, and leaves the line that moves x as it is.",
+        "For Heun: `trial = x + (sigma_next - sigma) * v`, ask for the velocity at (trial, sigma_next), and let v be "
+        "the mean of both. Not where sigma_next is 0. `sigma.expand(len(x))` gives every picture the sigma.",
     ),
 )
 
@@ -340,7 +349,8 @@ def _test_steps_for_a_tenth(answer) -> None:
         wrong=[
             (
                 128,
-                "twice as many steps: that would be enough for a half of the error, or less if Euler were better than it is.",
+                "twice as many steps: that would be enough for a half of the error, or less if Euler were better than "
+                "it is.",
             ),
             (202, "that would do if doubling the steps divided the error by four. Euler is not as good."),
             (6400, "a hundred times as many: that is the law of averages over random draws. Nothing is random here."),
@@ -361,7 +371,8 @@ check_steps_for_a_tenth = Exercise(
     reference=lambda: 640,
     test=_test_steps_for_a_tenth,
     hints=(
-        "Along a curve, a straight step of length h misses by about h². How many such misses add up over the whole walk?",
+        "Along a curve, a straight step of length h misses by about h². How many such misses add up over the whole "
+        "walk?",
         "n steps of length 1/n miss n · (1/n)² = 1/n in all.",
     ),
 )
@@ -401,53 +412,65 @@ def _test_midpoint(answer) -> None:
         *cases,
         mistakes=[
             (
-                "this is Heun, which looks at both ends and takes a mean. Here there is one look, half way, and no mean.",
+                "this is Heun, which evaluates at both ends and takes the mean. The midpoint sampler evaluates half "
+                "way, without a mean.",
                 lambda velocity_fn, noise, sigmas: flow.sample(velocity_fn, noise, sigmas, "heun"),
             ),
             (
-                "the sigma is the one half way, but x is not moved for the look: go half of Euler's step.",
+                "the sigma is the one half way, but x is not: move it by half of Euler's step.",
                 _midpoint(half=0.0),
             ),
             (
-                "the half step goes the wrong way: its width is (sigma_next − sigma) / 2, which is negative.",
+                "the half step has the wrong sign: its width is (sigma_next − sigma) / 2, which is negative.",
                 _midpoint(half=-0.5),
             ),
             (
-                "this walks the wrong way: `sigma_next - sigma` is negative, and is what a velocity is multiplied with.",
+                "this steps in the wrong direction: `sigma_next - sigma` is negative, and is what a velocity is "
+                "multiplied with.",
                 _midpoint(sign=-1),
             ),
             (
-                "this is Euler with a velocity that is never used: the whole step is taken with the one found *half way*.",
+                "this is Euler with a velocity that is never used: the whole step is taken with the one found *half "
+                "way*.",
                 _midpoint(half=0.0, told=0.0),
             ),
             (
-                "the look is at the right point, but the network is told the sigma at which the step began: half way it is the mean of both.",
+                "the second evaluation is at the right point, but with the sigma at which the step began: half way it "
+                "is the mean of both.",
                 _midpoint(told=0.0),
             ),
             (
-                "the look is at the right point, but the network is told the sigma at the end of the step: half way it is the mean of both.",
+                "the second evaluation is at the right point, but with the sigma at the end of the step: half way it "
+                "is the mean of both.",
                 _midpoint(told=1.0),
             ),
-            ("the look is where a whole Euler step would end. Go half of it.", _midpoint(half=1.0, told=0.5)),
             (
-                "this looks at the end of a whole step: only half an Euler step, and half the way in sigma.",
+                "the second evaluation is where a whole Euler step would end. Go half of it.",
+                _midpoint(half=1.0, told=0.5),
+            ),
+            (
+                "this evaluates at the end of a whole step: go half an Euler step, and half the way in sigma.",
                 _midpoint(half=1.0, told=1.0),
             ),
             (
-                "the whole step begins at the point half way, and so ends half a step too far. That point is only for looking: begin at x.",
+                "the whole step begins at the point half way, and so ends half a step too far. That point is only for "
+                "evaluation: begin at x.",
                 _midpoint(from_half=True),
             ),
             (
-                "each step goes only half of its way: the half belongs to the look, the step itself is whole.",
+                "each step goes only half its way: the half belongs to the second evaluation, the step itself is "
+                "whole.",
                 _midpoint(step=0.5),
             ),
             (
-                "half of the step is taken with the velocity of its beginning, as if two were averaged (or it goes on by half a step from the point "
-                "half way). Begin at x, and take the whole step with the velocity found half way, alone.",
+                "half of the step is taken with the velocity of its beginning, as if two were averaged (or it goes on "
+                "by half a step from the point half way). Begin at x, and take the whole step with the velocity found "
+                "half way, alone.",
                 _midpoint(before=True),
             ),
             (
-                "the last step is Euler's here, as it is Heun's. The midpoint sampler needs no such care: half way to 0 is not 0.",
+                "the last step is Euler's here, as it is Heun's. The midpoint sampler does not need that: half way to "
+                "0 is not 0.",
                 _midpoint(last_is_euler=True),
             ),
         ],
@@ -467,8 +490,8 @@ check_midpoint = Exercise(
     test=_test_midpoint,
     hints=(
         "Two evaluations a step. The first only serves to find out where half way is.",
-        "`halfway = (sigma + sigma_next) / 2`; go from x to it with the first velocity, ask there for the second, go back to x, and "
-        "take the whole step with the second.",
+        "`halfway = (sigma + sigma_next) / 2`; go from x to it with the first velocity, evaluate the second there, go "
+        "back to x, and take the whole step with the second.",
     ),
 )
 
@@ -486,33 +509,35 @@ def _test_guide(answer) -> None:
         *cases,
         mistakes=[
             (
-                "with both dials at 1 this goes further than the full condition: `full` has the identity in it already. The expression's own pull "
-                "is what `full` has and `identity_only` has not.",
+                "with both scales at 1 this goes further than the full condition: `full` contains the identity "
+                "already. The expression's own direction is what `full` has and `identity_only` has not.",
                 lambda u, i, f, s_i, s_e: u + s_i * (i - u) + s_e * (f - u),
             ),
             (
-                "the two dials have changed places: the first one is the identity's.",
+                "the two scales are interchanged: the first one is the identity's.",
                 lambda u, i, f, s_i, s_e: flow.guide(u, i, f, s_e, s_i),
             ),
             (
-                "with both dials at 0 the identity is still there: begin at `unconditional`.",
+                "with both scales at 0 the identity is still there: begin at `unconditional`.",
                 lambda u, i, f, s_i, s_e: i + s_i * (i - u) + s_e * (f - i),
             ),
             (
-                "the corners are right, but the expression's pull is measured from what the first dial has already turned: at equal dials this is not "
-                "plain guidance. Each dial has a direction of its own, which does not depend on the other dial.",
+                "the corners are right, but the expression's direction depends on the scale of the identity: at equal "
+                "scales this is not plain guidance. Each scale has its own direction, which does not depend on the "
+                "other scale.",
                 lambda u, i, f, s_i, s_e: flow.guide_one(flow.guide_one(u, i, s_i), f, s_e),
             ),
             (
-                "the expression's dial is multiplied with the identity's: they are two dials.",
+                "the expression's scale is multiplied with the identity's: they are two separate scales.",
                 lambda u, i, f, s_i, s_e: u + s_i * ((i - u) + s_e * (f - i)),
             ),
             (
-                "the differences are the other way round, so that a dial turns its condition *down*: what is wanted minus what is there.",
+                "the differences have the wrong sign, so that a scale *weakens* its condition: the conditional minus "
+                "the unconditional velocity.",
                 lambda u, i, f, s_i, s_e: u + s_i * (u - i) + s_e * (i - f),
             ),
-            ("one of the two dials is not used.", lambda u, i, f, s_i, s_e: flow.guide_one(u, f, s_e)),
-            ("one of the two dials is not used: the second one.", lambda u, i, f, s_i, s_e: flow.guide_one(u, f, s_i)),
+            ("one of the two scales is not used.", lambda u, i, f, s_i, s_e: flow.guide_one(u, f, s_e)),
+            ("one of the two scales is not used: the second one.", lambda u, i, f, s_i, s_e: flow.guide_one(u, f, s_i)),
         ],
     )
     compare(answer, flow.guide, *cases, gradients=True)
@@ -530,8 +555,9 @@ check_guide = Exercise(
     reference=flow.guide,
     test=_test_guide,
     hints=(
-        "Walk from no condition to the full one in two legs, over identity alone. Each dial stretches one leg.",
-        "Begin at `unconditional`. The first leg is `identity_only - unconditional`; what is the second?",
+        "Go from no condition to the full one in two steps, by way of the identity alone. Each scale multiplies one "
+        "step.",
+        "Begin at `unconditional`. The first step is `identity_only - unconditional`; what is the second?",
     ),
 )
 
@@ -563,21 +589,21 @@ def _test_ours_from_theirs(answer) -> None:
         applied(ours_from_theirs),
         *cases,
         mistakes=[
-            ("nothing is translated yet.", applied(lambda theirs: theirs)),
+            ("nothing is converted yet.", applied(lambda theirs: theirs)),
             (
-                "the sign is turned, but the clock is not: their t is 1 where our sigma is 0.",
+                "the sign is converted, but the time is not: their t is 1 where our sigma is 0.",
                 applied(lambda theirs: lambda x, sigma: -theirs(x, sigma)),
             ),
             (
-                "the clock is turned, but the sign is not: their velocity points to the data, ours to the noise.",
+                "the time is converted, but the sign is not: their velocity points to the data, ours to the noise.",
                 applied(lambda theirs: lambda x, sigma: theirs(x, 1 - sigma)),
             ),
             (
-                "their network is told t from 0 to 1, and not a timestep up to 1000.",
+                "their network takes t from 0 to 1, not a timestep up to 1000.",
                 applied(lambda theirs: lambda x, sigma: -theirs(x, 1000 * (1 - sigma))),
             ),
             (
-                "x itself is turned round. The point is the same in both languages; only the clock and the direction differ.",
+                "x itself is inverted. The point is the same in both conventions; only time and direction differ.",
                 applied(lambda theirs: lambda x, sigma: -theirs(-x, 1 - sigma)),
             ),
         ],
@@ -596,7 +622,7 @@ check_ours_from_theirs = Exercise(
     reference=ours_from_theirs,
     test=_test_ours_from_theirs,
     hints=(
-        "Two things differ: what the clock shows at the data, and where the arrow points.",
+        "Two things differ: the time at the data, and the direction of the velocity.",
         "On the same line t = 1 − sigma, so d/dsigma is minus d/dt.",
     ),
 )

@@ -11,73 +11,74 @@ from gen_affect_lib.course.checks import Exercise, Wrong, check_choice, check_nu
 from gen_affect_lib.model import fusion
 from gen_affect_lib.model.attention import attend
 
-# --- 7.1 Reading -----------------------------------------------------------------------------------------------------
+# --- 7.1 ResamplerLayer
+# -----------------------------------------------------------------------------------------------------
 
 
-class _Alone(fusion.Reading):
-    def ask(self, queries, sources):
+class _Alone(fusion.ResamplerLayer):
+    def project(self, queries, sources):
         query = self.to_q(self.norm_query(queries)).unflatten(2, (self.num_heads, -1))
         _, key, value = self.source.qkv(self.norm_source(sources))
         return self.source.norm_k(query), key, value
 
 
-class _OnlyQueries(fusion.Reading):
-    def ask(self, queries, sources):
+class _OnlyQueries(fusion.ResamplerLayer):
+    def project(self, queries, sources):
         query = self.to_q(self.norm_query(queries)).unflatten(2, (self.num_heads, -1))
         _, key, value = self.source.qkv(self.norm_query(queries))
         return self.source.norm_k(query), key, value
 
 
-class _QueryNotNormed(fusion.Reading):
-    def ask(self, queries, sources):
-        query, key, value = super().ask(queries, sources)
+class _QueryNotNormed(fusion.ResamplerLayer):
+    def project(self, queries, sources):
+        query, key, value = super().project(queries, sources)
         return self.to_q(self.norm_query(queries)).unflatten(2, (self.num_heads, -1)), key, value
 
 
-class _RawQueries(fusion.Reading):
-    def ask(self, queries, sources):
-        query, _, _ = super().ask(queries, sources)
+class _RawQueries(fusion.ResamplerLayer):
+    def project(self, queries, sources):
+        query, _, _ = super().project(queries, sources)
         _, key, value = self.source.qkv(torch.cat([self.norm_source(sources), queries], dim=1))
         return query, key, value
 
 
-class _SourcesAsTheyCome(fusion.Reading):
-    def ask(self, queries, sources):
-        query, _, _ = super().ask(queries, sources)
+class _SourcesAsTheyCome(fusion.ResamplerLayer):
+    def project(self, queries, sources):
+        query, _, _ = super().project(queries, sources)
         _, key, value = self.source.qkv(torch.cat([sources, self.norm_query(queries)], dim=1))
         return query, key, value
 
 
-class _NormedTogether(fusion.Reading):
-    def ask(self, queries, sources):
-        query, _, _ = super().ask(queries, sources)
+class _NormedTogether(fusion.ResamplerLayer):
+    def project(self, queries, sources):
+        query, _, _ = super().project(queries, sources)
         _, key, value = self.source.qkv(self.norm_source(torch.cat([sources, queries], dim=1)))
         return query, key, value
 
 
-class _AsksUnnormed(fusion.Reading):
-    def ask(self, queries, sources):
-        _, key, value = super().ask(queries, sources)
+class _AsksUnnormed(fusion.ResamplerLayer):
+    def project(self, queries, sources):
+        _, key, value = super().project(queries, sources)
         return self.source.norm_k(self.to_q(queries).unflatten(2, (self.num_heads, -1))), key, value
 
 
-class _NoScale(fusion.Reading):
-    def ask(self, queries, sources):
-        query, key, value = super().ask(queries, sources)
+class _NoScale(fusion.ResamplerLayer):
+    def project(self, queries, sources):
+        query, key, value = super().project(queries, sources)
         return query * query.shape[-1] ** 0.5, key, value
 
 
-class _ScaledByAll(fusion.Reading):
-    def ask(self, queries, sources):
-        query, key, value = super().ask(queries, sources)
+class _ScaledByAll(fusion.ResamplerLayer):
+    def project(self, queries, sources):
+        query, key, value = super().project(queries, sources)
         return query / self.num_heads**0.5, key, value
 
 
 def _reading(axis: int) -> type:
-    class Along(fusion.Reading):
+    class Along(fusion.ResamplerLayer):
         def forward(self, queries, sources):
             query, key, value = (
-                x.transpose(1, 2) for x in self.ask(queries, sources)
+                x.transpose(1, 2) for x in self.project(queries, sources)
             )  # (B, L, H, D / H) -> (B, H, L, D / H)
             weights = (query @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(dim=axis)
             queries = queries + self.to_out((weights @ value).transpose(1, 2).flatten(2))
@@ -86,49 +87,49 @@ def _reading(axis: int) -> type:
     return Along
 
 
-class _ReplacesTwice(fusion.Reading):
+class _ReplacesTwice(fusion.ResamplerLayer):
     def forward(self, queries, sources):
-        return self.mlp(self.norm_mlp(self.to_out(attend(*self.ask(queries, sources)))))
+        return self.mlp(self.norm_mlp(self.to_out(attend(*self.project(queries, sources)))))
 
 
-class _ReplacesAll(fusion.Reading):
+class _ReplacesAll(fusion.ResamplerLayer):
     def forward(self, queries, sources):
-        seen = self.to_out(attend(*self.ask(queries, sources)))
+        seen = self.to_out(attend(*self.project(queries, sources)))
         return seen + self.mlp(self.norm_mlp(seen))
 
 
-class _AddsToNormed(fusion.Reading):
+class _AddsToNormed(fusion.ResamplerLayer):
     def forward(self, queries, sources):
-        queries = self.norm_query(queries) + self.to_out(attend(*self.ask(queries, sources)))
+        queries = self.norm_query(queries) + self.to_out(attend(*self.project(queries, sources)))
         return queries + self.mlp(self.norm_mlp(queries))
 
 
-class _NoSecondPath(fusion.Reading):
+class _NoSecondPath(fusion.ResamplerLayer):
     def forward(self, queries, sources):
-        queries = queries + self.to_out(attend(*self.ask(queries, sources)))
+        queries = queries + self.to_out(attend(*self.project(queries, sources)))
         return self.mlp(self.norm_mlp(queries))
 
 
-class _MLPUnnormed(fusion.Reading):
+class _MLPUnnormed(fusion.ResamplerLayer):
     def forward(self, queries, sources):
-        queries = queries + self.to_out(attend(*self.ask(queries, sources)))
+        queries = queries + self.to_out(attend(*self.project(queries, sources)))
         return queries + self.mlp(queries)
 
 
-class _NoWayOut(fusion.Reading):
+class _NoWayOut(fusion.ResamplerLayer):
     def forward(self, queries, sources):
-        queries = queries + attend(*self.ask(queries, sources))
+        queries = queries + attend(*self.project(queries, sources))
         return queries + self.mlp(self.norm_mlp(queries))
 
 
-class _NoMLP(fusion.Reading):
+class _NoMLP(fusion.ResamplerLayer):
     def forward(self, queries, sources):
-        return queries + self.to_out(attend(*self.ask(queries, sources)))
+        return queries + self.to_out(attend(*self.project(queries, sources)))
 
 
-class _HeadsMixed(fusion.Reading):
+class _HeadsMixed(fusion.ResamplerLayer):
     def forward(self, queries, sources):
-        seen = attend(*self.ask(queries, sources)).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        seen = attend(*self.project(queries, sources)).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         queries = queries + self.to_out(seen.reshape(queries.shape))  # (B, H, N, D / H), cut anew
         return queries + self.mlp(self.norm_mlp(queries))
 
@@ -137,75 +138,85 @@ def _test_reading(answer) -> None:
     cases = [(torch.randn(2, 5, 12) * 2, torch.randn(2, 7, 12) * 3 + 1), (torch.randn(1, 4, 12), torch.randn(1, 4, 12))]
     compare_modules(
         answer,
-        fusion.Reading,
+        fusion.ResamplerLayer,
         dict(dim=12, num_heads=3),
         *cases,
         mistakes=[
             (
-                "the queries see only the sources, not each other: what stands in the room is both, joined along the tokens.",
+                "the queries attend to the sources only: keys and values are made of both, joined along the tokens.",
                 _Alone,
             ),
-            ("the queries see only each other: the sources must stand in the room too.", _OnlyQueries),
-            ("the keys are normed per head, the queries are not: they pass `self.source.norm_k` too.", _QueryNotNormed),
+            ("the queries attend to each other only: keys and values are made of the sources, too.", _OnlyQueries),
             (
-                "the queries that are looked at stand there without their norm: what is read is normed, sources and queries each with its own.",
+                "the keys are normalized per head, the queries are not: apply `self.source.norm_k` to them too.",
+                _QueryNotNormed,
+            ),
+            (
+                "the queries among keys and values are not normalized: sources and queries have their own norms.",
                 _RawQueries,
             ),
-            ("the sources are read as they come: `norm_source` is missing.", _SourcesAsTheyCome),
+            ("the sources are not normalized: `norm_source` is missing.", _SourcesAsTheyCome),
             (
-                "the queries that are looked at went through `norm_source`. They have a norm of their own, `norm_query`.",
+                "the queries among keys and values went through `norm_source`. They have their own norm, `norm_query`.",
                 _NormedTogether,
             ),
-            ("the queries ask without `norm_query`: each branch normalizes what it reads.", _AsksUnnormed),
+            ("`norm_query` is missing for the queries: each branch normalizes its input.", _AsksUnnormed),
             ("the scale is missing: the dot products are divided by the root of a head's D / H channels.", _NoScale),
             (
-                "the scale takes the whole width D. What is summed up in a dot product is the size of one head: divide by the root of D / H.",
+                "the scale uses the whole width D. A dot product sums over the channels of one head: divide by the "
+                "root of D / H.",
                 _ScaledByAll,
             ),
             (
-                "the softmax runs over the queries that ask. It runs over what is looked at, the last axis: each query has 1 to share out.",
+                "the softmax is over the queries. It should be over the keys, the last axis: the weights of each "
+                "query sum to 1.",
                 _reading(2),
             ),
-            ("the softmax runs over the heads. It runs over what is looked at, the last axis.", _reading(1)),
+            ("the softmax is over the heads. It should be over the keys, the last axis.", _reading(1)),
             (
-                "both additions are missing: what is seen is added to the queries, and so is what the MLP says.",
+                "both residuals are missing: attention output and MLP output are added to the queries.",
                 _ReplacesTwice,
             ),
             (
-                "what was seen *replaces* the queries. It is added to them, or what the layer before gathered is lost.",
+                "the attention output *replaces* the queries. It should be added to them, or the output of the layer "
+                "before is lost.",
                 _ReplacesAll,
             ),
             (
-                "what was seen is added to the *normed* queries: norms stand in the branches, never on the straight path.",
+                "the attention output is added to the *normalized* queries: norms belong in the branches, never on "
+                "the residual path.",
                 _AddsToNormed,
             ),
-            ("behind the MLP the straight path is missing: what it says is added to the queries.", _NoSecondPath),
-            ("the MLP reads without its norm: `norm_mlp` is missing.", _MLPUnnormed),
-            ("`to_out` is missing: it mixes the heads before what was seen is added.", _NoWayOut),
+            ("the residual of the MLP is missing: its output is added to the queries.", _NoSecondPath),
+            ("the input of the MLP is not normalized: `norm_mlp` is missing.", _MLPUnnormed),
+            ("`to_out` is missing: it mixes the heads before the residual.", _NoWayOut),
             ("the second branch is missing, the MLP.", _NoMLP),
             (
-                "heads and tokens are mixed: bring (B, H, N, D / H) into the order (B, N, H, D / H) before you merge heads.",
+                "heads and tokens are mixed: bring (B, H, N, D / H) into the order (B, N, H, D / H) before you merge "
+                "heads.",
                 _HeadsMixed,
             ),
         ],
     )
 
 
-check_Reading = Exercise(
+check_ResamplerLayer = Exercise(
     "7.1",
-    "Reading",
+    "ResamplerLayer",
     "One layer of reporters",
     "implement",
     difficulty=4,
     minutes=25,
     points=4,
     purpose="Cross-attention with learned queries is how most of today's models take in whatever is not a picture.",
-    reference=fusion.Reading,
+    reference=fusion.ResamplerLayer,
     test=_test_reading,
     hints=(
-        "Two branches, and each ends with `queries = queries + …`. In the first: norm, ask, look, `to_out`. In the second: norm, MLP.",
-        "`asking = self.norm_query(queries)` is used twice: it becomes the query (`to_q`, heads, `self.source.norm_k`), and it stands behind "
-        "`self.norm_source(sources)` among what `self.source` makes keys and values of. Then softmax over the last axis.",
+        "Two branches, and each ends with `queries = queries + …`. The first: norm, queries, attention, `to_out`. The "
+        "second: norm, MLP.",
+        "`asking = self.norm_query(queries)` is used twice: it becomes the query (`to_q`, heads, "
+        "`self.source.norm_k`), and it follows `self.norm_source(sources)` in the input of `self.source`, which makes "
+        "keys and values. Then softmax over the last axis.",
     ),
 )
 
@@ -264,7 +275,8 @@ def _test_both_together(answer) -> None:
             ),
             ("all four are added up: two of them have a minus.", by(mixed=lambda a, b, c, d: a + b + c + d)),
             (
-                "this is the size of the mixed difference itself: divide by how much the token changes with person and with expression.",
+                "this is the size of the mixed difference itself: divide by how much the token changes with person "
+                "and with expression.",
                 by(below=lambda a, b, c, d: 1.0),
             ),
             (
@@ -280,13 +292,14 @@ def _test_both_together(answer) -> None:
                 by(below=lambda a, b, c, d: (_size(a - b) + _size(a - c)) / 2),
             ),
             (
-                "below stands the change of both at once, f(i, e) − f(i′, e′). Take the change with the person and that with the expression, "
-                "each alone, and add their sizes.",
+                "below stands the change of both at once, f(i, e) − f(i′, e′). Take the change with the person and "
+                "that with the expression, each alone, and add their sizes.",
                 by(below=lambda a, b, c, d: _size(a - d)),
             ),
             ("below stands the token's own size. Take how much it *changes*.", by(below=lambda a, b, c, d: _size(a))),
             (
-                "the mean over the batch comes before the length: what points different ways cancels. First the length of each, then the mean.",
+                "the mean over the batch comes before the length: what points different ways cancels. First the "
+                "length of each, then the mean.",
                 by(
                     size=lambda x: x.mean(0).norm(dim=1),
                     below=lambda a, b, c, d: (a - b).mean(0).norm(dim=1) + (a - c).mean(0).norm(dim=1),
@@ -297,11 +310,13 @@ def _test_both_together(answer) -> None:
                 lambda fuse, who, what: both_together(fuse, who, what).mean(),
             ),
             (
-                "each case has its own ratio here, and the mean comes last. Take the mean over the batch above and below, then divide.",
+                "each case has its own ratio here, and the mean comes last. Take the mean over the batch above and "
+                "below, then divide.",
                 by(size=lambda x: x.norm(dim=2), below=lambda a, b, c, d: (a - b).norm(dim=2) + (a - c).norm(dim=2)),
             ),
             (
-                "each case has its own ratio here, and the mean comes last. Take the mean over the batch above and below, then divide.",
+                "each case has its own ratio here, and the mean comes last. Take the mean over the batch above and "
+                "below, then divide.",
                 lambda fuse, who, what: _share(
                     _four(fuse, who, what),
                     size=lambda x: x.norm(dim=2),
@@ -324,8 +339,10 @@ check_both_together = Exercise(
     reference=both_together,
     test=_test_both_together,
     hints=(
-        "Call `fuse` four times: neither turned, the people turned, the expressions turned, both turned. Then subtract and add.",
-        "The length is `.norm(dim=2)`, the mean over the batch `.mean(dim=0)`. Above: the mixed difference; below: the lengths of the two changes, added.",
+        "Call `fuse` four times: neither turned, the people turned, the expressions turned, both turned. Then "
+        "subtract and add.",
+        "The length is `.norm(dim=2)`, the mean over the batch `.mean(dim=0)`. Above: the mixed difference; below: "
+        "the lengths of the two changes, added.",
     ),
 )
 
@@ -356,34 +373,32 @@ def _test_left_out(answer) -> None:
                 )
         who, what = given
         if len(who.unique()) == 1 or len(what.unique()) == 1:
-            raise Wrong(
-                "all examples of a batch share one fate, whether they are kept or left out: draw a number for each."
-            )
+            raise Wrong("all examples of a batch are kept or dropped together: sample a number for each.")
         for name, part in (("identity", who), ("expression", what)):
             share = 1 - part.float().mean().item()
             if abs(share - (1 - chance)) < 0.02:
                 raise Wrong(
-                    f"the {name} is left out in {share:.0%} of the examples, and *kept* in the others: True means that it is kept."
+                    f"the {name} is left out in {share:.0%} of the examples, and *kept* in the others: True means "
+                    "that it is kept."
                 )
             if abs(share - chance) > 0.02:
                 raise Wrong(f"with a chance of {chance:g} the {name} is left out in {share:.0%} of the examples.")
         both = (~who & ~what).float().mean().item()
         if both > chance - 0.02:
-            raise Wrong(
-                "the two still share a coin: whoever loses the identity loses the expression too. Draw for each on its own."
-            )
+            raise Wrong("identity and expression are still dropped together: sample for each independently.")
         if both < chance**2 / 4:
             raise Wrong(
-                "both are never left out together. With coins of their own that happens too, and the first step of guidance needs it."
+                "both are never dropped together. With independent samples that happens too, and guidance needs it."
             )
         if abs(both - chance**2) > 0.015:
             raise Wrong(
-                f"the two hang on each other: with coins of their own, both are left out in {chance**2:.0%} of the examples, here in {both:.0%}."
+                f"the two are dependent: with independent samples, both are dropped in {chance**2:.0%} of the "
+                f"examples, here in {both:.0%}."
             )
         again = answer(count, chance, torch.Generator().manual_seed(seed))
         if not all(map(torch.equal, given, again)):
             raise Wrong(
-                "the same generator, and another answer: draw with `generator=generator`, or nobody can repeat your run."
+                "the same generator gives another answer: pass `generator=generator`, so that a run can be repeated."
             )
     kept = answer(100, 0.0, torch.Generator().manual_seed(0))
     if not (kept[0].all() and kept[1].all()):
@@ -402,7 +417,8 @@ check_left_out = Exercise(
     reference=left_out,
     test=_test_left_out,
     hints=(
-        "How many random numbers does the broken one draw for an example, and how many decisions does it make with them?",
+        "How many random numbers does the broken one draw for an example, and how many decisions does it make with "
+        "them?",
         "A second `torch.rand(count, generator=generator)`, for the expression alone.",
     ),
 )
@@ -430,7 +446,8 @@ def _test_dial_weights(answer) -> None:
                 lambda i, e: (1 - i, i, e),
             ),
             (
-                "these are the scales of the two brackets, and 1 for what stands in front. Multiply the brackets out: each velocity then has one weight.",
+                "these are the scales of the two brackets, and 1 for what stands in front. Multiply the brackets out: "
+                "each velocity then has one weight.",
                 lambda i, e: (1, i, e),
             ),
             (
@@ -442,7 +459,8 @@ def _test_dial_weights(answer) -> None:
                 lambda i, e: (1 - i - e, i, e),
             ),
             (
-                "the sign of the middle one is turned: v_i is added with the first bracket and subtracted with the second.",
+                "the middle one has the wrong sign: v_i is added with the first bracket and subtracted with the "
+                "second.",
                 lambda i, e: (1 - i, e - i, e),
             ),
             ("the order is nothing, identity, both.", lambda i, e: (e, i - e, 1 - i)),
@@ -477,7 +495,8 @@ def _test_passes(answer) -> None:
         wrong=[
             (
                 3,
-                "three velocities stand in the formula, but put the scales into your weights: one of them gets the weight 0.",
+                "three velocities stand in the formula, but put the scales into your weights: one of them gets the "
+                "weight 0.",
             ),
             (1, "that is so at (1, 1), where all but one weight is 0. Here two are left."),
             (4, "there is no velocity with the expression alone in the formula."),
@@ -511,9 +530,10 @@ def _test_at_expression_0(answer) -> None:
         answer,
         "any",
         {
-            "reference": "the identity's tokens hardly tell it: that is what they were made for. Section 7 measures it.",
-            "word": "at expression 0 the velocity with both has the weight 0: the word is not even computed.",
-            "neutral": "the stand-in was not trained on neutral faces only, but whenever an expression, whichever it was, was left out.",
+            "reference": "the identity tokens hardly contain it, by design. Section 7 measures it.",
+            "word": "at expression scale 0 the velocity under both has weight 0 and is not computed.",
+            "neutral": "the learned tokens were not trained on neutral faces only, but on every expression that was "
+            "dropped.",
         },
     )
 
@@ -530,8 +550,9 @@ check_at_expression_0 = Exercise(
     reference=lambda: "any",
     test=_test_at_expression_0,
     hints=(
-        "Which velocity has a weight at (1, 0)? What was the model told when it learned that one, and what did the training faces do?",
-        "Only v_i is left. It was learned from all kinds of expressions, whose word was left out.",
+        "Which velocity has a weight at (1, 0)? What was the condition when it was trained, and which expressions did "
+        "the training faces have?",
+        "Only v_i is left. It was trained on all kinds of expressions, with the expression dropped.",
     ),
 )
 
@@ -546,11 +567,11 @@ def _test_brightest(answer) -> None:
         within=0.7,
         wrong=[
             (0.375, "that is the weight itself, or near it. How often does the weight of an even row fit into it?"),
-            (3.75, "a row has more cells than the ten sources: the queries are looked at too."),
-            (6.0, "a row has more cells than the sixteen queries: the sources are looked at too."),
+            (3.75, "a row has more cells than the ten sources: the queries are among the keys, too."),
+            (6.0, "a row has more cells than the sixteen queries: the sources are among the keys, too."),
             (1.5, "take all the columns of a row, not those of the expression alone."),
             (26.0, "that would be a weight of 1, all of it on one cell. Read the colour bar."),
-            (0.104, "upside down: divide the weight of the brightest by that of an even row."),
+            (0.104, "inverted: divide the weight of the brightest by that of an even row."),
             (10.4, "the colour bar ends before 0.4, and the brightest cell has the colour of its end."),
         ],
     )
@@ -568,7 +589,8 @@ check_brightest = Exercise(
     reference=lambda: 9.6,
     test=_test_brightest,
     hints=(
-        "Count the columns: three of the crop, three of the wider view, four of the expression and sixteen queries. Every row adds up to 1.",
+        "Count the columns: three of the crop, three of the wider view, four of the expression and sixteen queries. "
+        "Every row adds up to 1.",
         "An even row has 1 / 26 in each cell. The colour bar tells the weight of the brightest.",
     ),
 )

@@ -1,4 +1,4 @@
-"""The exercises of notebook 09: what images of a set lend each other."""
+"""The exercises of notebook 09: what the images of a set share."""
 
 from __future__ import annotations
 
@@ -10,92 +10,77 @@ from torch import Tensor
 
 from gen_affect_lib.course.checks import Exercise, Wrong, check_choice, check_number, compare
 from gen_affect_lib.model.attention import QKV, attend
-from gen_affect_lib.model.consistent import loop
+from gen_affect_lib.model.consistent import Replace, shared_attention
 
-# --- 9.1 shared ------------------------------------------------------------------------------------------------------
-
-
-def shared(image: QKV, condition: QKV, one: int, lenders: int, lent, instead: bool) -> Tensor:
-    """What image `one` of a set sees, (L, C): `loop` for the whole set, and one image of it."""
-    numbers = torch.as_tensor(list(lent), dtype=torch.int64)
-    return loop(image, condition, len(image.key), lenders, numbers, instead)[one]
+# --- 9.1 shared_attention --------------------------------------------------------------------------------------------
 
 
 def _shared(
     image: QKV,
     condition: QKV,
-    one: int,
-    lenders: int,
-    lent,
-    instead: bool,
+    anchors: QKV,
+    tokens: Tensor,
+    replace: Replace,
     *,
     own: str = "right",
-    others: str = "right",
-    tokens: str = "lent",
-    private: bool = True,
-    told: bool = True,
-    asks: str = "own",
+    queries: str = "right",
+    appended: bool = True,
+    conditioned: bool = True,
 ) -> Tensor:
-    """The same with choices, each of which but the first is a mistake."""
-    N, L = image.key.shape[:2]
-    rest = [token for token in range(L) if token not in list(lent)]
-    whose = {
-        "right": [n for n in range(lenders) if n != one],
-        "self": list(range(lenders)),
-        "one more": [n for n in range(min(lenders + 1, N)) if n != one],
-        "all": [n for n in range(N) if n != one],
-    }[others]
-    drops = {
-        "right": instead and one >= lenders,
-        "never": False,
-        "lenders too": instead,
-        "always": one >= lenders,
-        "all": False,
-        "one late": instead and one > lenders,
+    """`shared_attention` with options; each but the first is a mistake."""
+    query, key, value = image
+    assert query is not None and anchors.query is not None
+    drop = torch.zeros(key.shape[1], dtype=torch.bool)
+    drop[tokens] = True
+    drop = {
+        "right": drop & (replace != Replace.NOTHING),
+        "kept": drop & False,
+        "always dropped": drop,
+        "keys only with queries": drop & (replace == Replace.QUERIES_KEYS_VALUES),
+        "all dropped": torch.full_like(drop, replace != Replace.NOTHING),
+        "others dropped": ~drop & (replace != Replace.NOTHING),
     }[own]
-    mine = rest if drops else list(range(L))
-    if own == "all" and instead and one >= lenders:
-        mine = []
-    numbers = {"lent": list(lent), "all": list(range(L)), "rest": rest}[tokens]
-
-    def everything(of_images: Tensor, of_conditions: Tensor) -> Tensor:
-        parts = [of_images[one, mine], *([of_conditions[one]] if told else []), *(of_images[n, numbers] for n in whose)]
-        return torch.cat(parts + ([] if private else [of_conditions[n] for n in whose]))[None]
-
-    query = {"own": image.query[one], "lender": image.query[0]}[asks]
-    return attend(query[None], everything(image.key, condition.key), everything(image.value, condition.value))[0]
-
-
-def _one_softmax_each(image: QKV, condition: QKV, one: int, lenders: int, lent, instead: bool) -> Tensor:
-    own = _shared(image, condition, one, 0, lent, False)
-    return torch.stack(
-        [
-            own,
-            *(
-                attend(image.query[one, None], image.key[n, list(lent)][None], image.value[n, list(lent)][None])[0]
-                for n in range(lenders)
-                if n != one
-            ),
-        ]
-    ).mean(dim=0)
+    change = {
+        "right": replace == Replace.QUERIES_KEYS_VALUES,
+        "never": False,
+        "with keys": replace != Replace.NOTHING,
+        "always": True,
+        "first": replace == Replace.QUERIES_KEYS_VALUES,
+    }[queries]
+    if change:
+        query = query.clone()
+        query[:, torch.arange(len(tokens)) if queries == "first" else tokens] = anchors.query
+    parts = [
+        [x[:, ~drop], *([y] if conditioned else []), *([z] if appended else [])]
+        for x, y, z in ((key, condition.key, anchors.key), (value, condition.value, anchors.value))
+    ]
+    return attend(query, *(torch.cat(part, dim=1) for part in parts))
 
 
-def _test_shared(answer) -> None:
-    image, condition = (QKV(*torch.randn(3, 4, tokens, 2, 8, dtype=torch.float64)) for tokens in (9, 5))
+def _one_softmax_each(image: QKV, condition: QKV, anchors: QKV, tokens: Tensor, replace: Replace) -> Tensor:
+    own = _shared(image, condition, anchors, tokens, replace, appended=False)
+    query = image.query
+    assert query is not None and anchors.query is not None
+    if replace == Replace.QUERIES_KEYS_VALUES:
+        query = query.index_copy(1, tokens, anchors.query)
+    return (own + attend(query, anchors.key, anchors.value)) / 2
+
+
+def _test_shared_attention(answer) -> None:
+    def case(images: int, anchors: int, tokens: list[int], replace: Replace):
+        image, condition = (QKV(*torch.randn(3, images, length, 2, 8, dtype=torch.float64)) for length in (9, 5))
+        key, value = torch.randn(2, images, anchors * len(tokens), 2, 8, dtype=torch.float64)
+        query = torch.randn(images, len(tokens), 2, 8, dtype=torch.float64)
+        return image, condition, QKV(query, key, value), torch.tensor(tokens), replace
+
     cases = [
-        (image, condition, one, lenders, lent, instead)
-        for one, lenders, lent, instead in (
-            (2, 2, [1, 4, 5], False),
-            (1, 2, [1, 4, 5], False),
-            (3, 1, [0, 2, 8], True),
-            (0, 2, [0, 2, 8], True),
-            (0, 1, [3, 7], True),
-            (2, 2, [1, 4, 5], True),
-            (1, 1, [0, 2, 8], True),
-            (2, 4, [3, 7], True),
-            (1, 4, list(range(9)), False),
-            (3, 2, list(range(9)), True),
-        )
+        case(2, 1, [1, 4, 5], Replace.NOTHING),
+        case(3, 2, [0, 2, 8], Replace.NOTHING),
+        case(2, 1, [1, 4, 5], Replace.KEYS_VALUES),
+        case(1, 2, [3, 7], Replace.KEYS_VALUES),
+        case(2, 1, [1, 4, 5], Replace.QUERIES_KEYS_VALUES),
+        case(3, 2, [0, 2, 8], Replace.QUERIES_KEYS_VALUES),
+        case(2, 1, list(range(9)), Replace.QUERIES_KEYS_VALUES),
     ]
 
     def mistaken(**wrong) -> Callable:
@@ -103,114 +88,100 @@ def _test_shared(answer) -> None:
 
     compare(
         answer,
-        shared,
+        shared_attention,
         *cases,
         tolerance=1e-9,
         mistakes=[
-            (
-                "the others' conditions are lent too. They are private, or every picture hears every word: lend image tokens alone.",
-                mistaken(private=False),
-            ),
-            ("all other images lend. Only the first `lenders` of the set do.", mistaken(others="all")),
-            (
-                "a lender borrows from itself: its lent tokens are there twice and count double. Leave `one` out of those who lend to it.",
-                mistaken(others="self"),
-            ),
-            (
-                "`instead` is not used: with it, a borrower does without its own tokens of the numbers `lent`.",
-                mistaken(own="never"),
-            ),
-            (
-                "with `instead` the lenders lose their own lent tokens too. They are drawn with all of their own: only a borrower, an image from number "
-                "`lenders` on, does without.",
-                mistaken(own="lenders too"),
-            ),
-            (
-                "image number `lenders` keeps its own tokens: numbers begin at 0, so the borrowers are `one >= lenders`.",
-                mistaken(own="one late"),
-            ),
-            ("one image too many lends: the lenders are the numbers 0 to `lenders` − 1.", mistaken(others="one more")),
-            (
-                "a borrower does without its own tokens even where `instead` is False: there, lent tokens come beside them.",
-                mistaken(own="always"),
-            ),
-            (
-                "with `instead` a borrower keeps none of its own tokens. It does without those of the numbers `lent`, and keeps the rest.",
-                mistaken(own="all"),
-            ),
-            ("all tokens of the lenders are lent. Take those of the numbers `lent` alone.", mistaken(tokens="all")),
-            ("lent are the tokens that are *not* in `lent`.", mistaken(tokens="rest")),
-            ("the condition is missing: each image also sees all tokens of its own condition.", mistaken(told=False)),
-            ("the first image's queries ask. In this function each image asks with its own.", mistaken(asks="lender")),
-            (
-                "this is plain attention: nothing is lent.",
-                lambda image, condition, one, lenders, lent, instead: _shared(image, condition, one, 0, lent, False),
-            ),
-            (
-                "each image has a softmax of its own, and the answers are averaged. There is one softmax: join keys with keys and values with values "
-                "along the tokens, and attend once.",
-                _one_softmax_each,
-            ),
+            ("this is plain attention: nothing is shared and nothing replaced.",
+             mistaken(own="kept", queries="never", appended=False)),
+            ("the anchors' keys and values are missing: append them to those of the image and of its condition.",
+             mistaken(appended=False)),
+            ("the condition is missing: each image also attends to all tokens of its own condition.",
+             mistaken(conditioned=False)),
+            ("`replace` is not used: the anchors' tokens are always appended, and the image keeps all of its own.",
+             mistaken(own="kept", queries="never")),
+            ("the own keys and values at `tokens` stay: unless `replace` is `Replace.NOTHING`, they are left out.",
+             mistaken(own="kept")),
+            ("own keys and values are left out even with `Replace.NOTHING`, where the anchors' are only appended.",
+             mistaken(own="always dropped")),
+            ("with `Replace.KEYS_VALUES` the own keys and values at `tokens` are left out as well.",
+             mistaken(own="keys only with queries")),
+            ("all own keys and values are left out. Only those at `tokens` are; the others stay.",
+             mistaken(own="all dropped")),
+            ("the wrong ones are left out: leave out the own keys and values at `tokens`, and keep the others.",
+             mistaken(own="others dropped")),
+            ("the queries are not replaced: with `Replace.QUERIES_KEYS_VALUES` those at `tokens` become "
+             "`anchors.query`.",
+             mistaken(queries="never")),
+            ("with `Replace.KEYS_VALUES` an image keeps its own queries.", mistaken(queries="with keys")),
+            ("the queries are replaced whatever `replace` says.", mistaken(queries="always")),
+            ("the anchors' queries go to the first places. They belong to the places `tokens`.",
+             mistaken(queries="first")),
+            ("there are two softmaxes, whose outputs are averaged. There is one: join all keys, and all values, along "
+             "the dimension of the tokens, and call `attend` once.", _one_softmax_each),
         ],
-    )
+    )  # fmt: skip
 
 
-check_shared = Exercise(
+check_shared_attention = Exercise(
     "9.1",
-    "shared",
-    "What one image sees",
+    "shared_attention",
+    "What an image attends to",
     "implement",
     difficulty=3,
     minutes=20,
     points=3,
-    purpose="These few lines are the whole of consistent attention; the rest of the notebook decides who, when and what.",
-    reference=shared,
-    test=_test_shared,
+    purpose="These few lines are the whole of consistent attention; the rest of the notebook decides who shares, when "
+    "and what.",
+    reference=shared_attention,
+    test=_test_shared_attention,
     hints=(
-        "Make three lists of tokens: its own that it keeps, its condition's, and those lent by each other lender. Join them along the axis of the "
-        "tokens, for the keys and in the same way for the values.",
-        "`image.key[n, lent]` are the lent keys of image n, (P, H, D). `torch.cat([image.key[one, own], condition.key[one], *(…)])[None]` "
-        "is what `attend` wants, (1, tokens, H, D); its answer is (1, L, C).",
+        "Three steps: perhaps replace queries, perhaps leave out own keys and values, then join three lists of keys, "
+        "and in the same way of values: the image's, its condition's, the anchors'.",
+        "`query.index_copy(1, tokens, anchors.query)` replaces queries in a copy. A mask `own`, bool (L,), with "
+        "`own[tokens] = False`, selects what is kept: `key[:, own]`. `torch.cat([...], dim=1)` joins.",
     ),
 )
 
-# --- 9.2 lending -----------------------------------------------------------------------------------------------------
+# --- 9.2 shared_tokens -----------------------------------------------------------------------------------------------
 
 
-def lending(face: Tensor, sigma: float, above: float = 0.0, below: float = 1.0, face_above: float = 0.15) -> Tensor:
-    """The numbers of the tokens that lend at this step, ascending (P,), from the mask of the face (side, side)."""
-    return _lending(face, sigma, above, below, face_above)
+def shared_tokens(
+    face: Tensor, sigma: float, above: float = 0.0, below: float = 1.0, face_above: float = 0.15
+) -> Tensor:
+    """Indices of the tokens that are shared at a step, ascending (P,), from the mask of the face (side, side)."""
+    return _tokens(face, sigma, above, below, face_above)
 
 
-def _lending(
-    face,
-    sigma,
-    above,
-    below,
-    face_above,
+def _tokens(
+    face: Tensor,
+    sigma: float,
+    above: float,
+    below: float,
+    face_above: float,
     *,
     window: bool = True,
     swapped: bool = False,
-    turned: bool = False,
+    inverted: bool = False,
     late: bool = False,
     zero: bool = True,
     edge: bool = True,
     only: bool = False,
 ) -> Tensor:
-    """The same with choices, each of which but the first is a mistake."""
+    """The same with options; each but the first is a mistake."""
     inside = above <= sigma <= below if edge else above < sigma < below
     if window and not inside:
         return torch.zeros(0, dtype=torch.int64)
-    alone = sigma < face_above if late else sigma <= face_above
-    alone = not alone if swapped else alone
+    masked = sigma < face_above if late else sigma <= face_above
+    masked = not masked if swapped else masked
     if zero:
-        alone = alone and face_above > 0
-    alone = not alone if turned else alone
-    may = (face if only else ~face) if alone else torch.ones_like(face)
-    return may.flatten().nonzero()[:, 0]
+        masked = masked and face_above > 0
+    masked = not masked if inverted else masked
+    shared = (face if only else ~face) if masked else torch.ones_like(face)
+    return shared.flatten().nonzero()[:, 0]
 
 
-def _test_lending(answer) -> None:
+def _test_shared_tokens(answer) -> None:
     face = torch.zeros(3, 3, dtype=torch.bool)
     face[1, 1:], face[2, 0] = True, True
     larger = torch.rand(5, 5) < 0.4
@@ -227,66 +198,54 @@ def _test_lending(answer) -> None:
     ]
 
     early_and_late = (
-        "early and late have changed places: sigma falls from 1 to 0, and the face lends while sigma is *above* "
+        "early and late are interchanged: sigma falls from 1 to 0, and face tokens are shared while sigma is *above* "
         "`face_above`."
     )
 
     def mistaken(**wrong) -> Callable:
-        return lambda *case: _lending(*case, **wrong)
+        return lambda *case: _tokens(*case, **wrong)
 
     compare(
         answer,
-        lending,
+        shared_tokens,
         *cases,
         mistakes=[
-            (
-                "the window is not used: where sigma is not between `above` and `below`, no token lends.",
-                mistaken(window=False),
-            ),
-            ("the edges of the window belong to it: sigma may equal `above` or `below`.", mistaken(edge=False)),
+            ("`above` and `below` are not used: outside of them no token is shared.", mistaken(window=False)),
+            ("the ends are included: sigma may equal `above` or `below`.", mistaken(edge=False)),
             (early_and_late, mistaken(swapped=True)),
-            (early_and_late, mistaken(turned=True)),
-            (
-                "where sigma equals `face_above` the face is alone already: it lends only while sigma is *above* it.",
-                mistaken(late=True),
-            ),
-            (
-                "with `face_above` at 0 there is no mask, and the face lends to the end, at sigma 0 too.",
-                mistaken(zero=False),
-            ),
-            (
-                "where the face is to be finished alone, it is all that lends: there the tokens *outside* it lend.",
-                mistaken(only=True),
-            ),
-            (
-                "the face never lends. It does, while sigma is above `face_above`.",
-                lambda face, *rest: torch.cat(
-                    [x for x in _lending(face, *rest)[:, None] if not face.flatten()[x]]
-                    or [torch.zeros(0, dtype=torch.int64)]
-                ),
-            ),
-            (
-                "the mask of the face is not used.",
-                lambda face, sigma, above, below, face_above: _lending(face, sigma, above, below, 0.0),
-            ),
+            (early_and_late, mistaken(inverted=True)),
+            ("at sigma = `face_above` face tokens are not shared: they are while sigma is *above* it.",
+             mistaken(late=True)),
+            ("with `face_above` 0 there is no mask: face tokens are shared at all steps, at sigma 0 too.",
+             mistaken(zero=False)),
+            ("at low sigma only face tokens are shared: it should be the tokens *outside* the face.",
+             mistaken(only=True)),
+            ("face tokens are never shared. They are while sigma is above `face_above`.",
+             lambda face, *rest: torch.cat(
+                 [x for x in _tokens(face, *rest)[:, None] if not face.flatten()[x]]
+                 or [torch.zeros(0, dtype=torch.int64)]
+             )),
+            ("the mask of the face is not used.",
+             lambda face, sigma, above, below, face_above: _tokens(face, sigma, above, below, 0.0)),
         ],
-    )
+    )  # fmt: skip
 
 
-check_lending = Exercise(
+check_shared_tokens = Exercise(
     "9.2",
-    "lending",
+    "shared_tokens",
     "Which tokens, and when",
     "implement",
     difficulty=2,
     minutes=10,
     points=2,
-    purpose="A step of sampling is either about where things are or about what they do, and sigma tells which.",
-    reference=lending,
-    test=_test_lending,
+    purpose="Early steps of sampling settle large forms, late ones details; sigma tells which step it is.",
+    reference=shared_tokens,
+    test=_test_shared_tokens,
     hints=(
-        "Three answers are possible: no token, all tokens, or all outside the face. Ask for the window first.",
-        "`(~face).flatten().nonzero()[:, 0]` are the numbers outside the face; the mask counts where `face_above > 0 and sigma <= face_above`.",
+        "There are three cases: no token, all tokens, or all outside the face. Test `above` and `below` first.",
+        "`(~face).flatten().nonzero()[:, 0]` are the indices outside the face. The mask applies where "
+        "`face_above > 0 and sigma <= face_above`.",
     ),
 )
 
@@ -294,7 +253,7 @@ check_lending = Exercise(
 
 
 def pair_agreement(same: np.ndarray) -> float:
-    """Over all pairs of different pictures, the mean of the share of what can be seen in which they agree: same (W, W, K)."""
+    """Mean over all pairs of different images of the fraction of visible attributes that agree: same (W, W, K)."""
     return float(np.nanmean(same, axis=2)[~np.eye(len(same), dtype=bool)].mean())
 
 
@@ -323,8 +282,11 @@ def _test_pair_agreement(answer) -> None:
 
     said = answer(cases[0][0].copy())
     if isinstance(said, (float, np.floating)) and np.isnan(said):
-        raise Wrong("NaN comes back: leave out what cannot be seen, as `np.nanmean` does.")
-    half = "each pair is asked in one direction only. What cannot be seen depends on the second picture, so both directions count."
+        raise Wrong("the result is NaN: leave out what is not visible, as `np.nanmean` does.")
+    half = (
+        "each pair is counted in one direction only. What is visible depends on the second image, so both directions "
+        "count."
+    )
     compare(
         answer,
         pair_agreement,
@@ -332,35 +294,39 @@ def _test_pair_agreement(answer) -> None:
         tolerance=1e-6,
         mistakes=[
             (
-                "pictures are compared with themselves too, and there they agree in everything: leave the diagonal out.",
+                "images are compared with themselves too, where they agree in everything: leave out the diagonal.",
                 lambda same: float(np.nanmean(same, axis=2).mean()),
             ),
             (
-                "pictures are compared with themselves too, and all entries are pooled: leave the diagonal out, and take the mean of each pair first.",
+                "images are compared with themselves too, and all entries are pooled: leave out the diagonal, and "
+                "take the mean of each pair first.",
                 lambda same: float(np.nanmean(same)),
             ),
             (
-                "what cannot be seen counts as a disagreement: the mean of a pair goes over what *can* be seen.",
+                "what is not visible counts as a disagreement: the mean of a pair is over what *is* visible.",
                 lambda same: without_self(same, np.nan_to_num(same).mean(axis=2)),
             ),
             (
-                "what cannot be seen counts as an agreement: the mean of a pair goes over what *can* be seen.",
+                "what is not visible counts as an agreement: the mean of a pair is over what *is* visible.",
                 lambda same: without_self(same, np.nan_to_num(same, nan=1.0).mean(axis=2)),
             ),
             (
-                "the mean of all entries together gives a pair of which more can be seen more weight: first the mean of each pair, then that of all pairs.",
+                "the mean of all entries gives more weight to pairs with more visible attributes: first the mean of "
+                "each pair, then that of all pairs.",
                 lambda same: float(np.nanmean(same[~np.eye(len(same), dtype=bool)])),
             ),
             (
-                "only neighbours are compared. A set can agree from picture to picture and drift from its beginning to its end.",
+                "only neighbours are compared. Neighbours can agree while the set drifts from its first image to its "
+                "last.",
                 neighbours,
             ),
             (
-                "only neighbours are compared. A set can agree from picture to picture and drift from its beginning to its end.",
+                "only neighbours are compared. Neighbours can agree while the set drifts from its first image to its "
+                "last.",
                 earlier_neighbours,
             ),
             (
-                "only the first picture is compared with the others: all pairs count.",
+                "only the first image is compared with the others: all pairs count.",
                 lambda same: float(np.nanmean(same[0, 1:], axis=1).mean()),
             ),
             (half, lambda same: float(np.nanmean(same, axis=2)[np.triu_indices(len(same), 1)].mean())),
@@ -377,13 +343,13 @@ check_pair_agreement = Exercise(
     difficulty=2,
     minutes=10,
     points=2,
-    purpose="What a figure means lies in its means: over what, in which order, and what is left out.",
+    purpose="A metric is defined by its means: over what, in which order, and what is left out.",
     reference=pair_agreement,
     test=_test_pair_agreement,
     hints=(
-        "Two means, one after the other: over the parts that can be seen, which makes a table (W, W), and over the pairs in it that are "
-        "pairs of different pictures.",
-        "`np.nanmean(same, axis=2)` is the table; `~np.eye(W, dtype=bool)` chooses what is not on its diagonal.",
+        "Two means, one after the other: over the visible attributes, which gives (W, W), and over its pairs of "
+        "different images.",
+        "`np.nanmean(same, axis=2)` is (W, W); `~np.eye(W, dtype=bool)` selects what is not on its diagonal.",
     ),
 )
 
@@ -392,10 +358,10 @@ check_pair_agreement = Exercise(
 
 def _test_as_good_as_alone(answer) -> None:
     def above(name, error):
-        return f"`{name}` agrees well, but its error of {error} lies above that of `alone`, which the left panel shows at 0.029."
+        return f"`{name}` agrees well, but its error of {error} is above that of `alone`, 0.029 in the left panel."
 
     def left(name):
-        return f"`{name}` has as small an error as `alone`, but another one that has so too lies further to the right."
+        return f"`{name}` has an error as small as `alone`, but so has another one further to the right."
 
     check_choice(
         answer,
@@ -420,9 +386,10 @@ def _test_as_good_as_alone(answer) -> None:
             },
             **{name: left(name) for name in ("share_50", "above_50", "mask", "share_25", "above_75")},
             "first_blocks": "`first_blocks` lies a little above `alone`, and far to the left of others.",
-            "ceiling": "the ceiling is of true drawings: no way to share reaches it. Read the blue dots.",
-            "noise": "`noise` is no variant of ours, since no attention is shared in it; and blue dots lie further to the right at nearly its error.",
-            "alone": "`alone` is what the others are held against.",
+            "ceiling": "the ceiling is that of true drawings; no method reaches it. Read the blue dots.",
+            "noise": "`noise` is no variant of ours, since it shares no attention; and blue dots lie further to the "
+            "right at nearly its error.",
+            "alone": "`alone` is what the others are compared with.",
         },
     )
 
@@ -435,11 +402,12 @@ check_as_good_as_alone = Exercise(
     difficulty=2,
     minutes=5,
     points=1,
-    purpose="A trade-off is read at a bound: fix what you are not willing to pay, and take the best of what is left.",
+    purpose="A trade-off is read at a bound: fix the cost that you accept, and take the best of what is left.",
     reference=lambda: "mask_50",
     test=_test_as_good_as_alone,
     hints=(
-        "Find the height of `alone` in the left panel, lay a level line at that height through the right panel, and forget all dots above it.",
+        "Find the height of `alone` in the left panel, draw a horizontal line at that height in the right panel, and "
+        "ignore all dots above it.",
         "The line lies a little below 0.0295. Of the dots below it, take the one furthest to the right.",
     ),
 )
@@ -448,18 +416,21 @@ check_as_good_as_alone = Exercise(
 
 
 def read_bank(image: QKV, condition: QKV, key: Tensor, value: Tensor) -> Tensor:
-    """What the borrowers see, (G·N, L, C): each beside its own what was lent under its own condition, key and value (G, P, H, D)."""
+    """Attention output (G·N, L, C) of images that also attend to the anchors' keys and values (G, P, H, D) that were
+    recorded under their own condition."""
     return _read(image, condition, *(x.repeat_interleave(len(image.key) // len(x), 0) for x in (key, value)))
 
 
 def _read(image: QKV, condition: QKV, key: Tensor, value: Tensor) -> Tensor:
-    return attend(image.query, *(torch.cat(parts, dim=1) for parts in zip(image[1:], condition[1:], (key, value))))
+    assert image.query is not None
+    keys = torch.cat([image.key, condition.key, key], dim=1)
+    return attend(image.query, keys, torch.cat([image.value, condition.value, value], dim=1))
 
 
 def _test_read_bank(answer) -> None:
-    def case(conditions, count, lent):
-        image, condition = (QKV(*torch.randn(3, conditions * count, tokens, 2, 8)) for tokens in (6, 3))
-        return image, condition, *torch.randn(2, conditions, lent, 2, 8)
+    def case(conditions, count, tokens):
+        image, condition = (QKV(*torch.randn(3, conditions * count, length, 2, 8)) for length in (6, 3))
+        return image, condition, *torch.randn(2, conditions, tokens, 2, 8)
 
     def mistaken(spread: Callable, spread_value: Callable | None = None) -> Callable:
         def read(image, condition, key, value):
@@ -471,7 +442,7 @@ def _test_read_bank(answer) -> None:
     def in_blocks(x, count):
         return x.repeat_interleave(count, 0)
 
-    def in_turns(x, count):
+    def alternating(x, count):
         return x.repeat(count, 1, 1, 1)
 
     compare(
@@ -484,35 +455,39 @@ def _test_read_bank(answer) -> None:
         tolerance=1e-5,
         mistakes=[
             (
-                "nothing that matters is changed: the conditions still take turns, A B A B, and the images of a batch stand in blocks, A A B B.",
-                mistaken(in_turns),
+                "the order is still wrong: the conditions alternate, A B A B, but the images of a batch stand in "
+                "blocks, A A B B.",
+                mistaken(alternating),
             ),
             (
-                "everybody reads what was lent under the first condition. Each borrower reads what was lent under its own.",
+                "all images attend to what was recorded under the first condition. Each should attend to that of its "
+                "own.",
                 mistaken(lambda x, count: x[:1].expand(len(x) * count, -1, -1, -1)),
             ),
             (
-                "everybody reads the mean over the conditions, and so what guidance compares is mixed: each borrower reads under its own condition.",
+                "all images attend to the mean over the conditions, which mixes what guidance compares: each should "
+                "attend to that of its own condition.",
                 mistaken(lambda x, count: x.mean(dim=0, keepdim=True).expand(len(x) * count, -1, -1, -1)),
             ),
             (
-                "everybody reads what was lent under all conditions: P tokens are lent to each borrower, those of its own condition.",
+                "all images attend to what was recorded under all conditions: each should attend to P tokens, those "
+                "of its own condition.",
                 mistaken(lambda x, count: x.flatten(0, 1)[None].expand(len(x) * count, -1, -1, -1)),
             ),
             (
-                "the keys are in order now, and the values still take turns: a key belongs to its value.",
-                mistaken(in_blocks, in_turns),
+                "the keys are in order now, but the values still alternate: each key belongs to a value.",
+                mistaken(in_blocks, alternating),
             ),
             (
-                "the values are in order now, and the keys still take turns: a key belongs to its value.",
-                mistaken(in_turns, in_blocks),
+                "the values are in order now, but the keys still alternate: each key belongs to a value.",
+                mistaken(alternating, in_blocks),
             ),
             (
                 "the order of the conditions is reversed.",
                 mistaken(lambda x, count: x.flip(0).repeat_interleave(count, 0)),
             ),
             (
-                "nothing is lent: this is plain attention.",
+                "this is plain attention: the key and value that were recorded are not used.",
                 lambda image, condition, key, value: _read(
                     image,
                     condition,
@@ -527,17 +502,20 @@ def _test_read_bank(answer) -> None:
 check_read_bank = Exercise(
     "9.5",
     "read_bank",
-    "A bank that mixes accounts",
+    "A bank that mixes conditions",
     "repair",
     difficulty=3,
     minutes=15,
     points=3,
-    purpose="Whatever repeats along a batch has to know its order; with guidance a wrong one raises no error and looks nearly right.",
+    purpose="Repetition along a batch must follow its order; with guidance a wrong order raises no error and looks "
+    "nearly right.",
     reference=read_bank,
     test=_test_read_bank,
     hints=(
-        "Write the letters of the conditions down, for G = 2 and N = 3: once as the images stand in the batch, and once as the copies of what was lent do.",
-        "`Tensor.repeat` lays copies of the whole behind each other, A B A B A B. `Tensor.repeat_interleave(N, 0)` repeats each entry, A A A B B B.",
+        "Write down the conditions as letters, for G = 2 and N = 3: once in the order of the images in the batch, and "
+        "once in that of the repeated keys.",
+        "`Tensor.repeat` repeats the whole, A B A B A B. `Tensor.repeat_interleave(N, 0)` repeats each entry, A A A B "
+        "B B.",
     ),
 )
 
@@ -550,16 +528,17 @@ def _test_work_ratio(answer) -> None:
         612,
         within=0.5,
         wrong=[
-            (27, "that is how many times more *queries* there are. Each of them asks more keys, too."),
+            (27, "that is the factor of the number of *queries*. Each of them attends to more keys, too."),
             (
                 729,
-                "27² would be right if there were no condition: each query asks the 16 tokens of its condition as well, however large the set is.",
+                "27² would be right if there were no condition: each query also attends to the 16 tokens of its "
+                "condition, at any size of the set.",
             ),
-            (22.67, "that is by how many times more keys *one* query asks. There are more queries, too."),
-            (1, "that would be of one image with the bank. Here all images lend, and the whole set is counted."),
+            (22.67, "that is the factor of the number of keys of *one* query. There are more queries, too."),
+            (1, "that would be one image with the bank. Here all images share, and the whole set is counted."),
             (
                 135 * 2175 / (5 * 95),
-                "count again: an image's own tokens are among those that it asks, 16 for each image and 16 of its condition.",
+                "count again: an image also attends to its own tokens, 16 of each image and 16 of its condition.",
             ),
         ],
     )
@@ -573,11 +552,13 @@ check_work_ratio = Exercise(
     difficulty=2,
     minutes=5,
     points=1,
-    purpose="Whether a mechanism can be used for a large set is decided by one exponent, and it can be counted before anything is built.",
+    purpose="One exponent decides whether a mechanism can be used for large sets, and it can be counted before "
+    "anything is "
+    "built.",
     reference=lambda: 612,
     test=_test_work_ratio,
     hints=(
-        "Queries times keys: how many queries does a set of N images have, and how many keys does each of them ask?",
-        "16 N queries, each asks 16 N + 16 keys.",
+        "Queries times keys: how many queries does a set of N images have, and how many keys for each of them?",
+        "16 N queries, with 16 N + 16 keys each.",
     ),
 )

@@ -32,7 +32,7 @@ from gen_affect_lib.evaluation.report import COMPARED, heading, read_rows, score
 from gen_affect_lib.evaluation.rivals.decoupled import DecoupledDiT
 from gen_affect_lib.evaluation.sets import PLAN, Draw, Plan, draw_sets, drawn_by
 from gen_affect_lib.evaluation.studies.codecs import CODECS, compare_codecs
-from gen_affect_lib.evaluation.studies.sharing import WAYS, compare_sharing
+from gen_affect_lib.evaluation.studies.sharing import METHODS, compare_sharing
 from gen_affect_lib.flow import RectifiedFlow
 from gen_affect_lib.keys import Producer, fingerprint, key
 from gen_affect_lib.model.fusion import IdentityExpressionFusion
@@ -136,7 +136,7 @@ BASELINES = {
     "identity_only": Variant("told who, not what", blind_to="expression"),
     "expression_only": Variant("told what, not who", blind_to="identity"),
 }
-TABLES = {"recipes": RECIPES, "baselines": BASELINES, "codecs": CODECS, "sharing": WAYS}
+TABLES = {"recipes": RECIPES, "baselines": BASELINES, "codecs": CODECS, "sharing": METHODS}
 
 
 class BlindFusion(IdentityExpressionFusion):

@@ -83,8 +83,8 @@ def uncentred(read, true):
     return 2 * (read * true).mean() / (read.var() + true.var() + (read.mean() - true.mean()) ** 2)
 
 
-def one_late(image, condition, one, lenders, lent, instead):
-    return checks_09._shared(image, condition, one, lenders, lent, instead and one > lenders)
+def inverse_mask(image, condition, anchors, tokens, replace):
+    return checks_09._shared(image, condition, anchors, tokens, replace, own="others dropped")
 
 
 def pictures_too(values, draws, seed):
@@ -119,10 +119,10 @@ def without_draws(ours, theirs, draws=2000, seed=0):
     [
         (checks_01.check_pair, always_the_same_look, "by heart"),
         (checks_01.check_copying_cost, lambda: 0.194, "the bar of the appearance"),
-        (checks_02.check_looks_ratio, lambda: 1 / 16, "the other way round"),
+        (checks_02.check_looks_ratio, lambda: 1 / 16, "this is inverted"),
         (checks_02.check_sincos_1d, rounded, "rounded to float32"),
-        (checks_04.check_sample, stops_early, "one stop too early"),
-        (checks_04.check_sample, only_its_euler_walks_back, "the wrong way"),
+        (checks_04.check_sample, stops_early, "one step too early"),
+        (checks_04.check_sample, only_its_euler_walks_back, "the wrong direction"),
         (checks_04.check_sample, checks_04._silent, "never called"),
         (checks_04.check_sample, checks_04._from_one, "count from 0"),
         (checks_04.check_sample, checks_04._late_call, "before the step"),
@@ -136,10 +136,10 @@ def without_draws(ours, theirs, draws=2000, seed=0):
         (checks_08.check_update_average, only_adds, "not shrunk"),
         (checks_08.check_clip_gradients, checks_08._last_norm, "the last one's is returned"),
         (checks_08.check_clip_gradients, to_the_norm_one, "brought to the norm 1"),
-        (checks_09.check_lending, early_for_late, "early and late have changed places"),
+        (checks_09.check_shared_tokens, early_for_late, "early and late are interchanged"),
         (checks_10.check_concordance, uncentred, "not centred"),
         (checks_08.check_recipe_for_expressions, lambda: "slim", "neither of the two columns"),
-        (checks_09.check_shared, one_late, "`one >= lenders`"),
+        (checks_09.check_shared_attention, inverse_mask, "the wrong ones are left out"),
         (checks_10.check_interval, pictures_too, "resampled too"),
         (checks_10.check_interval, one_generator_a_draw, "the generator *once*"),
         (checks_10.check_found, by_place, "at that *place*"),

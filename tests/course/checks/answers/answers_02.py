@@ -124,8 +124,8 @@ ANSWERS = {
     "looks_ratio": Answers(
         right=[lambda: 16, lambda: 4.0**2],
         wrong=[
-            (lambda: 4, "more *tokens*"),
-            (lambda: 2, "the side"),
+            (lambda: 4, "number of *tokens*"),
+            (lambda: 2, "one side"),
             (lambda: 8, "each side doubles"),
             (lambda: "many", "return a number"),
         ],
@@ -133,10 +133,10 @@ ANSWERS = {
     "unpatchify": Answers(
         right=[by_einops_in_words, by_a_loop],
         wrong=[
-            (only_reshaped, "only cut anew"),
-            (patches_on_their_side, "on its side"),
+            (only_reshaped, "only regrouped"),
+            (patches_on_their_side, "is transposed"),
             (channels_first, "as the first of the three"),
-            (pixels_before_patches, "changed places"),
+            (pixels_before_patches, "interchanged"),
         ],
     ),
     "patchify_by_unfold": Answers(
@@ -152,7 +152,7 @@ ANSWERS = {
         right=[by_exp_and_log, hand_by_hand],
         wrong=[
             (cosines_first, "cosines come first"),
-            (taking_turns, "take turns"),
+            (taking_turns, "alternate"),
             (divided_by_all, "divides by C"),
             (rising, "rise instead"),
         ],

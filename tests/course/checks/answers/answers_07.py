@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.course.checks.answers import Answers
 
-# --- Reading ---
+# --- ResamplerLayer ---
 
 
 class KeysAndValues(nn.Module):
@@ -303,24 +303,24 @@ def by_the_formula(identity_scale, expression_scale):
 
 
 ANSWERS = {
-    "Reading": Answers(
+    "ResamplerLayer": Answers(
         right=[ByKernel, InTwoParts],
         wrong=[
-            (SourcesOnly, "not each other"),
-            (QueriesUnnormedPerHead, "normed per head"),
+            (SourcesOnly, "the sources only"),
+            (QueriesUnnormedPerHead, "normalized per head"),
             (WithoutScale, "the scale is missing"),
             (Replaces, "*replaces*"),
-            (OverwritesQueries, "*normed* queries"),
-            (OneNormForBoth, "a norm of their own"),
+            (OverwritesQueries, "*normalized* queries"),
+            (OneNormForBoth, "their own norm"),
             (SourcesRaw, "`norm_source` is missing"),
             (MLPWithoutNorm, "`norm_mlp` is missing"),
-            (EndsWithMLP, "straight path is missing"),
+            (EndsWithMLP, "residual of the MLP is missing"),
             (HeadsMixed, "heads and tokens are mixed"),
             (Detached, "gradient"),
             (ScaledByAll, "the whole width D"),
-            (SoftmaxOverTheAsking, "over the queries that ask"),
+            (SoftmaxOverTheAsking, "over the queries"),
             (SoftmaxOverTheHeads, "over the heads"),
-            (NothingAdded, "both additions are missing"),
+            (NothingAdded, "both residuals are missing"),
         ],
     ),
     "both_together": Answers(
@@ -339,13 +339,13 @@ ANSWERS = {
     "left_out": Answers(
         right=[two_draws, by_bernoulli],
         wrong=[
-            (one_coin, "share a coin"),
+            (one_coin, "still dropped together"),
             (cloned_coin, "True means"),
-            (one_for_all, "one fate"),
-            (either_or, "never left out together"),
+            (one_for_all, "kept or dropped together"),
+            (either_or, "never dropped together"),
             (global_numbers, "another answer"),
             (one_global_coin, "the same generator"),
-            (expression_global, "draw with `generator=generator`"),
+            (expression_global, "pass `generator=generator`"),
             (as_numbers, "bool tensor"),
             (expression_hardly, "the expression is left out in"),
             (only_one_tensor, "two tensors"),
@@ -358,7 +358,7 @@ ANSWERS = {
             (lambda i, e: (1, i, e), "Multiply the brackets"),
             (lambda i, e: (-i, i - e, e), "its first part"),
             (lambda i, e: (1 - i - e, i, e), "both brackets start"),
-            (lambda i, e: (1 - i, e - i, e), "the sign"),
+            (lambda i, e: (1 - i, e - i, e), "wrong sign"),
             (lambda i, e: (e, i - e, 1 - i), "the order"),
         ],
     ),
@@ -375,8 +375,8 @@ ANSWERS = {
         right=[lambda: "any", lambda: "ANY "],
         wrong=[
             (lambda: "reference", "Section 7"),
-            (lambda: "word", "not even computed"),
-            (lambda: "neutral", "stand-in"),
+            (lambda: "word", "is not computed"),
+            (lambda: "neutral", "learned tokens"),
             (lambda: 0, "return one of"),
         ],
     ),
@@ -389,7 +389,7 @@ ANSWERS = {
             (lambda: 26, "one cell"),
             (lambda: 14, "too large"),
             (lambda: 1.48, "all the columns of a row"),
-            (lambda: 1 / 9.6, "upside down"),
+            (lambda: 1 / 9.6, "inverted"),
             (lambda: 0.4 * 26, "ends before 0.4"),
         ],
     ),

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from gen_affect_lib.model.consistent import Replace
 from tests.course.checks.answers import Answers
 
 
@@ -13,63 +14,62 @@ def attention(query, keys, values):
     return torch.einsum("hlk,khd->lhd", weights, values).flatten(1)
 
 
-# --- shared ---
+# --- shared_attention ---
 
 
-def by_index(image, condition, one, lenders, lent, instead):
-    lent, L = torch.tensor(lent, dtype=torch.long), image.key.shape[1]
-    places = [(one, t) for t in range(L) if not (instead and one >= lenders and t in lent)]
-    places += [(n, int(t)) for n in range(lenders) for t in lent if n != one]
-    n, t = torch.tensor(places).T
-    return attention(
-        image.query[one],
-        torch.cat([condition.key[one], image.key[n, t]]),
-        torch.cat([condition.value[one], image.value[n, t]]),
-    )
+def by_index(image, condition, anchors, tokens, replace):
+    outputs = []
+    for b in range(len(image.key)):
+        kept = [t for t in range(image.key.shape[1]) if replace == Replace.NOTHING or t not in tokens.tolist()]
+        query = image.query[b].clone()
+        if replace == "queries, keys and values":
+            for place, t in enumerate(tokens):
+                query[t] = anchors.query[b, place]
+        keys, values = (torch.cat([z[b], y[b], x[b][kept]]) for x, y, z in zip(image[1:], condition[1:], anchors[1:]))
+        outputs.append(attention(query, keys, values))
+    return torch.stack(outputs)
 
 
-def by_a_mask(image, condition, one, lenders, lent, instead):
-    N, L = image.key.shape[:2]
-    seen = torch.zeros(N, L, dtype=torch.bool)
-    seen[:lenders, lent] = True
-    seen[one] = True
-    if instead and one >= lenders:
-        seen[one, lent] = False
-    keys, values = (torch.cat([x.flatten(0, 1), c[one]]) for x, c in zip(image[1:], condition[1:]))
-    mask = torch.cat([seen.flatten(), torch.ones(len(condition.key[one]), dtype=torch.bool)])
+def by_a_mask(image, condition, anchors, tokens, replace):
+    B, L = image.key.shape[:2]
+    keys, values = (torch.cat(parts, 1) for parts in zip(image[1:], condition[1:], anchors[1:]))
+    mask = torch.ones(keys.shape[1], dtype=torch.bool)
+    mask[tokens] = replace == Replace.NOTHING
+    query = image.query.clone()
+    if replace is Replace.QUERIES_KEYS_VALUES:
+        query[:, tokens] = anchors.query
     out = F.scaled_dot_product_attention(
-        image.query[one].movedim(1, 0), keys.movedim(1, 0), values.movedim(1, 0), attn_mask=mask[None, None]
+        *(x.movedim(1, 2) for x in (query, keys, values)), attn_mask=mask[None, None, None]
     )
-    return out[0].movedim(0, 1).flatten(1) if out.ndim == 4 else out.movedim(0, 1).flatten(1)
+    return out.movedim(1, 2).flatten(2)
 
 
 def shared_with(
-    own=lambda one, lenders, instead: instead and one >= lenders,
-    whose=lambda one, lenders, N: [n for n in range(lenders) if n != one],
-    private=True,
-    all_tokens=False,
+    drop=lambda replace: replace != Replace.NOTHING,
+    change=lambda replace: replace == Replace.QUERIES_KEYS_VALUES,
+    anchored=True,
+    conditioned=True,
 ):
-    def answer(image, condition, one, lenders, lent, instead):
+    def answer(image, condition, anchors, tokens, replace):
         keep = torch.ones(image.key.shape[1], dtype=torch.bool)
-        if own(one, lenders, instead):
-            keep[lent] = False
-        keys, values = [image.key[one][keep], condition.key[one]], [image.value[one][keep], condition.value[one]]
-        for n in whose(one, lenders, len(image.key)):
-            keys.append(image.key[n] if all_tokens else image.key[n][lent])
-            values.append(image.value[n] if all_tokens else image.value[n][lent])
-            if not private:
-                keys.append(condition.key[n])
-                values.append(condition.value[n])
-        return attention(image.query[one], torch.cat(keys), torch.cat(values))
+        if drop(replace):
+            keep[tokens] = False
+        query = image.query.index_copy(1, tokens, anchors.query) if change(replace) else image.query
+        keys, values = [image.key[:, keep]], [image.value[:, keep]]
+        for stream in [condition] * conditioned + [anchors] * anchored:
+            keys.append(stream.key)
+            values.append(stream.value)
+        keys, values = torch.cat(keys, 1), torch.cat(values, 1)
+        return torch.stack([attention(*rows) for rows in zip(query, keys, values)])
 
     return answer
 
 
-def with_the_batch_left_on(image, condition, one, lenders, lent, instead):
-    return by_index(image, condition, one, lenders, lent, instead)[None]
+def without_heads_joined(image, condition, anchors, tokens, replace):
+    return by_index(image, condition, anchors, tokens, replace).unflatten(2, (2, -1))
 
 
-# --- lending ---
+# --- shared_tokens ---
 
 
 def by_a_list(face, sigma, above=0.0, below=1.0, face_above=0.15):
@@ -181,21 +181,21 @@ def plain_mean(same):
 
 
 def one_by_one(image, condition, key, value):
-    count, seen = len(image.key) // len(key), []
+    count, outputs = len(image.key) // len(key), []
     for b in range(len(image.key)):
         g = b // count
-        seen.append(
+        outputs.append(
             attention(
                 image.query[b],
                 torch.cat([image.key[b], condition.key[b], key[g]]),
                 torch.cat([image.value[b], condition.value[b], value[g]]),
             )
         )
-    return torch.stack(seen)
+    return torch.stack(outputs)
 
 
 def read_with(index):
-    """An answer with which borrower b of B reads what was lent under condition index(b, B, G)."""
+    """An answer with which image b of B attends to what was recorded under condition index(b, B, G)."""
 
     def answer(image, condition, key, value):
         B, G = len(image.key), len(key)
@@ -232,7 +232,7 @@ def in_blocks(x, count):
     return x.repeat_interleave(count, 0)
 
 
-def in_turns(x, count):
+def alternating(x, count):
     return torch.cat([x] * count)
 
 
@@ -247,42 +247,43 @@ def spread_by(spread_keys, spread_values):
 
 
 ANSWERS = {
-    "shared": Answers(
+    "shared_attention": Answers(
         right=[by_index, by_a_mask],
         wrong=[
-            (shared_with(private=False), "They are private"),
-            (shared_with(whose=lambda one, lenders, N: [n for n in range(N) if n != one]), "all other images lend"),
-            (shared_with(whose=lambda one, lenders, N: range(lenders)), "borrows from itself"),
-            (shared_with(own=lambda one, lenders, instead: False), "`instead` is not used"),
-            (shared_with(own=lambda one, lenders, instead: instead), "the lenders lose"),
-            (shared_with(all_tokens=True), "all tokens of the lenders"),
-            (with_the_batch_left_on, "the shape is"),
+            (shared_with(anchored=False), "anchors' keys and values are missing"),
+            (shared_with(conditioned=False), "the condition is missing"),
+            (shared_with(drop=lambda replace: False), "the own keys and values at `tokens` stay"),
+            (shared_with(drop=lambda replace: True), "even with `Replace.NOTHING`"),
+            (shared_with(change=lambda replace: False), "the queries are not replaced"),
+            (shared_with(change=lambda replace: replace != Replace.NOTHING), "keeps its own queries"),
+            (shared_with(drop=lambda replace: False, change=lambda replace: False), "`replace` is not used"),
+            (without_heads_joined, "the shape is"),
         ],
     ),
-    "lending": Answers(
+    "shared_tokens": Answers(
         right=[by_a_list, by_arange],
         wrong=[
-            (no_window, "the window is not used"),
-            (no_edges, "edges of the window"),
-            (other_way_round, "changed places"),
-            (one_step_longer, "alone already"),
-            (zero_forgotten, "at 0 there is no mask"),
-            (only_the_face, "all that lends"),
-            (never_the_face, "never lends"),
+            (no_window, "`above` and `below` are not used"),
+            (no_edges, "the ends are included"),
+            (other_way_round, "interchanged"),
+            (one_step_longer, "at sigma = `face_above`"),
+            (zero_forgotten, "with `face_above` 0 there is no mask"),
+            (only_the_face, "only face tokens"),
+            (never_the_face, "never shared"),
             (no_mask, "mask of the face is not"),
         ],
     ),
     "pair_agreement": Answers(
         right=[by_two_loops, by_sums],
         wrong=[
-            (with_the_diagonal, "themselves too, and there"),
+            (with_the_diagonal, "themselves too, where they"),
             (pooled, "more weight"),
             (unseen_is_different, "as a disagreement"),
             (unseen_is_equal, "as an agreement"),
             (next_to_each_other, "only neighbours"),
             (with_the_first, "only the first"),
             (once_a_pair, "one direction"),
-            (plain_mean, "NaN comes back"),
+            (plain_mean, "the result is NaN"),
         ],
     ),
     "as_good_as_alone": Answers(
@@ -298,18 +299,18 @@ ANSWERS = {
     "read_bank": Answers(
         right=[one_by_one, by_expand],
         wrong=[
-            (read_with(lambda b, B, G: b % G), "take turns, A B"),
+            (read_with(lambda b, B, G: b % G), "alternate, A B"),
             (read_with(lambda b, B, G: 0), "under the first condition"),
             (read_with(lambda b, B, G: G - 1 - b // (B // G)), "reversed"),
             (mean_of_conditions, "the mean over"),
-            (spread_by(in_blocks, in_turns), "values still take turns"),
-            (spread_by(in_turns, in_blocks), "keys still take turns"),
+            (spread_by(in_blocks, alternating), "values still alternate"),
+            (spread_by(alternating, in_blocks), "keys still alternate"),
         ],
     ),
     "work_ratio": Answers(
         right=[lambda: 135 * (135 * 16 + 16) / (5 * (5 * 16 + 16)), lambda: 612],
         wrong=[
-            (lambda: 27, "more *queries*"),
+            (lambda: 27, "number of *queries*"),
             (lambda: 729, "if there were no condition"),
             (lambda: 2176 / 96, "*one* query"),
             (lambda: 10_000, "too large"),
