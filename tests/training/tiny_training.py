@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from gen_affect_lib.flow import RectifiedFlow
+from gen_affect_lib.recipe import TrainingConfig
 from gen_affect_lib.training import checkpoint, logbook
-from gen_affect_lib.training.trainer import Trainer, TrainingConfig
+from gen_affect_lib.training.trainer import Trainer
 
 CHANNELS, SIDE = 3, 4
 STEPS = 12

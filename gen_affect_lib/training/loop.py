@@ -1,0 +1,155 @@
+"""The training loop. Every network of the kit is trained by it.
+
+`run` repeats one step until a limit is reached. `fit` is such a training in full, for a network on one device: the
+objective gives the loss of a batch, the recipe everything else. The generator's trainer (trainer.py) calls `run` with a
+step of its own, which averages weights and can use several processes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import numpy as np
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from gen_affect_lib.errors import UserError
+from gen_affect_lib.recipe import Recipe
+from gen_affect_lib.training import optim
+
+Row = dict[str, float]  # of a history: step, seconds, and figures by name
+T = TypeVar("T")
+
+
+class Objective(Protocol):
+    """What to minimise: draws the batch of a step, and gives its mean loss () and figures for the history.
+
+    `progress` is the fraction of the training that is over, from 0 to 1.
+    """
+
+    def __call__(self, progress: float) -> tuple[Tensor, Row]: ...
+
+
+class Position(Protocol):
+    """Where a training stands: the steps taken and the seconds used."""
+
+    step: int
+    seconds: float
+
+
+@dataclass
+class State:
+    """The position and the history of a training."""
+
+    step: int = 0
+    seconds: float = 0.0
+    history: list[Row] = field(default_factory=list)
+
+
+def run(
+    state: Position,
+    recipe: Recipe,
+    take_step: Callable[[float, float], T],
+    after_step: Callable[[float, T], None],
+    shared_time: Callable[[float], float] = lambda seconds: seconds,
+) -> None:
+    """Take steps from `state` on until the recipe's limit is reached.
+
+    Args:
+        take_step: (learning rate, progress) -> anything.
+        after_step: (progress, what the step returned). The state has been advanced by then.
+        shared_time: seconds of this process -> seconds that all processes agree on.
+    """
+    require_limit(recipe)
+    started = time.perf_counter() - state.seconds
+    now = progress(state, recipe, shared_time)
+    while now < 1:
+        result = take_step(optim.learning_rate(recipe, state.step, now), now)
+        state.step += 1
+        state.seconds = time.perf_counter() - started
+        now = progress(state, recipe, shared_time)
+        after_step(now, result)
+
+
+def progress(
+    state: Position, recipe: Recipe, shared_time: Callable[[float], float] = lambda seconds: seconds
+) -> float:
+    """The fraction of a training that is over, in steps or in time; 1 or more at its end."""
+    by_steps = state.step / recipe.steps if recipe.steps else 0.0
+    by_time = shared_time(state.seconds) / (60 * recipe.minutes) if recipe.minutes else 0.0
+    return max(by_steps, by_time)
+
+
+def require_limit(recipe: Recipe) -> None:
+    """Raises UserError for a recipe without a limit."""
+    if recipe.steps is None and recipe.minutes is None:
+        raise UserError("the training has no end: give a number of steps or minutes above 0")
+
+
+def fit(
+    objective: Objective,
+    parameters: Iterable[nn.Parameter],
+    optimizers: list[Optimizer],
+    recipe: Recipe,
+    name: str,
+    save: Callable[[], None] | None = None,
+    save_every: float = 180.0,
+) -> list[Row]:
+    """Minimise an objective, with a progress bar; returns the history, one row for each step.
+
+    Args:
+        parameters: whose gradient is clipped.
+        name: of the network, for the progress bar and errors.
+        save: called every `save_every` seconds, so that an interrupted training leaves something.
+
+    Raises UserError where the loss or its gradient is no longer finite.
+    """
+    parameters, state, saved = list(parameters), State(), time.perf_counter()
+
+    def take_step(learning_rate: float, progress: float) -> Row:
+        loss, figures = objective(progress)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+        value = loss.item()
+        if not math.isfinite(value + norm.item()):
+            raise not_finite(f"{name}: the loss or its gradient is", state.step, recipe)
+        optim.step(optimizers, learning_rate)
+        return {"learning_rate": learning_rate, "loss": value} | figures
+
+    def after_step(progress: float, row: Row) -> None:
+        nonlocal saved
+        state.history.append({"step": state.step, "seconds": round(state.seconds, 3)} | row)
+        loss = np.mean([row["loss"] for row in state.history[-50:]])
+        speed = state.step / max(state.seconds, 1e-9)
+        advance(bar, progress, f"{name}, step {state.step}, loss {loss:.4f}, {speed:.1f} steps/s")
+        if save and time.perf_counter() - saved > save_every:
+            save()
+            saved = time.perf_counter()
+
+    with progress_bar() as bar:
+        run(state, recipe, take_step, after_step)
+    return state.history
+
+
+def progress_bar(initial: float = 0.0) -> tqdm:
+    """A bar over the fraction of a training that is over, with the time left."""
+    form = "{percentage:3.0f}%|{bar:20}| {desc} [{elapsed}, {remaining} left]"
+    return tqdm(total=1.0, initial=min(initial, 1), bar_format=form, mininterval=0.5, miniters=0, smoothing=0.05)
+
+
+def advance(bar: tqdm, progress: float, text: str | None = None) -> None:
+    if text is not None:
+        bar.set_description_str(text, refresh=False)
+    bar.update(min(progress, 1) - bar.n)
+
+
+def not_finite(what: str, step: int, recipe: Recipe, where: str = "train") -> UserError:
+    return UserError(
+        f"{what} no longer finite at step {step}: {where} with a learning_rate below {recipe.learning_rate}, "
+        f"or more than {recipe.warmup_steps} warmup_steps"
+    )
