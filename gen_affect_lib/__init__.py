@@ -57,7 +57,7 @@ _NAMES = {
     "MMDiT": "model.mmdit",
     "GenAffectPipeline": "pipeline",
     "Trainer": "training.trainer",
-    "TrainingConfig": "training.trainer",
+    "TrainingConfig": "recipe",
     "UserError": "errors",
     "pick_device": "device",
     "seed_everything": "device",

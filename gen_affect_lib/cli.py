@@ -13,7 +13,7 @@ from gen_affect_lib.paths import CHECKPOINTS, OUTPUTS
 
 # An unseen person for the commands that need one: the first of the validation seeds.
 UNSEEN = 1_000_000
-# What `train-encoder` trains: the keys of `readers.TRAINERS`, which would load torch.
+# What `train-encoder` trains: the keys of `readers.TRAININGS`, which would load torch.
 READERS = ("identity", "detector", "landmarks", "expression", "identity-judge", "expression-judge")
 FEELINGS = "joy,amusement,surprise,fear,sadness,anger,disgust"
 
@@ -389,9 +389,9 @@ def _train_encoder(options) -> None:
     out = options.out or OUTPUTS / "encoders" / options.name
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: give a folder for the network")
-    from gen_affect_lib.readers import train
+    from gen_affect_lib.readers import train_reader
 
-    train(options.name, out, options.minutes, options.profile)
+    train_reader(options.name, out, options.minutes, options.profile)
     print(out)
 
 

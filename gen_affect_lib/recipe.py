@@ -20,7 +20,8 @@ class Recipe:
         batch_size: examples in one step, of all processes together.
         optimizer: "adamw", or "muon" for the large matrices and AdamW for the rest (training/optim.py).
         learning_rate: its peak.
-        warmup_steps: steps over which the learning rate rises linearly. AdamW's second moment is a poor estimate at first.
+        warmup_steps: steps over which the learning rate rises linearly. AdamW's second moment is a poor estimate at
+            first.
         final_learning_rate: at the end of the cosine decay, as a fraction of `learning_rate`.
         weight_decay: of matrices only; biases and gains are not decayed.
         betas: AdamW's decay rates of the first and the second moment.
@@ -69,8 +70,8 @@ class TrainingConfig(Recipe):
         ema_decay: of the moving average of the weights.
         drop_identity, drop_expression: probability that an example is trained without its reference or without its
             expression, drawn independently. Classifier-free guidance needs both.
-        sigma_distribution, sigma_mean, sigma_std, shift: the noise levels of training, see `flow.sample_sigma`. Mean and
-            standard deviation are those of the logit; a mean above 0 gives more noise.
+        sigma_distribution, sigma_mean, sigma_std, shift: the noise levels of training, see `flow.sample_sigma`. Mean
+            and standard deviation are those of the logit; a mean above 0 gives more noise.
         face_weight: how much more the loss counts brows, eyes and mouth, see `training.codec.face_weight`.
         compile: use torch.compile. It pays on a GPU in long runs, and takes about a minute before the first step.
         log_every, validate_every, preview_every, checkpoint_every: in steps.

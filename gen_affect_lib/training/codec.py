@@ -87,9 +87,7 @@ def decoder_loss(
     return loss, (restored - images).detach().square().mean()
 
 
-def fit_codec(
-    codec: LatentCodec, images: np.ndarray, recipe: Recipe, kl_weight: float = 2e-4
-) -> list[loop.Row]:
+def fit_codec(codec: LatentCodec, images: np.ndarray, recipe: Recipe, kl_weight: float = 2e-4) -> list[loop.Row]:
     """Train the autoencoder on images uint8 (M, S, S, 3), and calibrate its latents; returns the history."""
 
     def loss(batch: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,9 +21,7 @@ from gen_affect_lib.paths import CACHE
 from gen_affect_lib.recipe import Recipe
 from gen_affect_lib.training import loop, optim
 
-RECIPE = Recipe(
-    batch_size=16, optimizer="muon", learning_rate=2e-3, warmup_steps=50, betas=(0.9, 0.99), clip_norm=5.0
-)
+RECIPE = Recipe(batch_size=16, optimizer="muon", learning_rate=2e-3, warmup_steps=50, betas=(0.9, 0.99), clip_norm=5.0)
 # Sides in pixels to which scenes are scaled. Larger pictures cost more, so their batches are smaller by the divisor.
 SIDES = ((128, 1), (192, 2), (256, 4), (384, 8), (512, 16))
 PROBABILITIES = (0.25, 0.35, 0.25, 0.1, 0.05)
@@ -67,6 +65,11 @@ class Scenes:
         with np.load(truth) as faces:
             return cls(np.load(images, mmap_mode="r"), **{name: faces[name] for name in faces.files})
 
+    @classmethod
+    def cached(cls, first_person: int, people: int, count: int, size: int = 256) -> Scenes:
+        """The same, kept in the cache."""
+        return cls.open(CACHE / "scenes" / f"{count}-{fingerprint()}", first_person, people, count, size)
+
     def at(self, chosen: np.ndarray, side: int, flip: np.ndarray) -> tuple[np.ndarray, list[Tensor], list[Tensor]]:
         """Scenes scaled to a side in pixels, some mirrored: uint8 (B, side, side, 3), boxes and landmarks of each."""
         images, boxes, points = [], [], []
@@ -79,7 +82,9 @@ class Scenes:
             if mirrored:
                 image = image[:, ::-1]
                 box = np.stack([side - box[:, 2], box[:, 1], side - box[:, 0], box[:, 3]], axis=1)
-                five = np.stack([side - five[..., 0], five[..., 1]], axis=-1)[:, [1, 0, 2, 4, 3]]  # left and right are swapped
+                five = np.stack([side - five[..., 0], five[..., 1]], axis=-1)[
+                    :, [1, 0, 2, 4, 3]
+                ]  # left and right are swapped
             images.append(image)
             boxes.append(torch.from_numpy(box.astype(np.float32)))
             points.append(torch.from_numpy(five.astype(np.float32)))
@@ -112,9 +117,9 @@ class ScenesConfig:
     scenes: int
     people: int
 
-    def open(self) -> Scenes:
+    def draw(self) -> Scenes:
         """The scenes, drawn once for all networks that are trained on them."""
-        return Scenes.open(CACHE / "scenes" / f"{self.scenes}-{fingerprint()}", 0, self.people, self.scenes)
+        return Scenes.cached(0, self.people, self.scenes)
 
 
 SCENES = {"smoke": ScenesConfig(24, 100), "laptop": ScenesConfig(4000, 500_000), "gpu": ScenesConfig(20000, 500_000)}
@@ -143,6 +148,6 @@ def train_detector(out_dir: Path, minutes: float | None = None, profile: str = "
     """Draw a profile's scenes, train a detector on them, and write `detector.onnx` and `config.json`."""
     config = CONFIGS[profile]
     net = config.network()
-    fit_detector(net, SCENES[profile].open(), config.recipe.limited_to(minutes=minutes))
+    fit_detector(net, SCENES[profile].draw(), config.recipe.limited_to(minutes=minutes))
     save_detector(round_weights(net), Path(out_dir))
     return net

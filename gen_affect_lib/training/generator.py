@@ -1,8 +1,8 @@
 """What the generator learns: its batches, its loss and its validation loss.
 
-All random numbers of a step (pairs, noise, noise level, what is dropped) are a function of the seed and the number of the
-step. A resumed run therefore draws what it would have drawn, and several processes each draw the whole batch and take
-their share of it.
+All random numbers of a step (pairs, noise, noise level, what is dropped) are a function of the seed and the number of
+the step. A resumed run therefore draws what it would have drawn, and several processes each draw the whole batch and
+take their share of it.
 
 Letters: B images of a batch, C channels, h and w the sides of the latents (see `codec.py`).
 """
@@ -26,8 +26,11 @@ Batch = dict[str, Tensor]
 
 
 class Data(Protocol):
-    """Batches of float32: `target` (B, C, h, w), and the inputs of the condition encoder, by default `identity` (B, V, E)
-    and `expression` (B, 48)."""
+    """Batches of float32 tensors.
+
+    `target` (B, C, h, w), and the inputs of the condition encoder: by default `identity` (B, V, E) and `expression` (B,
+    48).
+    """
 
     def batch(self, step: int, batch_size: int) -> Batch: ...
 

@@ -17,20 +17,16 @@ from torch import Tensor, nn
 
 from gen_affect_lib.avatars import Appearance, Identity
 from gen_affect_lib.avatars.factors import Hue
-from gen_affect_lib.avatars.pairs import fingerprint
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.encoders.identity import ArcFaceLoss, ArcFaceNet, embed, erase
 from gen_affect_lib.encoders.onnx_files import round_weights
 from gen_affect_lib.encoders.pack import save_recognizer
-from gen_affect_lib.paths import CACHE
 from gen_affect_lib.recipe import Recipe
 from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.training import loop, optim
 from gen_affect_lib.training.identity_data import IdentityPictures
 
-RECIPE = Recipe(
-    batch_size=48, optimizer="muon", learning_rate=2e-3, warmup_steps=50, betas=(0.9, 0.99), clip_norm=5.0
-)
+RECIPE = Recipe(batch_size=48, optimizer="muon", learning_rate=2e-3, warmup_steps=50, betas=(0.9, 0.99), clip_norm=5.0)
 
 
 def fit_identity(
@@ -114,10 +110,9 @@ class IdentityConfig:
     def network(self) -> ArcFaceNet:
         return ArcFaceNet(widths=self.widths, blocks=self.blocks, squeeze=self.squeeze, embedding=self.embedding)
 
-    def open(self) -> IdentityPictures:
+    def draw(self) -> IdentityPictures:
         """The pictures, drawn once."""
-        folder = CACHE / "identity" / f"{self.people}x{self.pictures}-{fingerprint()}"
-        return IdentityPictures.open(folder, 0, self.people, self.pictures)
+        return IdentityPictures.cached(0, self.people, self.pictures)
 
 
 CONFIGS = {
@@ -130,7 +125,7 @@ CONFIGS = {
 def train_identity(out_dir: Path, minutes: float | None = None, profile: str = "laptop") -> ArcFaceNet:
     """Draw a profile's people, train an encoder on them, and write `arcface.onnx` and `config.json`."""
     config = CONFIGS[profile]
-    data, net = config.open(), config.network()
+    data, net = config.draw(), config.network()
     fit_identity(net, data, config.recipe.limited_to(minutes=minutes))
     save_recognizer(round_weights(net), Path(out_dir))
     return net

@@ -82,6 +82,6 @@ def train_landmarks(out_dir: Path, minutes: float | None = None, profile: str = 
     """Draw a profile's scenes, train a network on them, and write `landmarks.onnx` and `config.json`."""
     config = CONFIGS[profile]
     net = config.network()
-    fit_landmarks(net, SCENES[profile].open(), config.recipe.limited_to(minutes=minutes))
+    fit_landmarks(net, SCENES[profile].draw(), config.recipe.limited_to(minutes=minutes))
     save_landmarks(round_weights(net), Path(out_dir))
     return net

@@ -76,9 +76,7 @@ def run(
         after_step(now, result)
 
 
-def progress(
-    state: Position, recipe: Recipe, shared_time: Callable[[float], float] = lambda seconds: seconds
-) -> float:
+def progress(state: Position, recipe: Recipe, shared_time: Callable[[float], float] = lambda seconds: seconds) -> float:
     """The fraction of a training that is over, in steps or in time; 1 or more at its end."""
     by_steps = state.step / recipe.steps if recipe.steps else 0.0
     by_time = shared_time(state.seconds) / (60 * recipe.minutes) if recipe.minutes else 0.0

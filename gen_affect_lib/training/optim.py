@@ -2,9 +2,9 @@
 
 Muon (Jordan et al. 2024; Liu et al. 2025) takes updates of equal strength in all directions of a weight matrix. AdamW
 normalises the update of each weight; but a matrix acts as a whole, and a few directions dominate its gradient. Muon
-replaces the averaged gradient U S Vᵀ by U Vᵀ, so that rare directions (a brow on dark skin, for one) are learned as fast
-as common ones. torch's own Muon computes in bfloat16, which is slow on CPUs that only emulate it; this one keeps the
-precision of the weights.
+replaces the averaged gradient U S Vᵀ by U Vᵀ, so that rare directions (a brow on dark skin, for one) are learned as
+fast as common ones. torch's own Muon computes in bfloat16, which is slow on CPUs that only emulate it; this one keeps
+the precision of the weights.
 """
 
 import math
@@ -80,7 +80,7 @@ def make_optimizers(parameters: dict[str, nn.Parameter], recipe: Recipe) -> list
 
 
 def warm_cosine(step: int, progress: float, warmup: int, final: float = 0.01) -> float:
-    """The learning rate as a fraction of its peak: a linear rise over `warmup` steps times half a cosine down to `final`.
+    """The learning rate as a fraction of its peak: a linear rise over `warmup` steps, times half a cosine to `final`.
 
     `progress` is the fraction of the training that is over, in steps or in time.
     """

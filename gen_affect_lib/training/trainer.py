@@ -1,7 +1,7 @@
 """The generator's training: MM-DiT and condition encoder learn together, and a killed run can be resumed.
 
-`Trainer.fit` runs the loop that all trainings share (loop.py), and `Trainer.learn` is one step of it. The loss is that of
-generator.py; averaging.py averages the weights, checkpoint.py keeps the run on disk, logbook.py logs and validates.
+`Trainer.fit` runs the loop that all trainings share (loop.py), and `Trainer.learn` is one step of it. The loss is that
+of generator.py; averaging.py averages the weights, checkpoint.py keeps the run on disk, logbook.py logs and validates.
 
 Hugging Face `accelerate` starts several processes, on the GPUs of one machine or of several machines that share a disk:
 
@@ -49,7 +49,8 @@ class Trainer:
         data: gives the batches, see `generator.Data`.
         out_dir: gets the checkpoints, and TensorBoard's files in `logs`.
         preview: step -> a grid of samples (H, W, 3) uint8; called with the averaged weights in the networks.
-        extra_loss: added in training and not in validation: (predicted target, target, sigma) -> (B,), see `face_loss.py`.
+        extra_loss: added in training and not in validation: (predicted target, target, sigma) -> (B,), see
+            `face_loss.py`.
 
     With several processes, each has a trainer, and only the main one logs, validates and writes. Raises UserError where
     they cannot divide a batch evenly.
@@ -87,7 +88,9 @@ class Trainer:
         self.optimizers = optim.make_optimizers(self.parameters, self.config)
         self.speed, self.sums = Speed(), Sums(self.device)
 
-    def fit(self, max_steps: int | None = None, max_minutes: float | None = None, resume: bool = True) -> list[loop.Row]:
+    def fit(
+        self, max_steps: int | None = None, max_minutes: float | None = None, resume: bool = True
+    ) -> list[loop.Row]:
         """Train until a limit is reached; returns the history, one dict for each log entry and each validation.
 
         The limits count from the start of the run, over all resumptions; with both, the first one reached ends it.

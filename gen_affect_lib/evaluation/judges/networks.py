@@ -33,7 +33,7 @@ JUDGES = CHECKPOINTS / "judges"
 # --- the networks -----------------------------------------------------------------------------------------------------
 
 
-class Residual(nn.Module):
+class BatchNormResidual(nn.Module):
     """Two convolutions beside the straight path."""
 
     def __init__(self, channels: int):
@@ -56,11 +56,11 @@ class Trunk(nn.Sequential):
         super().__init__(
             nn.PixelUnshuffle(4),  # (B, 3, 64, 64) -> (B, 48, 16, 16)
             nn.Conv2d(48, fine, 3, padding=1),
-            Residual(fine),
+            BatchNormResidual(fine),
             nn.Conv2d(fine, middle, 2, stride=2),  # -> (B, middle, 8, 8)
-            Residual(middle),
+            BatchNormResidual(middle),
             nn.Conv2d(middle, coarse, 2, stride=2),  # -> (B, coarse, 4, 4)
-            Residual(coarse),
+            BatchNormResidual(coarse),
             nn.BatchNorm2d(coarse),
             nn.ReLU(),
             nn.Conv2d(coarse, 32, 1),

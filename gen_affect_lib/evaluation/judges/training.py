@@ -2,7 +2,8 @@
 
 The identity judge gets two pictures of each person, with different expressions and appearances. Its loss is contrastive
 (SimCLR, Chen et al. 2020), plus a loss on the person's factors. The expression judge predicts action units, words and
-appearance of one picture. Half of the pictures are blurred and noisy, since generated pictures are softer than drawings.
+appearance of one picture. Half of the pictures are blurred and noisy, since generated pictures are softer than
+drawings.
 
 Letters: B pictures of a batch, K numbers of a group of factors, D numbers of an embedding, S side of a picture.
 """
@@ -52,8 +53,10 @@ def softened(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def factor_loss(kinds, predicted: Tensor, truth: Tensor, weights: tuple[float, ...] | None = None) -> Tensor:
-    """The mean loss on a group of factors, (B, K): cross-entropy for choices, absolute error as a share of the range for
-    numbers. `weights`: one for each factor; None weights all equally.
+    """The mean loss on a group of factors (B, K).
+
+    Cross-entropy for choices; for numbers the absolute error as a fraction of their range. `weights`: one for each
+    factor; None weights all equally.
     """
     losses, start = [], 0
     for kind in kinds:
@@ -87,7 +90,11 @@ def identity_loss(
 
 
 def expression_loss(
-    judge: ExpressionJudge, data: Drawings, rng: np.random.Generator, batch_size: int, soften: Callable[[Tensor], Tensor]
+    judge: ExpressionJudge,
+    data: Drawings,
+    rng: np.random.Generator,
+    batch_size: int,
+    soften: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """The loss on a random batch; the loss on words covers only pictures that show one. `soften` as above."""
     place = (rng.integers(0, len(data.images), batch_size), rng.integers(0, data.images.shape[1], batch_size))
