@@ -20,8 +20,8 @@ from typing import Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -84,8 +84,8 @@ class GroupNormResidual(nn.Module):
         self.norm = nn.GroupNorm(8, channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        for parameter in self.conv2.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
@@ -134,10 +134,12 @@ class LatentCodec(ModelMixin, ConfigMixin):
             nn.PixelShuffle(4),  # -> (B, 3, S, S)
         )
         # A standard deviation of e^-3 at the start. With the usual 1, noise would hide the signal from the decoder.
-        nn.init.constant_(self.encoder[-1].bias[latent_channels:], -6.0)
+        last = self.encoder[-1]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        nn.init.constant_(last.bias[latent_channels:], -6.0)
         self.register_buffer("shift", torch.zeros(latent_channels))
         self.register_buffer("scale", torch.ones(latent_channels))
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (not among torch's overloads)
 
     def latent_size(self, image_size: int) -> int:
         return image_size // self.downscale
@@ -192,6 +194,7 @@ class LatentCodec(ModelMixin, ConfigMixin):
         if not path.is_file():
             partial = path.with_suffix(".partial")
             latents = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
-            self.encode_all(images, latents).flush()
+            self.encode_all(images, latents)
+            latents.flush()
             partial.replace(path)
         return np.load(path, mmap_mode="r")

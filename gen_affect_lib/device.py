@@ -7,13 +7,16 @@ import gc
 import os
 import random
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+T = TypeVar("T", bound=nn.Module)
 
 
 def pick_device() -> torch.device:
@@ -21,6 +24,12 @@ def pick_device() -> torch.device:
     if "LOCAL_RANK" in os.environ:  # started by `accelerate launch`
         return processes().device
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def on_device(network: T) -> T:
+    """Move a network to `pick_device()`, in place."""
+    network.to(pick_device())
+    return network
 
 
 def processes() -> Accelerator:

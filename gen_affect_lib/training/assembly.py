@@ -14,7 +14,7 @@ import torch
 from gen_affect_lib.avatars.folder import FaceFolder
 from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.codec import LatentCodec
-from gen_affect_lib.device import pick_device, processes, seed_everything
+from gen_affect_lib.device import on_device, processes, seed_everything
 from gen_affect_lib.display import grid
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
@@ -79,8 +79,7 @@ def random_parts(profile: Profile, images: np.ndarray, out_dir: Path) -> Parts:
 def shipped_parts(pipeline: GenAffectPipeline, faces: FacePack) -> Parts:
     """The networks of the shipped pipeline. Raises UserError where it was trained with another recognizer."""
     pipeline.require_recognizer(faces)
-    device = pick_device()
-    return Parts(pipeline.codec.to(device), pipeline.transformer.to(device), pipeline.condition_encoder.to(device))
+    return Parts(on_device(pipeline.codec), on_device(pipeline.transformer), on_device(pipeline.condition_encoder))
 
 
 def load_shipped(size: int) -> GenAffectPipeline:
@@ -89,8 +88,10 @@ def load_shipped(size: int) -> GenAffectPipeline:
     if not (SHIPPED / "model_index.json").is_file():
         raise UserError(f"{SHIPPED} is missing: restore it from the repository, or {hint}")
     pipeline = GenAffectPipeline.from_pretrained(SHIPPED)
-    if size != pipeline.config.image_size:
-        raise UserError(f"the shipped checkpoint draws {pipeline.config.image_size} pixels a side, not {size}: {hint}")
+    if size != pipeline.config["image_size"]:
+        raise UserError(
+            f"the shipped checkpoint draws {pipeline.config['image_size']} pixels a side, not {size}: {hint}"
+        )
     return pipeline
 
 
@@ -98,8 +99,8 @@ def make_codec(profile: Profile, images: np.ndarray, out_dir: Path) -> LatentCod
     """The codec of an earlier run in `out_dir`, or else one trained on `images` uint8 (M, S, S, 3) and saved there."""
     kept = out_dir / "codec"
     if (kept / "config.json").is_file():
-        return LatentCodec.from_pretrained(kept).to(pick_device())
-    codec = LatentCodec(**vars(profile.codec)).to(pick_device())
+        return on_device(LatentCodec.from_pretrained(kept))
+    codec = on_device(LatentCodec(**vars(profile.codec)))
     fit_codec(codec, images, replace(CODEC_RECIPE, steps=profile.codec_steps))
     codec.save_pretrained(kept)
     return codec
@@ -117,7 +118,7 @@ def make_networks(profile: Profile, codec: Codec, image_size: int) -> tuple[MMDi
         pooled_projection_dim=dim,
         **vars(profile.transformer),
     )
-    return transformer.to(pick_device()), condition_encoder.to(pick_device())
+    return on_device(transformer), on_device(condition_encoder)
 
 
 def assemble(

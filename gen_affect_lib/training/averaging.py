@@ -16,7 +16,8 @@ def update_average(average: dict[str, Tensor], parameters: dict[str, nn.Paramete
     The decay grows with the run up to `decay`; otherwise the random weights of the start would stay in it for long.
     """
     decay = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.values()), list(parameters.values()), 1 - decay)
+    lerp = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage]
+    lerp(list(average.values()), list(parameters.values()), 1 - decay)
 
 
 @contextmanager
@@ -27,14 +28,15 @@ def averaged_weights(
 
     No gradients are computed inside. Weights, mode and torch's global random state are restored at the end.
     """
-    current, averaged = list(parameters.values()), list(average.values())
+    current: list[Tensor] = list(parameters.values())
+    copy = torch._foreach_copy_  # pyright: ignore[reportPrivateImportUsage]
     kept = [parameter.detach().clone() for parameter in current]
     was_training = networks.training
     devices = [current[0].device] if current[0].device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
-        torch._foreach_copy_(current, averaged)
+        copy(current, list(average.values()))
         try:
             yield networks.eval()
         finally:
-            torch._foreach_copy_(current, kept)
+            copy(current, kept)
             networks.train(was_training)

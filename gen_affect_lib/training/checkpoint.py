@@ -109,7 +109,7 @@ def training_tensors(
     optimizers: list[torch.optim.Optimizer],
 ) -> dict[str, Tensor]:
     """All tensors that the next step depends on: weights and buffers, average, optimizer state, global random state."""
-    names = {parameter: name for name, parameter in parameters.items()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in parameters.items()}
     tensors = dict(networks.state_dict())
     tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
     for optimizer in optimizers:
@@ -150,7 +150,7 @@ def _digest(tensors: dict[str, Tensor], text: str) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())  # any shape -> (bytes,), without a copy
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)  # any shape -> (bytes,), without a copy
     return digest.hexdigest()
 
 

@@ -95,7 +95,8 @@ def fit_detector(net: FaceDetector, data: Scenes, recipe: Recipe) -> list[loop.R
     """Train the detector; returns the history. `recipe.batch_size` is that of scenes of 128 pixels."""
     seed_everything(recipe.seed)
     device, rng = pick_device(), np.random.default_rng(recipe.seed)
-    net.to(device, memory_format=torch.channels_last).train()
+    net.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (not among torch's overloads)
+    net.train()
 
     def objective(progress: float) -> tuple[Tensor, loop.Row]:
         side, divisor = SIDES[rng.choice(len(SIDES), p=PROBABILITIES)]
@@ -149,5 +150,6 @@ def train_detector(out_dir: Path, minutes: float | None = None, profile: str = "
     config = CONFIGS[profile]
     net = config.network()
     fit_detector(net, SCENES[profile].draw(), config.recipe.limited_to(minutes=minutes))
-    save_detector(round_weights(net), Path(out_dir))
+    round_weights(net)
+    save_detector(net, Path(out_dir))
     return net

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import ViTForImageClassification
 
 from gen_affect_lib.avatars.pairs import PairCache
-from gen_affect_lib.device import pick_device, seed_everything
+from gen_affect_lib.device import on_device, seed_everything
 from gen_affect_lib.encoders.affect import posterior, word_affect
 from gen_affect_lib.encoders.expression import UNITS, VECTOR, ExpressionEncoder, crop_faces, make_vit, split_outputs
 from gen_affect_lib.profiles import get_profile
@@ -32,7 +33,8 @@ def targets(vectors: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
     """The targets of faces with vectors (B, 21): the vectors, affect (B, 2), and words and neutral (B, 136)."""
     words = posterior(vectors)
     affect = words[:, :-1] @ word_affect()
-    return tuple(torch.from_numpy(np.asarray(part, np.float32)) for part in (vectors, affect, words))
+    own, affect, words = (torch.from_numpy(np.asarray(part, np.float32)) for part in (vectors, affect, words))
+    return own, affect, words
 
 
 def losses(outputs: Tensor, vectors: Tensor, affect: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,7 +53,7 @@ def losses(outputs: Tensor, vectors: Tensor, affect: Tensor, words: Tensor) -> t
 
 
 def fit_expression(
-    vit: nn.Module,
+    vit: ViTForImageClassification,
     images: np.ndarray,
     vectors: np.ndarray,
     recipe: Recipe,
@@ -68,7 +70,8 @@ def fit_expression(
         chosen = np.sort(rng.integers(0, len(images), recipe.batch_size))
         pixels = crop_faces(images[chosen], vit.config).to(device)
         parts = losses(vit(pixels).logits, *(target.to(device) for target in targets(vectors[chosen])))
-        loss = sum(weight * part for weight, part in zip(WEIGHTS, parts))
+        vector, affect, words = (weight * part for weight, part in zip(WEIGHTS, parts))
+        loss = vector + affect + words
         return loss, {name: part.item() for name, part in zip(PARTS, parts)}
 
     vit.train()
@@ -79,7 +82,7 @@ def fit_expression(
 
 
 @torch.no_grad()
-def settle(vit: nn.Module, images: np.ndarray, vectors: np.ndarray) -> None:
+def settle(vit: ViTForImageClassification, images: np.ndarray, vectors: np.ndarray) -> None:
     """Scale and shift each of the 21 outputs to the least mean absolute error on these pictures.
 
     images uint8 (M, S, S, 3), vectors (M, 21). An uncertain network outputs small values for many units, although most
@@ -98,6 +101,7 @@ def settle(vit: nn.Module, images: np.ndarray, vectors: np.ndarray) -> None:
             error = ((outputs * s + b).clamp(max=1).maximum(lowest) - truth).abs().mean(dim=0)
             better = error < least
             least, scale, shift = error.minimum(least), scale.where(~better, float(s)), shift.where(~better, float(b))
+    assert isinstance(vit.classifier, nn.Linear)
     vit.classifier.weight[:VECTOR] *= scale[:, None]
     vit.classifier.bias[:VECTOR] = vit.classifier.bias[:VECTOR] * scale + shift
 
@@ -111,7 +115,7 @@ class ExpressionConfig:
     num_hidden_layers: int = 4
     num_attention_heads: int = 4
 
-    def network(self) -> nn.Module:
+    def network(self) -> ViTForImageClassification:
         return make_vit(
             hidden_size=self.hidden_size,
             num_hidden_layers=self.num_hidden_layers,
@@ -131,13 +135,13 @@ def train_expression(
     out_dir: str | Path, minutes: float | None = None, profile: str | None = None
 ) -> ExpressionEncoder:
     """Draw a profile's people (seeds below 500,000), train an encoder on them, and save it in `out_dir`."""
-    profile = get_profile(profile).retrained()
-    config = CONFIGS[profile.name]
+    sizes = get_profile(profile).retrained()
+    config = CONFIGS[sizes.name]
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     seed_everything(config.recipe.seed)
-    data = PairCache.open(profile.pairs)
-    encoder = ExpressionEncoder(config.network().to(pick_device()))
+    data = PairCache.open(sizes.pairs)
+    encoder = ExpressionEncoder(on_device(config.network()))
     history = fit_expression(
         encoder.vit,
         data.flat_images,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
 from gen_affect_lib.avatars.landmarks import landmarks
@@ -36,7 +36,7 @@ class FaceLoss:
         self.expression = ExpressionEncoder.from_pretrained()
         self.recognizer = load_recognizer().eval()
         for network in (self.codec, self.expression.vit, self.recognizer):
-            network.requires_grad_(False).to(codec.device)
+            nn.Module.to(network.requires_grad_(False), codec.device)
         self.grid = _crop_grid().to(codec.device)
 
     def __call__(self, predicted: Tensor, target: Tensor, sigma: Tensor) -> Tensor:

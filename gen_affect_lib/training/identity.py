@@ -51,7 +51,8 @@ def fit_identity(
     factors = (factors - factors.mean(dim=0)) / factors.std(dim=0).clamp_min(0.1)
     margin_loss = ArcFaceLoss(people, net.embed.out_features, margin, scale).to(device)
     factor_map = nn.Linear(net.embed.out_features, factors.shape[1]).to(device)
-    net.to(device, memory_format=torch.channels_last).train()
+    net.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (not among torch's overloads)
+    net.train()
     rng = np.random.default_rng(recipe.seed)
     flat = data.views.reshape(-1, *data.views.shape[3:])  # (N, K, V, 112, 112, 3) -> (N * K * V, 112, 112, 3)
 
@@ -69,8 +70,10 @@ def fit_identity(
     # gets a gradient once in a thousand pictures, for which AdamW's normalisation of each weight is better.
     large = [*net.embed.parameters(), *margin_loss.parameters(), *factor_map.parameters()]
     small = {name: weight for name, weight in net.named_parameters() if not name.startswith("embed.")}
-    options = dict(lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay)
-    optimizers = [*optim.make_optimizers(small, recipe), torch.optim.AdamW(large, fused=True, **options)]
+    large_adamw = torch.optim.AdamW(
+        large, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
+    )
+    optimizers = [*optim.make_optimizers(small, recipe), large_adamw]
     history = loop.fit(objective, net.parameters(), optimizers, recipe, "identity")
     net.eval().cpu()
 
@@ -127,5 +130,6 @@ def train_identity(out_dir: Path, minutes: float | None = None, profile: str = "
     config = CONFIGS[profile]
     data, net = config.draw(), config.network()
     fit_identity(net, data, config.recipe.limited_to(minutes=minutes))
-    save_recognizer(round_weights(net), Path(out_dir))
+    round_weights(net)
+    save_recognizer(net, Path(out_dir))
     return net

@@ -46,7 +46,8 @@ def fit_landmarks(net: LandmarkNet, data: Scenes, recipe: Recipe) -> list[loop.R
     """Train the network; returns the history. The loss is the mean distance in x and y, in half sides of a crop."""
     seed_everything(recipe.seed)
     device, rng = pick_device(), np.random.default_rng(recipe.seed)
-    net.to(device, memory_format=torch.channels_last).train()
+    net.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (not among torch's overloads)
+    net.train()
 
     def objective(progress: float) -> tuple[Tensor, loop.Row]:
         crops, points = draw_batch(data, rng, recipe.batch_size)
@@ -83,5 +84,6 @@ def train_landmarks(out_dir: Path, minutes: float | None = None, profile: str = 
     config = CONFIGS[profile]
     net = config.network()
     fit_landmarks(net, SCENES[profile].draw(), config.recipe.limited_to(minutes=minutes))
-    save_landmarks(round_weights(net), Path(out_dir))
+    round_weights(net)
+    save_landmarks(net, Path(out_dir))
     return net

@@ -131,7 +131,9 @@ class Trainer:
         for part in range(config.accumulation):
             loss = self.objective.training_loss(*self.objective.draw(self.step, part)).mean()
             (loss / config.accumulation).backward()
-            self.sums.add_loss(self.processes.reduce(loss.detach(), "mean"))
+            mean = self.processes.reduce(loss.detach(), "mean")
+            assert isinstance(mean, Tensor)  # `reduce` also takes nested tensors
+            self.sums.add_loss(mean)
         self.sums.add_norm(nn.utils.clip_grad_norm_(self.parameters.values(), config.clip_norm))
         if self.device.type == "cpu":  # on a GPU this would wait for the queue in every step; there `_summary` checks
             self._require_finite()
@@ -155,7 +157,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write all that the next step depends on. Raises UserError where the weights are not finite."""
-        if not torch.stack(torch._foreach_norm([*self.parameters.values(), *self.average.values()])).isfinite().all():
+        norms = [tensor.norm() for tensor in (*self.parameters.values(), *self.average.values())]
+        if not torch.stack(norms).isfinite().all():
             raise self._not_finite("the weights are")
         tensors = training_tensors(self.networks, self.parameters, self.average, self.optimizers)
         state = {"step": self.step, "seconds": self.seconds, "history": self.history, "settings": self._settings()}

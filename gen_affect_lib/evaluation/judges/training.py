@@ -10,6 +10,7 @@ Letters: B pictures of a batch, K numbers of a group of factors, D numbers of an
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -187,9 +188,7 @@ def _train(kind, loss_of, out_dir, minutes, profile, start):
 
 def save(judge: IdentityJudge | ExpressionJudge, out_dir: str | Path) -> None:
     """Write config.json and the weights in half precision, which `load` reads."""
-    copy = type(judge).from_config(judge.config)
-    copy.load_state_dict(judge.state_dict())
     try:
-        copy.half().save_pretrained(Path(out_dir))
+        copy.deepcopy(judge).half().save_pretrained(Path(out_dir))
     except OSError as error:
         raise UserError(f"cannot write to {out_dir} ({error.strerror or error}): choose another folder") from error

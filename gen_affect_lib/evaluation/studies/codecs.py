@@ -15,7 +15,7 @@ from torch import nn
 
 from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.codec import LatentCodec
-from gen_affect_lib.device import pick_device, seed_everything
+from gen_affect_lib.device import on_device, seed_everything
 from gen_affect_lib.evaluation.evaluate import both_judges, heading, intervals, read_rows, write_rows
 from gen_affect_lib.evaluation.figures import Judged, expression_figures, ratio
 from gen_affect_lib.evaluation.sets import Plan
@@ -26,21 +26,23 @@ from gen_affect_lib.training.codec import CODEC_RECIPE, fit_codec
 
 def autoencoder_kl(widths: tuple[int, ...] = (24, 40, 64, 88), latent_channels: int = 16) -> LatentCodec:
     """diffusers' `AutoencoderKL` with the interface of `codec.py`: convolutions at 1, 1/2, 1/4 and 1/8 of the side."""
-    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=widths,
+    vae = AutoencoderKL(  # its annotations allow one block only
+        down_block_types=("DownEncoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
+        up_block_types=("UpDecoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
+        block_out_channels=widths,  # pyright: ignore[reportArgumentType]
         layers_per_block=1,
         norm_num_groups=8,
         latent_channels=latent_channels,
     )
+    assert vae.quant_conv is not None and vae.quant_conv.bias is not None and vae.post_quant_conv is not None
     nn.init.constant_(vae.quant_conv.bias[latent_channels:], -6.0)  # as in LatentCodec
     codec = LatentCodec(latent_channels)
     codec.encoder = nn.Sequential(vae.encoder, vae.quant_conv)
     codec.decoder = nn.Sequential(vae.post_quant_conv, vae.decoder)
-    return codec.to(memory_format=torch.channels_last)
+    codec.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (not among torch's overloads)
+    return codec
 
 
 CODECS = {
@@ -75,7 +77,7 @@ def compare_codecs(
                 continue
             phrase, make = CODECS[name]
             seed_everything(seed)
-            codec, begin = make().to(pick_device()), time.monotonic()
+            codec, begin = on_device(make()), time.monotonic()
             recipe = replace(CODEC_RECIPE, steps=steps, minutes=minutes, seed=seed)
             taken = len(fit_codec(codec, pictures, recipe))
             row = {

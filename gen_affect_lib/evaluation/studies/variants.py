@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from gen_affect_lib.avatars.pairs import PairCache
-from gen_affect_lib.device import pick_device, seed_everything
+from gen_affect_lib.device import on_device, pick_device, seed_everything
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.evaluate import (
@@ -72,7 +72,7 @@ class Variant:
     transformer: dict = field(default_factory=dict)
     fusion: dict = field(default_factory=dict)
     training: dict = field(default_factory=dict)
-    network: Callable[..., nn.Module] = MMDiT
+    network: Callable[..., MMDiT] = MMDiT
     prediction: str = "v"
     face_loss: dict | None = None
     same_picture: bool = False
@@ -85,10 +85,10 @@ def slim_modulation(**sizes) -> MMDiT:
     for module in model.modules():
         if isinstance(module, Modulator):
             wide = module.linear
-            narrow = nn.Linear(wide.in_features, 32, bias=False)
-            module.linear = nn.Sequential(narrow, nn.Linear(32, wide.out_features))
-            nn.init.zeros_(module.linear[1].weight)  # gates are closed at the start, as in adaLN-Zero
-            nn.init.zeros_(module.linear[1].bias)
+            narrow, out = nn.Linear(wide.in_features, 32, bias=False), nn.Linear(32, wide.out_features)
+            for parameter in out.parameters():
+                nn.init.zeros_(parameter)  # gates are closed at the start, as in adaLN-Zero
+            module.register_module("linear", nn.Sequential(narrow, out))
     return model
 
 
@@ -174,10 +174,12 @@ class Study:
         seed_everything(seed)
         profile, train = self.profile, self.splits[0]
         sizes = vars(profile.fusion) | variant.fusion
-        fusion = (BlindFusion if variant.blind_to else IdentityExpressionFusion)(**sizes)
-        if variant.blind_to:
+        if variant.blind_to is None:
+            fusion = IdentityExpressionFusion(**sizes)
+        else:
+            fusion = BlindFusion(**sizes)
             fusion.blind_to = variant.blind_to
-        dim, channels = fusion.config.dim, self.codec.latent_channels
+        dim, channels = sizes["dim"], self.codec.latent_channels
         transformer = variant.network(
             sample_size=self.codec.latent_size(profile.pairs.size),
             in_channels=channels,
@@ -192,8 +194,8 @@ class Study:
         pipeline = assemble(
             profile,
             self.codec,
-            transformer.to(pick_device()),
-            fusion.to(pick_device()),
+            on_device(transformer),
+            on_device(fusion),
             self.faces,
             profile.pairs.size,
             variant.prediction,
