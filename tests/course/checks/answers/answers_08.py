@@ -294,7 +294,7 @@ ANSWERS = {
             (on_top, "added on top"),
             (half_forgotten, "half is missing"),
             (whole_turn, "back at the peak"),
-            (no_climb, "no climb"),
+            (no_climb, "no warm-up"),
             (one_or_the_other, "multiply the two"),
         ],
     ),
