@@ -103,7 +103,7 @@ class TrainingConfig(Recipe):
         if self.sigma_distribution == "uniform" and (self.sigma_mean, self.sigma_std) != (0.0, 1.0):
             raise UserError("a uniform sigma_distribution has no sigma_mean and no sigma_std: leave them out")
 
-    def decisive(self) -> dict:
-        """The settings that decide the steps of a run, as JSON gives them back. A resumed run must have the same."""
+    def fixed_settings(self) -> dict:
+        """The settings that a resumed run must share, as JSON gives them back."""
         settings = {name: value for name, value in asdict(self).items() if name not in MONITORING}
         return json.loads(json.dumps(settings))

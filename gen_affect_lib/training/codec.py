@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.recipe import Recipe
 from gen_affect_lib.tensors import to_tensor
-from gen_affect_lib.training import loop, optim
+from gen_affect_lib.training import loop
 
 CODEC_RECIPE = Recipe(
     batch_size=32,
@@ -134,7 +134,6 @@ def _fit(
         return loss, {"mse": error.item()}
 
     codec.train()
-    optimizers = optim.make_optimizers(dict(part.named_parameters()), recipe)
-    history = loop.fit(objective, part.parameters(), optimizers, recipe, name)
+    history = loop.fit(objective, part, recipe, name)
     codec.eval()
     return history

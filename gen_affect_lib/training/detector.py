@@ -19,7 +19,7 @@ from gen_affect_lib.encoders.onnx_files import round_weights
 from gen_affect_lib.encoders.pack import save_detector
 from gen_affect_lib.paths import CACHE
 from gen_affect_lib.recipe import Recipe
-from gen_affect_lib.training import loop, optim
+from gen_affect_lib.training import loop
 
 RECIPE = Recipe(batch_size=16, optimizer="muon", learning_rate=2e-3, warmup_steps=50, betas=(0.9, 0.99), clip_norm=5.0)
 # Sides in pixels to which scenes are scaled. Larger pictures cost more, so their batches are smaller by the divisor.
@@ -105,8 +105,7 @@ def fit_detector(net: FaceDetector, data: Scenes, recipe: Recipe) -> list[loop.R
         outputs = net(to_input(images).to(device, memory_format=torch.channels_last))
         return detector_loss(outputs, [b.to(device) for b in boxes], [p.to(device) for p in points], side)
 
-    optimizers = optim.make_optimizers(dict(net.named_parameters()), recipe)
-    history = loop.fit(objective, net.parameters(), optimizers, recipe, "detector")
+    history = loop.fit(objective, net, recipe, "detector")
     net.eval().cpu()
     return history
 

@@ -21,7 +21,7 @@ from gen_affect_lib.encoders.affect import posterior, word_affect
 from gen_affect_lib.encoders.expression import UNITS, VECTOR, ExpressionEncoder, crop_faces, make_vit, split_outputs
 from gen_affect_lib.profiles import get_profile
 from gen_affect_lib.recipe import Recipe
-from gen_affect_lib.training import loop, optim
+from gen_affect_lib.training import loop
 
 RECIPE = Recipe(batch_size=32, betas=(0.9, 0.98), weight_decay=0.02)
 SETTLED_ON = 6000  # pictures
@@ -75,8 +75,7 @@ def fit_expression(
         return loss, {name: part.item() for name, part in zip(PARTS, parts)}
 
     vit.train()
-    optimizers = optim.make_optimizers(dict(vit.named_parameters()), recipe)
-    history = loop.fit(objective, vit.parameters(), optimizers, recipe, "expression", save, save_every)
+    history = loop.fit(objective, vit, recipe, "expression", save=save, save_every=save_every)
     vit.eval()
     return history
 

@@ -74,7 +74,7 @@ def fit_identity(
         large, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
     )
     optimizers = [*optim.make_optimizers(small, recipe), large_adamw]
-    history = loop.fit(objective, net.parameters(), optimizers, recipe, "identity")
+    history = loop.fit(objective, net, recipe, "identity", optimizers)
     net.eval().cpu()
 
     chosen = np.sort(rng.choice(len(flat), min(len(flat), 24576), replace=False))

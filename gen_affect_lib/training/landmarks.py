@@ -16,7 +16,7 @@ from gen_affect_lib.encoders.landmark_net import SIZE, LandmarkNet, look_at
 from gen_affect_lib.encoders.onnx_files import round_weights
 from gen_affect_lib.encoders.pack import save_landmarks
 from gen_affect_lib.recipe import Recipe
-from gen_affect_lib.training import loop, optim
+from gen_affect_lib.training import loop
 from gen_affect_lib.training.detector import SCENES, Scenes
 
 RECIPE = Recipe(batch_size=32, optimizer="muon", learning_rate=2e-3, warmup_steps=50, betas=(0.9, 0.99))
@@ -54,8 +54,7 @@ def fit_landmarks(net: LandmarkNet, data: Scenes, recipe: Recipe) -> list[loop.R
         found = net(to_input(crops).to(device, memory_format=torch.channels_last))
         return F.l1_loss(found, torch.from_numpy(points).to(device)), {}
 
-    optimizers = optim.make_optimizers(dict(net.named_parameters()), recipe)
-    history = loop.fit(objective, net.parameters(), optimizers, recipe, "landmarks")
+    history = loop.fit(objective, net, recipe, "landmarks")
     net.eval().cpu()
     return history
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -91,28 +91,30 @@ def require_limit(recipe: Recipe) -> None:
 
 def fit(
     objective: Objective,
-    parameters: Iterable[nn.Parameter],
-    optimizers: list[Optimizer],
+    network: nn.Module,
     recipe: Recipe,
     name: str,
+    optimizers: list[Optimizer] | None = None,
     save: Callable[[], None] | None = None,
     save_every: float = 180.0,
 ) -> list[Row]:
     """Minimise an objective, with a progress bar; returns the history, one row for each step.
 
     Args:
-        parameters: whose gradient is clipped.
+        network: what is trained, and whose gradient is clipped.
         name: of the network, for the progress bar and errors.
+        optimizers: those of the recipe by default, see `optim.make_optimizers`.
         save: called every `save_every` seconds, so that an interrupted training leaves something.
 
     Raises UserError where the loss or its gradient is no longer finite.
     """
-    parameters, state, saved = list(parameters), State(), time.perf_counter()
+    parameters, state, saved = dict(network.named_parameters()), State(), time.perf_counter()
+    optimizers = optimizers or optim.make_optimizers(parameters, recipe)
 
     def take_step(learning_rate: float, progress: float) -> Row:
         loss, figures = objective(progress)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+        norm = nn.utils.clip_grad_norm_(parameters.values(), recipe.clip_norm)
         value = loss.item()
         if not math.isfinite(value + norm.item()):
             raise not_finite(f"{name}: the loss or its gradient is", state.step, recipe)

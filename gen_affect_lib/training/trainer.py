@@ -173,7 +173,9 @@ class Trainer:
         if checkpoint is None:
             return False
         tensors, state = checkpoint
-        then = TrainingConfig().decisive() | state["settings"]  # a setting that is newer than the run had its default
+        then = (
+            TrainingConfig().fixed_settings() | state["settings"]
+        )  # newer settings had their defaults
         require_same(
             self.out_dir,
             then | {name: tuple(t.shape) for name, t in tensors.items() if name.split(".")[0] in self.networks},
@@ -185,7 +187,7 @@ class Trainer:
         return True
 
     def _settings(self) -> dict:
-        return self.config.decisive() | {f"flow.{name}": value for name, value in vars(self.flow).items()}
+        return self.config.fixed_settings() | {f"flow.{name}": value for name, value in vars(self.flow).items()}
 
     # Monitoring
 

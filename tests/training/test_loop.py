@@ -10,7 +10,6 @@ from torch import nn
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.recipe import Recipe, TrainingConfig
 from gen_affect_lib.training import loop
-from gen_affect_lib.training.optim import make_optimizers
 
 RECIPE = Recipe(learning_rate=0.1, warmup_steps=2, weight_decay=0.0, steps=10)
 
@@ -30,18 +29,18 @@ def clock(monkeypatch):
     return now
 
 
-def fitted(recipe, objective=None, **options):
+def fitted(recipe, **options):
     """A weight that is pulled towards 3, and the history."""
-    weight, progresses = nn.Parameter(torch.zeros(2, 2)), []
+    network, progresses = nn.Linear(2, 2, bias=False), []
+    nn.init.zeros_(network.weight)
 
     def to_three(progress):
         progresses.append(progress)
-        error = (weight - 3).square().mean()
+        error = (network.weight - 3).square().mean()
         return error, {"error": error.item()}
 
-    optimizers = make_optimizers({"weight": weight}, recipe)
-    history = loop.fit(objective or to_three, [weight], optimizers, recipe, "test", **options)
-    return weight, progresses, history
+    history = loop.fit(to_three, network, recipe, "test", **options)
+    return network.weight, progresses, history
 
 
 def test_a_limit_in_steps_is_exact():
@@ -77,29 +76,28 @@ def test_it_minimises_and_the_history_has_one_row_for_each_step():
 
 def test_the_gradient_is_clipped():
     recipe = replace(RECIPE, clip_norm=0.5, steps=1)
-    weight, norms = nn.Parameter(torch.zeros(1)), []
-    optimizer = torch.optim.SGD([weight], lr=1.0)
-    optimizer.register_step_pre_hook(lambda *_: norms.append(weight.grad.norm().item()))
-    loop.fit(lambda progress: (100 * weight.sum(), {}), [weight], [optimizer], recipe, "test")
+    network, norms = nn.Linear(1, 1, bias=False), []
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    optimizer.register_step_pre_hook(lambda *_: norms.append(network.weight.grad.norm().item()))
+    loop.fit(lambda progress: (100 * network.weight.sum(), {}), network, recipe, "test", [optimizer])
     assert norms == pytest.approx([0.5], rel=1e-4)
 
 
 @pytest.mark.parametrize("factor", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_the_training_before_its_step(factor):
-    weight, steps = nn.Parameter(torch.ones(1)), []
+    network, steps = nn.Linear(1, 1), []
 
     def objective(progress):
         steps.append(progress)
-        return weight.sum() * (factor if len(steps) == 4 else 1.0), {}
+        return network.weight.sum() * (factor if len(steps) == 4 else 1.0), {}
 
-    optimizers = make_optimizers({"weight": weight}, RECIPE)
     with pytest.raises(UserError) as error:
-        loop.fit(objective, [weight], optimizers, RECIPE, "detector")
+        loop.fit(objective, network, RECIPE, "detector")
     assert str(error.value) == (
         "detector: the loss or its gradient is no longer finite at step 3: train with a learning_rate below 0.1, "
         "or more than 2 warmup_steps"
     )
-    assert weight.isfinite().all()
+    assert network.weight.isfinite().all()
 
 
 def test_save_is_called_every_few_seconds(clock):
@@ -131,5 +129,5 @@ def test_another_limit_replaces_both():
 
 def test_monitoring_and_the_limit_do_not_decide_the_steps():
     other = replace(TrainingConfig(), log_every=3, validation_size=5, steps=9, minutes=1.0)
-    assert other.decisive() == TrainingConfig().decisive() != TrainingConfig(seed=1).decisive()
-    assert TrainingConfig().decisive()["betas"] == [0.9, 0.95], "as JSON gives it back"
+    assert other.fixed_settings() == TrainingConfig().fixed_settings() != TrainingConfig(seed=1).fixed_settings()
+    assert TrainingConfig().fixed_settings()["betas"] == [0.9, 0.95], "as JSON gives it back"

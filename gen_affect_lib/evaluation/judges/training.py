@@ -29,7 +29,7 @@ from gen_affect_lib.evaluation.judges.networks import ExpressionJudge, IdentityJ
 from gen_affect_lib.evaluation.judges.readings import membership
 from gen_affect_lib.recipe import Recipe
 from gen_affect_lib.tensors import to_tensor
-from gen_affect_lib.training import loop, optim
+from gen_affect_lib.training import loop
 
 FIRST_SEED = 500_000  # of the people to train on; those of the encoders end at 499,999
 RECIPE = Recipe(batch_size=64, optimizer="muon", learning_rate=2e-3, warmup_steps=50, betas=(0.9, 0.99), seed=77)
@@ -179,9 +179,7 @@ def _train(kind, loss_of, out_dir, minutes, profile, start):
     def objective(progress: float) -> tuple[Tensor, loop.Row]:
         return loss_of(judge, data, rng, recipe.batch_size, soften), {}
 
-    optimizers = optim.make_optimizers(dict(judge.named_parameters()), recipe)
-    name, parameters = f"{kind.NAME} judge", judge.parameters()
-    loop.fit(objective, parameters, optimizers, recipe, name, save=lambda: save(judge, out_dir))
+    loop.fit(objective, judge, recipe, f"{kind.NAME} judge", save=lambda: save(judge, out_dir))
     save(judge, out_dir)
     return judge.eval()
 
