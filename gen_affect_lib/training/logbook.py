@@ -39,7 +39,7 @@ class Logbook:
 
     def record(self, step: int, seconds: float, row: Row) -> None:
         """Append a row to the history, and a point to each TensorBoard curve."""
-        self.history.append({"step": step, "seconds": round(seconds, 3), **row})
+        self.history.append({"step": step, "seconds": seconds, **row})
         if "training/loss" in row:
             loss, speed = row["training/loss"], row["training/images_per_second"]
             self.bar.set_description_str(f"step {step}, loss {loss:.4f}, {speed:.0f} images/s", refresh=False)
@@ -84,12 +84,14 @@ class Monitor:
     def __exit__(self, *_):
         self.log.close()
 
-    def after_step(self, step: int, seconds: float, progress: float, learning_rate: float) -> None:
+    def after_step(self, progress: float, row: Row) -> None:
+        step, seconds = int(row["step"]), row["seconds"]
+
         def due(every: int) -> bool:
             return step % every == 0 or progress >= 1
 
         if due(self.config.log_every):
-            self.log.record(step, seconds, self.summarize(learning_rate))
+            self.log.record(step, seconds, self.summarize(row["learning_rate"]))
         advance(self.log.bar, progress)
         with self.speed.paused():
             if due(self.config.validate_every):

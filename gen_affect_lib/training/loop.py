@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -22,29 +21,14 @@ from gen_affect_lib.errors import UserError
 from gen_affect_lib.recipe import Recipe
 from gen_affect_lib.training import optim
 
-Row = dict[str, float]  # of a history: step, seconds, and figures by name
-T = TypeVar("T")
+Row = dict[str, float]  # of a history: step, seconds, learning_rate, loss, …
+# Draws a batch; gives its mean loss () and figures for the history. The argument is the progress, from 0 to 1.
+Objective = Callable[[float], tuple[Tensor, Row]]
 
 
-class Objective(Protocol):
-    """What to minimise: draws the batch of a step, and gives its mean loss () and figures for the history.
-
-    `progress` is the fraction of the training that is over, from 0 to 1.
-    """
-
-    def __call__(self, progress: float) -> tuple[Tensor, Row]: ...
-
-
-class Position(Protocol):
-    """Where a training stands: the steps taken and the seconds used."""
-
-    step: int
-    seconds: float
-
-
-@dataclass
+@dataclass(eq=False)
 class State:
-    """The position and the history of a training."""
+    """Where a training stands: the steps taken, the seconds used, the history."""
 
     step: int = 0
     seconds: float = 0.0
@@ -52,41 +36,41 @@ class State:
 
 
 def run(
-    state: Position,
+    state: State,
     recipe: Recipe,
-    take_step: Callable[[float, float], T],
-    after_step: Callable[[float, T], None],
+    take_step: Callable[[float, float], Row],
+    after_step: Callable[[float, Row], None],
     shared_time: Callable[[float], float] = lambda seconds: seconds,
 ) -> None:
     """Take steps from `state` on until the recipe's limit is reached.
 
     Args:
-        take_step: (learning rate, progress) -> anything.
-        after_step: (progress, what the step returned). The state has been advanced by then.
+        take_step: (learning rate, progress) -> figures of the step.
+        after_step: (progress, the figures with step, seconds and learning rate). The state has been advanced by then.
         shared_time: seconds of this process -> seconds that all processes agree on.
     """
-    require_limit(recipe)
     started = time.perf_counter() - state.seconds
     now = progress(state, recipe, shared_time)
     while now < 1:
-        result = take_step(optim.learning_rate(recipe, state.step, now), now)
+        learning_rate = optim.learning_rate(recipe, state.step, now)
+        figures = take_step(learning_rate, now)
         state.step += 1
         state.seconds = time.perf_counter() - started
         now = progress(state, recipe, shared_time)
-        after_step(now, result)
+        row = {"step": state.step, "seconds": round(state.seconds, 3), "learning_rate": learning_rate}
+        after_step(now, row | figures)
 
 
-def progress(state: Position, recipe: Recipe, shared_time: Callable[[float], float] = lambda seconds: seconds) -> float:
-    """The fraction of a training that is over, in steps or in time; 1 or more at its end."""
-    by_steps = state.step / recipe.steps if recipe.steps else 0.0
-    by_time = shared_time(state.seconds) / (60 * recipe.minutes) if recipe.minutes else 0.0
-    return max(by_steps, by_time)
+def progress(state: State, recipe: Recipe, shared_time: Callable[[float], float] = lambda seconds: seconds) -> float:
+    """The fraction of a training that is over, in steps or in time; 1 or more at its end.
 
-
-def require_limit(recipe: Recipe) -> None:
-    """Raises UserError for a recipe without a limit."""
-    if recipe.steps is None and recipe.minutes is None:
+    Raises UserError for a recipe without a limit.
+    """
+    over = [state.step / recipe.steps] if recipe.steps else []
+    over += [shared_time(state.seconds) / (60 * recipe.minutes)] if recipe.minutes else []
+    if not over:
         raise UserError("the training has no end: give a number of steps or minutes above 0")
+    return max(over)
 
 
 def fit(
@@ -119,11 +103,11 @@ def fit(
         if not math.isfinite(value + norm.item()):
             raise not_finite(f"{name}: the loss or its gradient is", state.step, recipe)
         optim.step(optimizers, learning_rate)
-        return {"learning_rate": learning_rate, "loss": value} | figures
+        return {"loss": value} | figures
 
     def after_step(progress: float, row: Row) -> None:
         nonlocal saved
-        state.history.append({"step": state.step, "seconds": round(state.seconds, 3)} | row)
+        state.history.append(row)
         loss = np.mean([row["loss"] for row in state.history[-50:]])
         speed = state.step / max(state.seconds, 1e-9)
         advance(bar, progress, f"{name}, step {state.step}, loss {loss:.4f}, {speed:.1f} steps/s")

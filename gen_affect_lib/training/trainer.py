@@ -39,7 +39,7 @@ from gen_affect_lib.training.generator import Data, GeneratorObjective, Networks
 from gen_affect_lib.training.logbook import Logbook, Monitor, Speed, Sums, writing_to
 
 
-class Trainer:
+class Trainer(loop.State):
     """Trains `model` and `condition_encoder` together, on the device that they are on (CPU or CUDA).
 
     Args:
@@ -100,7 +100,7 @@ class Trainer:
         checkpoint does not fit, and where the disk is full.
         """
         recipe = self.config.limited_to(steps=max_steps, minutes=max_minutes)
-        loop.require_limit(recipe)
+        loop.progress(self, recipe)  # without a limit it raises, before the folder is changed
         with self.processes.main_process_first():  # it may move a damaged checkpoint aside
             with writing_to(self.out_dir):
                 self.out_dir.mkdir(parents=True, exist_ok=True)
@@ -113,13 +113,13 @@ class Trainer:
 
         with self._monitor(loop.progress(self, recipe, self._of_main)) as monitor:
 
-            def take_step(learning_rate: float, progress: float) -> float:
+            def take_step(learning_rate: float, progress: float) -> loop.Row:
                 self.learn(learning_rate)
-                return learning_rate
+                return {}
 
-            def after_step(progress: float, learning_rate: float) -> None:
+            def after_step(progress: float, row: loop.Row) -> None:
                 if monitor is not None:
-                    monitor.after_step(self.step, self.seconds, progress, learning_rate)
+                    monitor.after_step(progress, row)
 
             loop.run(self, recipe, take_step, after_step, self._of_main)
         return self.history
@@ -173,9 +173,7 @@ class Trainer:
         if checkpoint is None:
             return False
         tensors, state = checkpoint
-        then = (
-            TrainingConfig().fixed_settings() | state["settings"]
-        )  # newer settings had their defaults
+        then = TrainingConfig().fixed_settings() | state["settings"]  # newer settings had their defaults
         require_same(
             self.out_dir,
             then | {name: tuple(t.shape) for name, t in tensors.items() if name.split(".")[0] in self.networks},
