@@ -13,7 +13,7 @@ from gen_affect_lib.paths import CHECKPOINTS, OUTPUTS
 
 # An unseen person for the commands that need one: the first of the validation seeds.
 UNSEEN = 1_000_000
-# What `train-encoder` trains: the keys of `readers.TRAININGS`, which would load torch.
+# What `train-encoder` trains: the keys of `readers.TRAINERS`, which would load torch.
 READERS = ("identity", "detector", "landmarks", "expression", "identity-judge", "expression-judge")
 FEELINGS = "joy,amusement,surprise,fear,sadness,anger,disgust"
 

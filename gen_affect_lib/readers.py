@@ -43,7 +43,7 @@ def _landmarks(out: Path, minutes: float | None, profile: str) -> None:
 
 
 # Functions (out, minutes, profile); without minutes, a training has its profile's limit.
-TRAININGS = {
+TRAINERS = {
     "identity": _identity,
     "detector": _detector,
     "landmarks": _landmarks,
@@ -54,14 +54,14 @@ TRAININGS = {
 
 
 def train_reader(name: str, out: Path, minutes: float | None = None, profile: str | None = None) -> None:
-    """Train a network by its name in TRAININGS and write it to a folder.
+    """Train a network by its name in TRAINERS and write it to a folder.
 
     Raises UserError for a name or a profile that does not exist.
     """
-    if name not in TRAININGS:
-        near = difflib.get_close_matches(name, TRAININGS, n=1)
-        hint = f"did you mean {near[0]}?" if near else "give one of " + ", ".join(TRAININGS)
+    if name not in TRAINERS:
+        near = difflib.get_close_matches(name, TRAINERS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "give one of " + ", ".join(TRAINERS)
         raise UserError(f"there is no encoder {name!r} to train: {hint}")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    TRAININGS[name](out, minutes, get_profile(profile).name)
+    TRAINERS[name](out, minutes, get_profile(profile).name)
