@@ -11,8 +11,6 @@ from pathlib import Path
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import CHECKPOINTS, OUTPUTS
 
-# An unseen person for the commands that need one: the first of the validation seeds.
-UNSEEN = 1_000_000
 # What `train-encoder` trains: the keys of `readers.TRAINERS`, which would load torch.
 READERS = ("identity", "detector", "landmarks", "expression", "identity-judge", "expression-judge")
 FEELINGS = "joy,amusement,surprise,fear,sadness,anger,disgust"
@@ -407,15 +405,15 @@ def _sample(options) -> None:
     import torch
 
     from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
+    from gen_affect_lib.avatars.splits import VALIDATION_SEED
     from gen_affect_lib.device import pick_device
     from gen_affect_lib.display import grid, to_image
     from gen_affect_lib.pictures import open_picture, square
     from gen_affect_lib.pipeline import GenAffectPipeline
 
     pipeline = GenAffectPipeline.from_pretrained(checkpoint).to(pick_device())
-    reference = options.reference or to_image(
-        Avatar(Identity.sample(UNSEEN), Expression.neutral(), Appearance.sample(UNSEEN)).render(256)
-    )
+    unseen = Avatar(Identity.sample(VALIDATION_SEED), Expression.neutral(), Appearance.sample(VALIDATION_SEED))
+    reference = options.reference or to_image(unseen.render(256))
     images = pipeline(
         reference,
         expressions,
@@ -456,7 +454,8 @@ def _evaluate(options) -> None:
 def _compare(options) -> None:
     out = options.json or OUTPUTS / f"compare_{options.table}.json"
     _require_file_name(out)
-    from gen_affect_lib.evaluation.sets import REPORT_SEED, VALIDATION_SEED, Plan
+    from gen_affect_lib.avatars.splits import REPORT_SEED, VALIDATION_SEED
+    from gen_affect_lib.evaluation.sets import Plan
     from gen_affect_lib.evaluation.studies import variants
     from gen_affect_lib.profiles import get_profile
 

@@ -13,7 +13,6 @@ Letters: B images, M images of a data set, S the side of an image, C channels of
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Protocol
 
@@ -26,7 +25,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.keys import Producer, digest
 from gen_affect_lib.tensors import to_tensor
+
+CODEC = Producer("codec", 1)  # pictures to latents and back
 
 
 class Latents(Protocol):
@@ -148,7 +150,7 @@ class LatentCodec(ModelMixin, ConfigMixin):
     def mark(self) -> str:
         """12 hexadecimal digits that change with the encoder and its calibration, but not with the decoder."""
         weights = [t for name, t in self.state_dict().items() if not name.startswith("decoder.")]
-        return hashlib.sha256(b"".join(t.cpu().float().numpy().tobytes() for t in weights)).hexdigest()[:12]
+        return digest(*(t.cpu().float().numpy().tobytes() for t in weights))
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the latents, each (B, C, s, s), before normalisation.

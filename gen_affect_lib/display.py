@@ -1,7 +1,7 @@
-"""The one way in which a notebook shows a picture.
+"""How notebooks show pictures.
 
-Every picture carries an `alt`: the words that a screen reader says in its place. `show` refuses to go without them,
-and it closes what it has shown, so that no figure appears twice and none stays in memory.
+Every picture has an `alt`, the text that a screen reader says in its place; `show` requires it. Figures are closed
+after they are shown, so that none appears twice or stays in memory.
 """
 
 import base64
@@ -15,17 +15,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from gen_affect_lib.errors import UserError
 
-# Colours of Okabe & Ito 2008. Those of one palette stay apart for all eyes (tests/test_colors.py simulates three kinds of
-# colour blindness); where lines or dots are drawn in them, dashes or shapes differ as well.
-BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, GREY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#999999",
-)
+# The colours of Okabe & Ito 2008. Those of one palette can be told apart with colour blindness (tests/test_colors.py
+# simulates three kinds); lines and dots also differ by dashes and shapes.
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+AMBER, SKY, GREY = "#E69F00", "#56B4E9", "#999999"
 FAMILY_COLORS = {"love": PURPLE, "joy": AMBER, "surprise": SKY, "anger": ORANGE, "sadness": BLUE, "fear": GREEN}
 PALETTES = {
     "lines": (BLUE, ORANGE, GREEN, GREY),
@@ -33,25 +26,25 @@ PALETTES = {
     "families": tuple(FAMILY_COLORS.values()),
 }
 
-SHORTEST_ALT = 20  # characters: shorter than this nothing is described, only named
+SHORTEST_ALT = 20  # characters; a shorter text names a picture but does not describe it
 _DPI = 110
 
 
 def show(picture, alt: str, *, width: int | None = None) -> None:
-    """Show one picture under the cell.
+    """Show one picture below the cell. Outside a notebook, print its `alt`.
 
-    picture: a matplotlib Figure, a PIL image, an array or tensor that `to_image` understands, or anything that draws
-        itself as PNG (an `Avatar`).
-    alt: one or two sentences saying what is to be seen, for readers who do not see it. UserError when it is missing.
-    width: the width on the page in pixels; None shows the picture as it is.
+    Args:
+        picture: a matplotlib Figure, or anything that `to_image` takes.
+        alt: one or two sentences that describe the picture for readers who do not see it.
+        width: the width on the page in pixels; None shows the picture in its own size.
 
-    Outside a notebook nothing can be shown, and the words are printed instead.
+    Raises UserError for an `alt` that is missing or too short.
     """
     alt = " ".join(alt.split()) if isinstance(alt, str) else ""
     if len(alt) < SHORTEST_ALT:
-        raise UserError(f"alt is {alt!r}: say in at least {SHORTEST_ALT} characters what is to be seen in the picture")
+        raise UserError(f"alt is {alt!r}: describe the picture in at least {SHORTEST_ALT} characters")
     png = to_png(picture)
-    details = {"alt": alt}
+    details: dict[str, str | int] = {"alt": alt}
     if width is not None:
         details["width"] = int(width)
 
@@ -62,18 +55,17 @@ def show(picture, alt: str, *, width: int | None = None) -> None:
         return
     from IPython.display import display
 
-    # JupyterLab 4 drops the alt of a picture's metadata, so the words also go ahead of it, where a screen reader finds
-    # them and nobody else sees anything.
+    # JupyterLab 4 ignores the alt in the metadata of a picture, so an invisible element before it has the text as well.
     display({"text/html": f'<div role="img" aria-label="{html.escape(alt)}"></div>'}, raw=True)
     data = {"image/png": base64.b64encode(png).decode("ascii"), "text/plain": f"[picture: {alt}]"}
     display(data, raw=True, metadata={"image/png": details})
 
 
 def to_png(picture) -> bytes:
-    """PNG bytes of anything that `show` takes. A matplotlib figure is closed afterwards."""
+    """PNG bytes of anything that `show` takes. Closes a matplotlib figure."""
     buffer = io.BytesIO()
     if hasattr(picture, "savefig"):
-        # Without the Software entry the same figure gives the same bytes under another matplotlib.
+        # Without the Software entry the bytes do not depend on the version of matplotlib.
         picture.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
         from matplotlib import pyplot
 
@@ -84,37 +76,34 @@ def to_png(picture) -> bytes:
 
 
 def to_image(picture) -> Image.Image:
-    """An RGB PIL image from whatever the kit calls a picture.
+    """An RGB PIL image of a picture.
 
-    Takes a PIL image; a uint8 array (H, W), (H, W, 1) or (H, W, 3); a float array or tensor (C, H, W) in [-1, 1] with
-    C 1 or 3, as the models work with them; or anything with `_repr_png_`. Raises UserError for all else.
+    Takes a PIL image; a uint8 array (H, W), (H, W, 1) or (H, W, 3); a float array or tensor (C, H, W) in [-1, 1] with C
+    1 or 3, as in the models; or anything with `_repr_png_`, such as an `Avatar`. Raises UserError for anything else.
     """
     if isinstance(picture, Image.Image):
         return picture.convert("RGB")
     if hasattr(picture, "_repr_png_"):
         return Image.open(io.BytesIO(picture._repr_png_())).convert("RGB")
     if hasattr(picture, "detach"):
-        picture = (
-            picture.detach().cpu().numpy()
-            if picture.dtype.itemsize >= 4 or not picture.is_floating_point()
-            else picture.detach().float().cpu().numpy()
-        )  # NumPy has no bfloat16
+        half = picture.is_floating_point() and picture.dtype.itemsize < 4
+        picture = (picture.float() if half else picture).detach().cpu().numpy()  # NumPy has no bfloat16
     if not isinstance(picture, np.ndarray):
         raise UserError(
-            f"a {type(picture).__name__} is no picture: pass a PIL image, a uint8 array (H, W, 3), "
+            f"a {type(picture).__name__} is no picture: give a PIL image, a uint8 array (H, W, 3), "
             "a float array (3, H, W) in [-1, 1], or a matplotlib figure"
         )
     if np.issubdtype(picture.dtype, np.floating) and picture.ndim == 3 and picture.shape[0] in (1, 3):
         picture = np.clip(picture.transpose(1, 2, 0) * 127.5 + 127.5, 0, 255).round().astype(np.uint8)  # (H, W, C)
     elif picture.dtype != np.uint8:
         raise UserError(
-            f"an array of {picture.dtype} with shape {picture.shape} is no picture: pass uint8 (H, W, 3) "
+            f"an array of {picture.dtype} with shape {picture.shape} is no picture: give uint8 (H, W, 3) "
             "or float (3, H, W) in [-1, 1]"
         )
     if picture.ndim == 3 and picture.shape[2] == 1:
         picture = picture[:, :, 0]  # (H, W)
     if picture.ndim != 2 and not (picture.ndim == 3 and picture.shape[2] == 3):
-        raise UserError(f"an array of shape {picture.shape} is no picture: pass (H, W, 3), one picture at a time")
+        raise UserError(f"an array of shape {picture.shape} is no picture: give (H, W, 3), one picture at a time")
     return Image.fromarray(picture).convert("RGB")
 
 
@@ -131,29 +120,32 @@ def grid(
 ) -> Image.Image:
     """A labelled sheet of pictures, filled row by row.
 
-    images: pictures as `to_image` takes them; None leaves a place empty.
-    titles: one a picture, below it; or one a column, above the sheet, when there are as many titles as columns and
-        more than one row.
-    rows, columns: the one that is missing follows from the other; with neither, a sheet about twice as wide as high.
-    row_titles: one a row, to its left; a line break in it is kept.
-    tile: the side of a picture's place in pixels; None takes the largest picture's own, but at least 96.
-    heading: one line above all.
-    pixels: True enlarges without smoothing, so that single pixels can be counted.
+    Args:
+        images: pictures as for `to_image`; None leaves a place empty.
+        titles: one per picture, below it; or one per column, above the sheet, if there are as many as columns and more
+            than one row.
+        rows, columns: each follows from the other; with neither, the sheet is about twice as wide as high.
+        row_titles: one per row, to its left; may have line breaks.
+        tile: the side of a place in pixels; None takes the largest side of a picture, but at least 96.
+        heading: a line above the sheet.
+        pixels: enlarge without interpolation, so that single pixels can be counted.
+
+    Raises UserError if there are no pictures, and for numbers of titles, rows and columns that do not fit.
     """
     pictures = [None if image is None else to_image(image) for image in images]
     if not any(pictures):
-        raise UserError("grid got no pictures: pass at least one")
+        raise UserError("grid got no pictures: give at least one")
     rows, columns = _layout(len(pictures), rows, columns)
     if titles is not None and len(titles) not in (len(pictures), columns):
         raise UserError(
             f"grid got {len(titles)} titles for {len(pictures)} pictures in {columns} columns: "
-            "pass one a picture or one a column"
+            "give one per picture or one per column"
         )
     if row_titles is not None and len(row_titles) != rows:
-        raise UserError(f"grid got {len(row_titles)} row titles for {rows} rows: pass one a row")
+        raise UserError(f"grid got {len(row_titles)} row titles for {rows} rows: give one per row")
     tile = tile or max(96, max(max(p.size) for p in pictures if p))
     gap = max(4, tile // 24)
-    size = max(11, min(18, tile // 8))  # of the letters
+    size = max(11, min(18, tile // 8))  # of the font
     line = round(size * 1.25)
 
     titles = [str(title) for title in titles] if titles is not None else []
@@ -199,13 +191,13 @@ def grid(
 def _layout(count: int, rows: int | None, columns: int | None) -> tuple[int, int]:
     if rows is None and columns is None:
         columns = min(count, max(1, round(math.sqrt(2 * count))))
-    if columns is None:
+    elif columns is None and rows is not None:
         columns = math.ceil(count / rows)
-    if rows is None:
-        rows = math.ceil(count / columns)
+    assert columns is not None
+    rows = math.ceil(count / columns) if rows is None else rows
     if rows * columns < count:
         raise UserError(
-            f"{rows} rows × {columns} columns hold {rows * columns} pictures, not {count}: leave out rows or columns"
+            f"{rows} rows × {columns} columns have {rows * columns} places for {count} pictures: omit rows or columns"
         )
     return rows, columns
 
@@ -215,7 +207,7 @@ def _fit(picture: Image.Image, tile: int, pixels: bool) -> Image.Image:
     if scale == 1:
         return picture
     if pixels and scale > 1:
-        scale = max(1, int(scale))  # whole factors only: every pixel the same size
+        scale = max(1, int(scale))  # an integer factor gives all pixels the same size
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return picture.resize(size, Image.Resampling.NEAREST if pixels else Image.Resampling.LANCZOS)
 
@@ -229,7 +221,7 @@ def _width(text: str, size: int) -> int:
 
 
 def _wrap(text: str, width: int, size: int) -> list[str]:
-    """Lines of at most `width` pixels; a single word that is too long is cut with an ellipsis."""
+    """Lines of at most `width` pixels; a word that is too long is cut with an ellipsis."""
     lines = []
     for paragraph in text.split("\n"):
         current = ""

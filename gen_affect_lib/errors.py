@@ -1,5 +1,5 @@
-"""One kind of error for everything that a user can mend."""
+"""The error for everything that a user can correct."""
 
 
 class UserError(ValueError):
-    """What came, what was expected, what to try: in one line. The command line prints it and exits with 2."""
+    """One line: what came, what was expected, what to try. The command line prints it and exits with code 2."""

@@ -16,6 +16,9 @@ logit-normal sigmas, shift), Li and He 2025 (JiT, 2511.13720: predicting the dat
 import torch
 
 from .errors import UserError
+from .keys import Producer
+
+SAMPLER = Producer("sampler", 1)  # schedule and sample
 
 # The path
 

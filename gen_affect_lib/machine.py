@@ -1,4 +1,4 @@
-"""What machine this is: a time or a figure means something only beside it."""
+"""A description of this machine: timings are comparable only together with it."""
 
 import os
 import platform
@@ -10,12 +10,12 @@ import psutil
 
 
 def cores() -> int:
-    """How many this process may use, which can be fewer than the machine has."""
+    """How many cores this process may use; a container or a scheduler may allow fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe_machine() -> dict:
-    """What a reader needs to compare a time with that of their own machine."""
+    """Processor, memory, GPU and versions, as the reports of timings print them."""
     try:
         torch_version = version("torch")
     except PackageNotFoundError:
@@ -48,9 +48,15 @@ def gpu_name() -> str | None:
 
 
 class PeakMemory:
-    """The largest resident memory, in bytes, of all descendants of a process while the `with` block runs.
+    """The peak resident memory of all descendants of a process while the `with` block runs.
 
-    The process itself is left out: it is papermill, and what a reader wants to know is what the kernel takes.
+    The process itself does not count: it is papermill, and the question is what the kernel takes.
+
+    Args:
+        pid: the process.
+        every: seconds between two samples.
+    Attributes:
+        peak: bytes.
     """
 
     def __init__(self, pid: int, every: float = 0.2):
@@ -76,7 +82,7 @@ class PeakMemory:
                     try:
                         total += child.memory_info().rss
                     except psutil.Error:
-                        pass  # it ended while we looked
+                        pass  # the process ended between the two calls
             except psutil.Error:
                 return
             self.peak = max(self.peak, total)

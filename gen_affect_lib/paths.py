@@ -1,4 +1,4 @@
-"""Where things lie. The kit is used from its clone, so the folders are found from this file."""
+"""The folders of the kit, relative to this file: it runs from its clone. Environment variables move three of them."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pictures of any size and mode, brought to the square that the networks read."""
+"""Pictures of any size and mode to the square RGB pictures that the networks read."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +10,9 @@ from gen_affect_lib.errors import UserError
 
 
 def open_picture(source: Image.Image | np.ndarray | str | Path, name: str = "picture") -> Image.Image:
-    """A PIL image from a PIL image, an RGB array uint8 (H, W, 3) or the path of a file, which is turned upright.
+    """Open a PIL image, an RGB array uint8 (H, W, 3), or the path of a file, which is turned upright (EXIF).
 
-    Raises UserError, which calls the picture by `name`, for what is no picture.
+    Raises UserError for anything else and for a file that cannot be read; the message calls the picture `name`.
     """
     if isinstance(source, (str, Path)):
         path = Path(source)
@@ -20,7 +20,7 @@ def open_picture(source: Image.Image | np.ndarray | str | Path, name: str = "pic
             raise UserError(f"{name} {path} is no file: give a PNG or JPEG of a face")
         try:
             with Image.open(path) as opened:
-                return ImageOps.exif_transpose(opened)  # a phone says in the file which way is up
+                return ImageOps.exif_transpose(opened)  # phones store the orientation in the file
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(f"{name} {path} is no picture that can be read: give a whole PNG or JPEG") from error
     if isinstance(source, Image.Image):
@@ -33,7 +33,7 @@ def open_picture(source: Image.Image | np.ndarray | str | Path, name: str = "pic
 
 
 def on_white(picture: Image.Image) -> Image.Image:
-    """A picture of any mode as RGB, white where it was transparent."""
+    """A picture of any mode as RGB; transparent parts become white."""
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
@@ -41,15 +41,15 @@ def on_white(picture: Image.Image) -> Image.Image:
 
 
 def open_pictures(sources: Sequence) -> list[Image.Image]:
-    """`open_picture` of each. Raises UserError where it is no list, or an empty one."""
+    """`open_picture` for each entry. Raises UserError if `sources` is not a list or is empty."""
     if isinstance(sources, (str, Path)) or not isinstance(sources, (Sequence, np.ndarray)) or len(sources) == 0:
         raise UserError(f"pictures is {sources!r:.60}: give a list with at least one picture")
     return [open_picture(source) for source in sources]
 
 
 def square(picture: Image.Image, size: int) -> Image.Image:
-    """The centred square of a picture as RGB, size × size; white where the picture was transparent."""
+    """The centred square of a picture as RGB, resized to size × size; transparent parts become white."""
     picture = on_white(picture)
-    # Of PIL's filters HAMMING comes closest to drawing an avatar small at once; for enlarging it is too coarse.
+    # A picture made smaller with HAMMING is closest to an avatar rendered at that size; for enlarging it is too coarse.
     smaller = Image.Resampling.HAMMING if min(picture.size) > size else Image.Resampling.LANCZOS
     return ImageOps.fit(picture, (size, size), smaller)

@@ -24,13 +24,21 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from gen_affect_lib.encoders.expression import ExpressionEncoder, is_picture, understand
-from gen_affect_lib.encoders.pack import FacePack
+from gen_affect_lib.avatars.regions import TYPICAL_BOTTOM, TYPICAL_TOP, is_portrait
+from gen_affect_lib.codec import CODEC
+from gen_affect_lib.encoders.affect import EXPRESSION_MEANING
+from gen_affect_lib.encoders.expression import is_picture, read_expression
+from gen_affect_lib.encoders.pack import FACE_READING, FacePack
+from gen_affect_lib.encoders.protocols import ExpressionEncoder, IdentityEncoder
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.flow import RectifiedFlow, sample, schedule, timestep
-from gen_affect_lib.model.consistent import AnchorBank, Consistency, as_consistency
+from gen_affect_lib.flow import SAMPLER, RectifiedFlow, sample, schedule, timestep
+from gen_affect_lib.keys import Producer
+from gen_affect_lib.model.consistent import CONSISTENT_ATTENTION, AnchorBank, Consistency, as_consistency
 from gen_affect_lib.pictures import open_picture
 from gen_affect_lib.tensors import to_images
+
+# Conditioning, guidance and the networks' forward passes.
+PIPELINE = Producer("pipeline", 1, uses=(SAMPLER, CONSISTENT_ATTENTION, CODEC, FACE_READING, EXPRESSION_MEANING))
 
 
 @dataclass
@@ -87,7 +95,7 @@ class GenAffectPipeline(DiffusionPipeline):
             image_size=image_size,
         )
         self.flow = RectifiedFlow(prediction, sigma_floor)
-        self.face_pack: FacePack | None = None
+        self.face_pack: IdentityEncoder | None = None
         self.expression_encoder: ExpressionEncoder | None = None
 
     @torch.no_grad()
@@ -110,7 +118,7 @@ class GenAffectPipeline(DiffusionPipeline):
             reference: a PIL image, an RGB array (H, W, 3) uint8 or a path, of any size, with a face in it; or what
                 `read_identity` gave of it.
             expressions: words ("glee", or "neutral"), points (valence, arousal), `Expression`s, vectors (21,), or
-                pictures of other people's faces, mixed as you like; see `encoders.expression.understand`.
+                pictures of other people's faces, mixed as you like; see `encoders.expression.read_expression`.
             num_inference_steps: each costs one evaluation of the network.
             identity_scale, expression_scale: 1 follows the condition as it was learned, above 1 exaggerates it, 0
                 ignores it. Other scales than 1 compare two or three conditions in each evaluation, and so cost more.
@@ -178,12 +186,11 @@ class GenAffectPipeline(DiffusionPipeline):
         self.require_recognizer(self.face_pack)
         return self.face_pack.one(reference, which, name="the reference").tokens
 
-    def require_recognizer(self, faces: FacePack) -> None:
+    def require_recognizer(self, faces: IdentityEncoder) -> None:
         """Raises UserError where a face pack has another recognizer than the one that the pipeline learned from."""
         if self.config.recognizer not in (None, faces.mark):
             raise UserError(
-                f"this pipeline learned from recognizer {self.config.recognizer}, and {faces.recognizer.model_file} is "
-                f"{faces.mark}: bring the one it learned from back, or train the pipeline from nothing"
+                f"this pipeline learned from recognizer {self.config.recognizer}, and the face pack has {faces.mark}: bring the one it learned from back, or train the pipeline from nothing"
             )
 
     def read_expressions(self, expressions: Sequence) -> np.ndarray:
@@ -198,7 +205,7 @@ class GenAffectPipeline(DiffusionPipeline):
         if self.expression_encoder is None:  # our own looks at one place of a picture, whether there is a face or not
             for picture in filter(is_picture, expressions):
                 self._require_portrait(picture)
-        return np.concatenate([understand(one, self.expression_encoder).representation for one in expressions])
+        return np.concatenate([read_expression(one, self.expression_encoder).representation for one in expressions])
 
     def _require_portrait(self, picture) -> None:
         self.face_pack = self.face_pack or FacePack()
@@ -206,10 +213,11 @@ class GenAffectPipeline(DiffusionPipeline):
         width, height = open_picture(picture).size
         side = min(width, height)  # the centred square is what counts
         top, bottom = (box[1::2] - (height - side) / 2) / side
-        if not (0.06 < top < 0.26 and 0.74 < bottom < 0.94):
+        if not is_portrait(top, bottom):
             raise UserError(
                 f"the face in {picture if isinstance(picture, (str, Path)) else 'a picture of an expression'} reaches from "
-                f"{top:.0%} to {bottom:.0%} of its height: cut it so that the head reaches from 16 % to 84 %, as in a portrait"
+                f"{top:.0%} to {bottom:.0%} of its height: cut it so that the head reaches from "
+                f"{100 * TYPICAL_TOP:.0f} % to {100 * TYPICAL_BOTTOM:.0f} %, as in a portrait"
             )
 
     def guided_velocity(

@@ -9,37 +9,37 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from gen_affect_lib.avatars.pairs import FIRST_SEED
-from gen_affect_lib.encoders.pack import DETECTOR, load_detector, note
+from gen_affect_lib.avatars.splits import VALIDATION_SEED
+from gen_affect_lib.encoders.pack import DETECTOR, load_detector, update_json
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.faces import measure_detector, measure_recognizer
 from gen_affect_lib.evaluation.judges.training import train_expression_judge, train_identity_judge
 from gen_affect_lib.profiles import get_profile
 from gen_affect_lib.training import identity
-from gen_affect_lib.training.detector import SCENES, train_detector
+from gen_affect_lib.training.detector import SCENE_SETS, train_detector
 from gen_affect_lib.training.expression import train_expression
 from gen_affect_lib.training.landmarks import train_landmarks
-
-FIRST_PERSON = FIRST_SEED["validation"]
 
 
 def _identity(out: Path, minutes: float | None, profile: str) -> None:
     net = identity.train_identity(out, minutes, profile)
     people = min(1000, 4 * identity.CONFIGS[profile].people)
-    note(out / "figures.json", "recognizer", measure_recognizer(net, FIRST_PERSON, people))
+    update_json(out / "figures.json", "recognizer", measure_recognizer(net, VALIDATION_SEED, people))
 
 
 def _detector(out: Path, minutes: float | None, profile: str) -> None:
     net = train_detector(out, minutes, profile)
-    scenes = min(500, SCENES[profile].scenes)
-    note(out / "figures.json", "detector", measure_detector(net, FIRST_PERSON, scenes))
+    scenes = min(500, SCENE_SETS[profile].scenes)
+    update_json(out / "figures.json", "detector", measure_detector(net, VALIDATION_SEED, scenes))
 
 
 def _landmarks(out: Path, minutes: float | None, profile: str) -> None:
     net = train_landmarks(out, minutes, profile)
     if (out / DETECTOR).is_file():  # landmarks are measured on the boxes of a detector
-        scenes = min(500, SCENES[profile].scenes)
-        note(out / "figures.json", "landmarks", measure_detector(load_detector(out), FIRST_PERSON, scenes, net))
+        scenes = min(500, SCENE_SETS[profile].scenes)
+        update_json(
+            out / "figures.json", "landmarks", measure_detector(load_detector(out), VALIDATION_SEED, scenes, net)
+        )
 
 
 # Functions (out, minutes, profile); without minutes, a training has its profile's limit.

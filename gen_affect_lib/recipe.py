@@ -72,7 +72,7 @@ class TrainingConfig(Recipe):
             expression, drawn independently. Classifier-free guidance needs both.
         sigma_distribution, sigma_mean, sigma_std, shift: the noise levels of training, see `flow.sample_sigma`. Mean
             and standard deviation are those of the logit; a mean above 0 gives more noise.
-        face_weight: how much more the loss counts brows, eyes and mouth, see `training.codec.face_weight`.
+        face_weight: how much more the loss counts brows, eyes and mouth, see `avatars.regions.face_weight`.
         compile: use torch.compile. It pays on a GPU in long runs, and takes about a minute before the first step.
         log_every, validate_every, preview_every, checkpoint_every: in steps.
         validation_size: examples of the validation loss.

@@ -1,4 +1,4 @@
-"""Pictures as tensors, and back."""
+"""Pictures to tensors and back."""
 
 import numpy as np
 import torch
@@ -11,5 +11,5 @@ def to_tensor(images: np.ndarray) -> Tensor:
 
 
 def to_images(tensor: Tensor) -> np.ndarray:
-    """float (…, 3, S, S) in [-1, 1] -> uint8 (…, S, S, 3) in RGB; what lies outside is clipped."""
+    """float (…, 3, S, S) in [-1, 1] -> uint8 (…, S, S, 3) in RGB; values outside are clipped."""
     return ((tensor.float().clamp(-1, 1) + 1) * 127.5).round().byte().movedim(-3, -1).cpu().numpy()

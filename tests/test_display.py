@@ -52,7 +52,7 @@ def test_line_breaks_in_the_words_do_not_matter(shown):
 
 @pytest.mark.parametrize("alt", ["", "   ", "figure 1", None])
 def test_a_picture_without_words_is_not_shown(shown, alt):
-    with pytest.raises(UserError, match="what is to be seen"):
+    with pytest.raises(UserError, match="describe the picture"):
         display.show(RED, alt)
     assert not shown()
 
@@ -147,7 +147,7 @@ def test_single_pixels_stay_sharp_when_asked_for():
     [
         ({"images": []}, "no pictures"),
         ({"images": [RED] * 3, "titles": ["one", "two"], "rows": 1}, "2 titles for 3 pictures"),
-        ({"images": [RED] * 3, "rows": 1, "columns": 2}, "hold 2 pictures, not 3"),
+        ({"images": [RED] * 3, "rows": 1, "columns": 2}, "have 2 places for 3 pictures"),
         ({"images": [RED] * 4, "rows": 2, "row_titles": ["one"]}, "1 row titles for 2 rows"),
     ],
 )

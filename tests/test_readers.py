@@ -21,7 +21,7 @@ from gen_affect_lib.training.identity_data import IdentityPictures
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setitem(detector_training.SCENES, "smoke", detector_training.ScenesConfig(6, 50))
+    monkeypatch.setitem(detector_training.SCENE_SETS, "smoke", detector_training.ScenesConfig(6, 50))
     for training, sizes in (
         (identity_training, dict(people=6, pictures=2, widths=(8, 8, 16), squeeze=4, embedding=32)),
         (detector_training, dict(widths=(8, 8, 8, 16), neck=8)),
@@ -33,7 +33,7 @@ def tiny(monkeypatch):
 def test_all_parts_make_one_pack(tiny, tmp_path, capsys):
     for name in ("identity", "detector", "landmarks"):
         assert cli.main(["train-encoder", name, "--out", str(tmp_path), "--profile", "smoke", "--minutes", "0.02"]) == 0
-    assert pack.FacePack(tmp_path).second_look.taskname == "landmark_2d_5"
+    assert pack.FacePack(tmp_path).landmark_net.taskname == "landmark_2d_5"
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert set(figures) == {"recognizer", "detector", "landmarks"} and figures["recognizer"]["crop"]["people"] == 24
 

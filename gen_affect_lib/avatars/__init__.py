@@ -1,4 +1,4 @@
-"""The avatar world: faces drawn from known factors."""
+"""The drawn world: faces rendered from known factors."""
 
 from gen_affect_lib.avatars.drawing import Avatar
 from gen_affect_lib.avatars.emotions import EMOTIONS

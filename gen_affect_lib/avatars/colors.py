@@ -1,7 +1,7 @@
-"""Palettes, and the contrast that keeps every expression readable on every skin.
+"""Palettes, and the least contrast that keeps every expression visible on every skin tone.
 
-A colour is an (r, g, b) tuple in [0, 1], sRGB. `distance` is the CIE 1976 difference in L*a*b*: about 2 is just
-noticeable, and everything that moves with an expression keeps at least LEAST_CONTRAST from the skin.
+A colour is a tuple (r, g, b) in [0, 1], sRGB. `distance` is the CIE 1976 difference in L*a*b*; about 2 is just
+noticeable. Everything that moves with an expression keeps a distance of LEAST_CONTRAST from the skin.
 """
 
 import colorsys
@@ -13,7 +13,8 @@ LEAST_CONTRAST = 20.0
 
 
 def _hex(text: str) -> Color:
-    return tuple(int(text[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    red, green, blue = (int(text[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    return red, green, blue
 
 
 SKIN = tuple(map(_hex, "ffe3d3 fad4bb f2c3a0 e4ad86 d0956d b87c54 9f6742 865334 704229 5c3522".split()))
@@ -37,8 +38,9 @@ ROSE: Color = _hex("cf4a55")
 
 
 def mix(a: Color, b: Color, t: float) -> Color:
-    """a at t = 0, b at t = 1."""
-    return tuple((1 - t) * x + t * y for x, y in zip(a, b))
+    """The blend of two colours: a at t = 0, b at t = 1."""
+    red, green, blue = ((1 - t) * x + t * y for x, y in zip(a, b))
+    return red, green, blue
 
 
 def from_hue(hue: float, lightness: float, saturation: float) -> Color:
@@ -46,19 +48,30 @@ def from_hue(hue: float, lightness: float, saturation: float) -> Color:
 
 
 def skin_color(skin: float) -> Color:
-    """`skin` in [0, 1] along the ten tones, blended between neighbours."""
+    """The colour of a skin in [0, 1], interpolated between the ten tones of SKIN."""
     place = skin * (len(SKIN) - 1)
     index = min(int(place), len(SKIN) - 2)
     return mix(SKIN[index], SKIN[index + 1], place - index)
 
 
+def linear(channel: float) -> float:
+    """An sRGB channel in [0, 1] as linear light in [0, 1] (IEC 61966-2-1)."""
+    return channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4
+
+
+def luminance(color: Color) -> float:
+    """The relative luminance of a colour: 0 black, 1 white."""
+    r, g, b = map(linear, color)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
 @lru_cache(maxsize=4096)
 def lab(color: Color) -> tuple[float, float, float]:
     """CIE L*a*b* under D65."""
-    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color)
+    r, g, b = map(linear, color)
     xyz = (
         (0.4124 * r + 0.3576 * g + 0.1805 * b) / 0.95047,
-        0.2126 * r + 0.7152 * g + 0.0722 * b,
+        luminance(color),
         (0.0193 * r + 0.1192 * g + 0.9505 * b) / 1.08883,
     )
     x, y, z = (t ** (1 / 3) if t > 0.008856 else 7.787 * t + 16 / 116 for t in xyz)
@@ -66,11 +79,12 @@ def lab(color: Color) -> tuple[float, float, float]:
 
 
 def distance(a: Color, b: Color) -> float:
+    """The CIE 1976 colour difference."""
     return math.dist(lab(a), lab(b))
 
 
 def away_from(color: Color, ground: Color, toward: Color, least: float = LEAST_CONTRAST) -> Color:
-    """`color`, moved toward another as far as it takes to stand out from the `ground`."""
+    """`color`, blended with `toward` just enough for a distance of `least` from the colour `ground`."""
     for step in range(21):
         moved = mix(color, toward, step / 20)
         if distance(moved, ground) >= least:
@@ -80,7 +94,7 @@ def away_from(color: Color, ground: Color, toward: Color, least: float = LEAST_C
 
 @lru_cache(maxsize=1024)
 def face_colors(skin: float, hair_color: str) -> dict[str, Color]:
-    """The colours of a face, by name. Lines are dark on every skin; lips turn redder, and on dark skin lighter."""
+    """The colours of a face, by name. Lines are darker than the skin; lips are redder, and on dark skin lighter."""
     base = skin_color(skin)
     hair = HAIR[hair_color]
     return {

@@ -1,7 +1,7 @@
-"""The avatar: from factors to a picture. The same factors give the same bytes, at any size.
+"""The avatar: from factors to a picture. The same factors give the same bytes.
 
-Coordinates are fractions of the picture, y downward. The head is drawn in its own frame: a tilt turns it about the
-neck, and a turn or a nod shifts the features over it. `face.py` draws what moves, `hair.py` what grows or is worn.
+Coordinates are fractions of the picture, y downward. The head has a frame of its own: a tilt rotates it about the neck,
+and a turn or a nod shifts the features over it. `face.py` draws what moves, `hair.py` hair and coverings.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from gen_affect_lib.avatars.factors import Appearance, Expression, Identity
 from gen_affect_lib.avatars.geometry import ZOOM, ZOOM_X, ZOOM_Y, Geometry
 from gen_affect_lib.avatars.pen import Pen
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.keys import Producer
+
+DRAWING = Producer("drawing", 1)  # from factors to pixels: this file, face, hair, geometry, colors and pen
 
 MAX_TILT = 9.0  # degrees
 NECK = (0.5, 0.86)
@@ -24,7 +27,7 @@ NECK = (0.5, 0.86)
 
 @dataclass(frozen=True)
 class Avatar:
-    """A face with known factors. `render` draws it; a notebook shows it by itself."""
+    """A face with known factors. `render` draws it; notebooks display it."""
 
     identity: Identity = field(default_factory=Identity)
     expression: Expression = field(default_factory=Expression)
@@ -36,10 +39,7 @@ class Avatar:
                 raise UserError(f"Avatar's {name} is a {type(getattr(self, name)).__name__}: give an {kind.__name__}")
 
     def render(self, size: int = 256) -> np.ndarray:
-        """Draw the avatar: uint8 (size, size, 3), RGB.
-
-        Raises UserError unless size is a whole number from 8 to 4096.
-        """
+        """The picture: uint8 (size, size, 3), RGB. Raises UserError unless size is a whole number in 8 … 4096."""
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not 8 <= size <= 4096:
             raise UserError(f"size {size!r} is no picture side: give a whole number of pixels from 8 to 4096")
         pixels = np.zeros((size, size, 4), dtype=np.uint8)
@@ -49,13 +49,12 @@ class Avatar:
         return np.ascontiguousarray(pixels[:, :, :3])
 
     def _repr_png_(self) -> bytes:
-        return bytes(
-            skia.Image.fromarray(np.dstack([self.render(256), np.full((256, 256), 255, np.uint8)])).encodeToData()
-        )
+        opaque = np.dstack([self.render(256), np.full((256, 256), 255, np.uint8)])
+        return bytes(skia.Image.fromarray(opaque).encodeToData())
 
 
 def draw(pen: Pen, identity: Identity, expression: Expression, appearance: Appearance) -> None:
-    """Back to front: background, back hair, body, head, face, front hair, brows, glasses, earrings."""
+    """Draw from back to front: background, back hair, body, head, face, front hair, brows, glasses, earrings."""
     g = Geometry.of(identity, expression)
     tilt = (appearance.head_tilt * MAX_TILT, *NECK)
     background(pen, appearance)
@@ -106,16 +105,14 @@ def body(pen: Pen, g: Geometry, a: Appearance) -> None:
         pen.fill(pen.path("M .41 .89 L .5 .995 L .59 .89 Z"), g.colors["skin"])
         pen.stroke(pen.path("M .395 .893 L .5 1.0 L .605 .893"), dark, 0.022)
     elif a.collar == "shirt":
-        pen.fill(
-            pen.path("M .395 .865 L .5 .955 L .42 1.01 L .345 .915 Z M .605 .865 L .5 .955 L .58 1.01 L .655 .915 Z"),
-            light,
+        wings = pen.path(
+            "M .395 .865 L .5 .955 L .42 1.01 L .345 .915 Z M .605 .865 L .5 .955 L .58 1.01 L .655 .915 Z"
         )
+        pen.fill(wings, light)
         pen.stroke(pen.path("M .5 .955 L .5 1.02"), dark, 0.012)
     elif a.collar == "turtleneck":
-        pen.fill(
-            pen.path("M .392 .835 C .45 .855 .55 .855 .608 .835 L .615 .93 C .55 .96 .45 .96 .385 .93 Z"),
-            mix(cloth, BLACK, 0.14),
-        )
+        tube = pen.path("M .392 .835 C .45 .855 .55 .855 .608 .835 L .615 .93 C .55 .96 .45 .96 .385 .93 Z")
+        pen.fill(tube, mix(cloth, BLACK, 0.14))
         pen.stroke(pen.path("M .389 .88 C .45 .90 .55 .90 .611 .88"), dark, 0.010)
     elif a.collar == "hood":
         pen.stroke(pen.path("M .375 .90 C .36 .95 .45 .985 .5 1.0 C .55 .985 .64 .95 .625 .90"), dark, 0.034)
@@ -132,12 +129,12 @@ def head(pen: Pen, g: Geometry) -> None:
         pen.ellipse(x + side * 0.006, g.ear_y, 0.016, 0.6 * g.ear_half, g.colors["shade"])
     outline = g.outline(pen)
     pen.fill(outline, g.colors["skin"])
-    with pen.clipped(outline):  # a soft side keeps the head from looking like paper
+    with pen.clipped(outline):  # a soft shadow on one side makes the head look round
         pen.ellipse(0.5 + 0.42 - g.turn_x, 0.56, 0.24, 0.42, g.colors["shade"], 0.45)
 
 
 def earrings(pen: Pen, g: Geometry, a: Appearance) -> None:
-    """Worn over hair and coverings, so that they can always be seen."""
+    """Drawn over hair and coverings, so that they are always visible."""
     color = EARRING[a.earring_color]
     rim = mix(color, BLACK, 0.45)
     for side in (-1, 1):

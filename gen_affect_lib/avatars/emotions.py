@@ -1,14 +1,16 @@
-"""The 135 emotion words: where each stands in the tree, what its face does, and how pleasant and awake it is.
+"""The emotion words of `data/emotions.csv`: their place in the tree, their action units, valence and arousal.
 
-The tree (6 families, 25 groups, 135 words) is that of Shaver, Schwartz, Kirson & O'Connor 1987, made by sorting cards.
-It is one model of how English speakers group words and has been criticised (Alvarado 1998): no law of nature.
+The tree (6 families, 25 groups, 135 words) is from Shaver, Schwartz, Kirson & O'Connor 1987, who clustered card sorts.
+It is one model of how English speakers group emotion words, and has been criticised (Alvarado 1998).
 
-The faces are FACS action units (Ekman & Friesen). `provenance` says how far to trust a row of `data/emotions.csv`:
-    prototype  a published table names this very emotion (Du, Tao & Martinez 2014; others as cited after Keltner 2019
-               and Cordaro 2018). The table says *which* units move; how far they move is ours.
-    derived    from the prototype of a neighbour, by the rule that `note` states.
+The faces are FACS action units (Ekman & Friesen). The column `provenance` says where the units of a word come from:
+    prototype  a published table lists this emotion (Du, Tao & Martinez 2014; others as cited by Keltner 2019 and
+               Cordaro 2018). The table says *which* units move; the intensities are ours.
+    derived    from the prototype of a similar word, by the rule that `note` states.
     authored   ours, for teaching.
-Valence and arousal are authored, coarse values; `load_vad` reads measured ones from a copy that you own.
+Valence and arousal are coarse values of our own; `load_vad` reads measured ones from your copy of NRC-VAD.
+
+Everything about words is derived from the table: a new word is a new row there.
 """
 
 from __future__ import annotations
@@ -20,19 +22,24 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.keys import Producer
 from gen_affect_lib.paths import DATA
+
+EMOTION_TABLE = Producer("emotion table", 1, data=(DATA / "emotions.csv",))
 
 UNIT_COLUMNS = tuple(f"au{unit}" for unit in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 24, 25, 26, 43))
 POSE_COLUMNS = ("gaze_x", "gaze_y", "head_yaw", "head_pitch")
 EXPRESSION_COLUMNS = UNIT_COLUMNS + POSE_COLUMNS  # the order of Expression.NAMES
 PROVENANCES = ("prototype", "derived", "authored")
 
-# Column → lowest and highest value.
+# The range of each column.
 RANGES = dict.fromkeys(UNIT_COLUMNS, (0.0, 1.0)) | dict.fromkeys((*POSE_COLUMNS, "valence", "arousal"), (-1.0, 1.0))
 COLUMNS = ("word", "family", "group", *EXPRESSION_COLUMNS, "valence", "arousal", "provenance", "note")
 
-# Pairs of words that are meant to look alike. Every other pair is held apart by a test.
+# Pairs of words whose faces are alike on purpose. A test keeps all other pairs apart.
 SYNONYMS: tuple[tuple[str, str], ...] = ()
 
 
@@ -69,7 +76,7 @@ def read_table(path: Path) -> dict[str, Emotion]:
             where = f"{path.name} line {reader.line_num}"
             emotion = _parse(row, where)
             if emotion.word in emotions:
-                raise UserError(f"{where}: {emotion.word!r} stands in the table twice: remove one")
+                raise UserError(f"{where}: {emotion.word!r} is in the table twice: remove one")
             if family_of.setdefault(emotion.group, emotion.family) != emotion.family:
                 raise UserError(
                     f"{where}: group {emotion.group!r} belongs to family {family_of[emotion.group]!r}, not to "
@@ -115,20 +122,20 @@ def _table() -> dict[str, Emotion]:
 
 
 def table() -> dict[str, Emotion]:
-    """The 135 emotions, word → Emotion, in the order of `data/emotions.csv`."""
+    """Word → Emotion, in the order of `data/emotions.csv`."""
     return dict(_table())
 
 
 def emotion(word: str) -> Emotion:
-    """The emotion of a word. Raises UserError with the nearest words for one that is not among the 135."""
+    """The emotion of a word. Raises UserError, with the most similar words, if the table does not have it."""
     if not isinstance(word, str):
-        raise UserError(f"an emotion is a word such as 'glee', not {word!r}")
+        raise UserError(f"the emotion is {word!r}: give a word, such as 'glee'")
     known = _table()
     key = word.strip().lower()
     if key in known:
         return known[key]
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
-    # "happy" and "sad" are no words of the list, but share their beginning with some that are.
+    # "happy" and "sad" are not in the table, but words with the same first letters are.
     near += [other for other in known if len(key) >= 3 and other[:3] == key[:3] and other not in near]
     hint = "did you mean " + ", ".join(near[:4]) + "?" if near else "see gen_affect_lib.avatars.EMOTIONS"
     raise UserError(f"{word!r} is not one of the {len(known)} emotion words: {hint}")
@@ -151,26 +158,43 @@ def groups() -> dict[str, tuple[str, ...]]:
 
 
 def tree_distance(a: str, b: str) -> int:
-    """How far two words are apart in the tree: 0 the same, 1 same group, 2 same family, 3 neither."""
-    a, b = emotion(a), emotion(b)
-    if a.word == b.word:
+    """The distance of two words in the tree: 0 the same word, 1 the same group, 2 the same family, 3 neither."""
+    one, other = emotion(a), emotion(b)
+    if one.word == other.word:
         return 0
-    if a.group == b.group:
+    if one.group == other.group:
         return 1
-    return 2 if a.family == b.family else 3
+    return 2 if one.family == other.family else 3
+
+
+@lru_cache(maxsize=1)
+def branches() -> dict[int, np.ndarray]:
+    """Number of classes (6 families, 25 groups, 135 words) → the class of each word, int (W,)."""
+    rows = list(_table().values())
+    return {
+        len(FAMILIES): np.array([FAMILIES.index(row.family) for row in rows]),
+        len(GROUPS): np.array([GROUPS.index(row.group) for row in rows]),
+        len(EMOTIONS): np.arange(len(rows)),
+    }
+
+
+def membership(classes: int) -> np.ndarray:
+    """float32 (W, classes): 1 where a word belongs to a class. `classes` is one of `LEVELS`."""
+    return np.eye(classes, dtype=np.float32)[branches()[classes]]
 
 
 def load_vad(path: str | Path, low: float = 0.0) -> dict[str, tuple[float, float, float]]:
-    """Valence, arousal and dominance of the 135 words from your own copy of the NRC-VAD lexicon.
+    """Valence, arousal and dominance from your own copy of the NRC-VAD lexicon (Mohammad 2018).
 
-    The lexicon's terms forbid passing it on, so the kit holds no copy: get one from its authors (Mohammad 2018).
-    The file has four tab-separated columns: term, valence, arousal, dominance.
+    The licence of the lexicon forbids redistribution, so the kit has no copy. The file has four tab-separated columns:
+    term, valence, arousal, dominance.
 
     Args:
         path: your copy.
-        low: the lowest value on the scale of your copy, 0 (first version) or -1 (second); the highest is 1.
+        low: the lowest value of its scale, 0 (first version) or -1 (second); the highest is 1.
     Returns:
-        word → (valence, arousal, dominance), each rescaled to [-1, 1], for those of the 135 that the file lists.
+        word → (valence, arousal, dominance), each rescaled to [-1, 1], for the words of the table that the file lists.
+        Raises UserError for a file that is missing, malformed or on another scale.
     """
     path = Path(path)
     if low not in (0, -1):
@@ -193,14 +217,17 @@ def load_vad(path: str | Path, low: float = 0.0) -> dict[str, tuple[float, float
         if len(values) != 3:
             raise UserError(f"{path.name} line {number}: give term, valence, arousal and dominance between tabs")
         if not all(low <= value <= 1 for value in values):
-            raise UserError(f"{path.name} line {number}: {line.strip()!r} leaves {low:g} to 1: try low={-1 - low:g}")
+            raise UserError(f"{path.name} line {number}: {line.strip()!r} is not in {low:g} … 1: try low={-1 - low:g}")
         rows[cells[0].strip().lower()] = values
     if low == -1 and rows and min(map(min, rows.values())) >= 0:
         raise UserError(f"{path.name} has no negative value, so its scale starts at 0: try low=0")
     found = {word: rows[word] for word in EMOTIONS if word in rows}
     if not found:
         raise UserError(f"{path.name} lists none of the {len(EMOTIONS)} words: give the English lexicon")
-    return {word: tuple(2 * (value - low) / (1 - low) - 1 for value in values) for word, values in found.items()}
+    scaled = {word: [2 * (value - low) / (1 - low) - 1 for value in values] for word, values in found.items()}
+    return {word: (valence, arousal, dominance) for word, (valence, arousal, dominance) in scaled.items()}
 
 
 EMOTIONS: tuple[str, ...] = tuple(_table())
+FAMILIES, GROUPS = tuple(families()), tuple(groups())
+LEVELS = (len(FAMILIES), len(GROUPS), len(EMOTIONS))  # the numbers of classes: 6, 25 and 135

@@ -1,7 +1,7 @@
-"""What a face is made of: who it is (Identity), what it does (Expression), and what is left open (Appearance).
+"""The factors of a face: who it is (Identity), what it does (Expression), and everything else (Appearance).
 
-Each group is a frozen dataclass whose fields declare their own range. From the declaration follow validation, a
-fixed vector (numbers as they are, choices one-hot, hues as a point on the circle) and the interpolation between two.
+Each group is a frozen dataclass whose fields declare their ranges. Validation, the encoding as a vector (numbers as
+they are, choices one-hot, hues as a point on the circle) and interpolation all follow from the declarations.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from typing import ClassVar
 
 import numpy as np
 
+from gen_affect_lib.avatars.emotions import EMOTION_TABLE, EMOTIONS, emotion
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.keys import Producer
+
+FACTORS = Producer("factors", 1, uses=(EMOTION_TABLE,))  # what a seed or a word stands for
 
 ACTION_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 24, 25, 26, 43)
 
 
-# --- kinds of factor: each knows how to check, sample, encode, decode and blend one value -------------------------
+# --- kinds of factor: each checks, samples, encodes, decodes and blends one value ------------------------------------
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Real:
 
 @dataclass(frozen=True)
 class Hue:
-    """An angle on the colour circle in [0, 1); encoded as cosine and sine, blended the short way round."""
+    """An angle on the colour circle in [0, 1); encoded as cosine and sine, blended along the shorter arc."""
 
     size: ClassVar[int] = 2
 
@@ -78,7 +82,7 @@ def _wrap(turns: float) -> float:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few names, drawn with the given weights; encoded one-hot, switched half-way."""
+    """One of a few names, sampled with the given weights; encoded one-hot; a blend switches at one half."""
 
     options: tuple[str, ...]
     weights: tuple[float, ...]
@@ -121,9 +125,9 @@ def choice(**weights: float):
 
 
 class Factors:
-    """What the three groups share. A subclass only declares its fields with `real`, `hue` and `choice`."""
+    """The base class of the three groups. A subclass only declares its fields with `real`, `hue` and `choice`."""
 
-    STREAM: ClassVar[int]  # keeps Identity.sample(3) and Appearance.sample(3) independent of each other
+    STREAM: ClassVar[int]  # makes Identity.sample(3) and Appearance.sample(3) independent of each other
     NAMES: ClassVar[tuple[str, ...]]
     KINDS: ClassVar[tuple[Real | Hue | Choice, ...]]
     VECTOR_SIZE: ClassVar[int]
@@ -137,12 +141,12 @@ class Factors:
     @classmethod
     def _rng(cls, seed: int) -> np.random.Generator:
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-            raise UserError(f"{cls.__name__}.sample wants a seed that is a whole number from 0 up, not {seed!r}")
+            raise UserError(f"the seed of {cls.__name__}.sample is {seed!r}: give a whole number from 0 up")
         return np.random.default_rng([cls.STREAM, int(seed)])
 
     @classmethod
     def sample(cls, seed: int):
-        """Draw one at random; the same seed gives the same one on every machine."""
+        """A random one. A seed gives the same one on every machine. Raises UserError for a seed below 0."""
         rng = cls._rng(seed)
         return cls(**{name: kind.sample(rng) for name, kind in zip(cls.NAMES, cls.KINDS)})
 
@@ -153,9 +157,9 @@ class Factors:
 
     @classmethod
     def from_vector(cls, vector):
-        """The inverse of `to_vector`. Numbers outside a range are clipped to it, as a network's output needs.
+        """The inverse of `to_vector`. Numbers outside their range are clipped, since a network's outputs can be.
 
-        Raises UserError for another shape than (VECTOR_SIZE,) and for numbers that are not finite.
+        Raises UserError for a shape other than (VECTOR_SIZE,) and for numbers that are not finite.
         """
         vector = np.asarray(vector, dtype=np.float64)
         if vector.shape != (cls.VECTOR_SIZE,):
@@ -169,7 +173,7 @@ class Factors:
         return cls(**values)
 
     def interpolate(self, other, t: float):
-        """The factors on the way from self (t = 0) to other (t = 1): numbers blend, choices switch at one half."""
+        """The factors between self (t = 0) and other (t = 1). Raises UserError for t outside [0, 1]."""
         if type(other) is not type(self):
             raise UserError(f"cannot interpolate {type(self).__name__} with {type(other).__name__}: give two of a kind")
         if not 0 <= t <= 1:
@@ -191,7 +195,7 @@ def _declared(cls):
 @_declared
 @dataclass(frozen=True)
 class Identity(Factors):
-    """Who it is. `skin` runs from the lightest (0) to the darkest (1) of ten tones and is drawn evenly."""
+    """Who it is. `skin` runs from the lightest (0) to the darkest (1) of ten tones and is sampled uniformly."""
 
     STREAM = 1
     skin: float = real()
@@ -211,24 +215,9 @@ class Identity(Factors):
     lip_fullness: float = real()
     ear_size: float = real()
     hair_style: str = choice(
-        bald=1,
-        buzz=1,
-        short=1,
-        side_part=1,
-        quiff=1,
-        fringe=1,
-        curly=1,
-        afro=1,
-        bob=1,
-        long=1,
-        wavy=1,
-        bun=1,
-        ponytail=1,
-        braids=1,
-        headscarf=1,
-        turban=1,
-        beanie=1,
-    )
+        bald=1, buzz=1, short=1, side_part=1, quiff=1, fringe=1, curly=1, afro=1, bob=1, long=1, wavy=1, bun=1,
+        ponytail=1, braids=1, headscarf=1, turban=1, beanie=1,
+    )  # fmt: skip
     hair_color: str = choice(
         black=3, dark_brown=3, brown=2, auburn=1, ginger=1, blond=1, platinum=1, grey=1, white=1, blue=0.5, pink=0.5
     )
@@ -251,7 +240,8 @@ EXPRESSION_UNIT_NAMES = {
 class Expression(Factors):
     """What the face does: FACS action units in [0, 1] (Ekman & Friesen), gaze and head turn in [-1, 1].
 
-    `gaze_x` and `head_yaw` point to the viewer's right, `gaze_y` and `head_pitch` up. `au24` stands for units 23 and 24.
+    `gaze_x` and `head_yaw` point to the viewer's right, `gaze_y` and `head_pitch` up. `au24` covers units 23 and 24.
+    `to_vector` gives the expression vector (21,) that the whole library uses.
     """
 
     STREAM = 2
@@ -279,9 +269,7 @@ class Expression(Factors):
 
     @classmethod
     def named(cls, word: str) -> Expression:
-        """The expression of one of the 135 emotion words, as `data/emotions.csv` gives it."""
-        from gen_affect_lib.avatars.emotions import emotion
-
+        """The expression of an emotion word in `data/emotions.csv`. Raises UserError for a word that is not in it."""
         return cls(**dict(zip(cls.NAMES, emotion(word).expression_vector)))
 
     @classmethod
@@ -290,13 +278,11 @@ class Expression(Factors):
 
     @classmethod
     def sample(cls, seed: int) -> Expression:
-        """Half the time a word of the 135, stronger or weaker and shaken a little; else a few units by chance.
+        """With probability 0.5 an emotion word, scaled and with noise; otherwise a few random units.
 
-        The shaken words are where the questions are asked; the free mixtures keep a model from learning only a list
-        of 135 faces, so that every slider and every vector works.
+        The words cover what is asked for most often. The random mixtures keep a model from memorising the faces of the
+        words, so that it works for every expression vector.
         """
-        from gen_affect_lib.avatars.emotions import EMOTIONS
-
         rng = cls._rng(seed)
         units = len(ACTION_UNITS)
         if rng.random() < 0.5:
@@ -305,7 +291,7 @@ class Expression(Factors):
             vector = word * strength + rng.normal(0, 0.06, cls.VECTOR_SIZE) * ((word != 0) | (rng.random() < 0.3))
         else:
             active = rng.random(units) < rng.uniform(0.1, 0.4)
-            active[units - 1] &= rng.random() < 0.5  # closed eyes hide the gaze: keep them rarer
+            active[units - 1] &= rng.random() < 0.5  # closed eyes hide the gaze, so they are rarer
             free = rng.normal(0, 0.45, 4)
             vector = np.concatenate([active * rng.uniform(0.15, 1, units), free])
         return cls.from_vector(np.clip(vector, -1, 1))
@@ -314,7 +300,7 @@ class Expression(Factors):
 @_declared
 @dataclass(frozen=True)
 class Appearance(Factors):
-    """What neither the person nor the expression fixes: clothes, earrings, background, and how the head is tilted."""
+    """What is independent of person and expression: clothes, earrings, background, and the tilt of the head."""
 
     STREAM = 3
     background_hue: float = hue(0.55)

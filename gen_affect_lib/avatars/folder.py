@@ -1,16 +1,15 @@
-"""Your own pictures as a dataset, in the layout of Hugging Face's `imagefolder`.
+"""A folder of your own pictures as a dataset, in the layout of Hugging Face's `imagefolder`.
 
     my_faces/
         metadata.jsonl      one JSON object a line: {"file_name": "ada_01.png", "identity": "ada", "expression": "glee"}
         ada_01.png          file_name may also name a file in a folder below, such as "ada/01.png"
         …
 
-`expression` is one of the 135 emotion words or "neutral", or an object of action units ({"au12": 0.8, "au25": 0.4};
-what is not named is 0), or a list of all 21 numbers in the order of `Expression.NAMES`. One folder keeps to one of the
-three forms: then `datasets.load_dataset("imagefolder", data_dir="my_faces")` reads it as well. Here it takes json and
-PIL.
+`expression` is an emotion word or "neutral"; or an object of action units ({"au12": 0.8, "au25": 0.4}; others are 0);
+or the expression vector as a list of 21 numbers in the order of `Expression.NAMES`. A folder uses one of these forms
+throughout; then `datasets.load_dataset("imagefolder", data_dir="my_faces")` reads it as well.
 
-Everything is read and checked when the dataset is made, so that a bad entry is reported before a training starts.
+All entries are read and checked when the dataset is opened, so a bad entry is reported before a training starts.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from PIL import Image, ImageOps
 
 from gen_affect_lib.avatars.drawing import Avatar
 from gen_affect_lib.avatars.factors import Appearance, Expression, Identity
+from gen_affect_lib.avatars.splits import VALIDATION_SEED
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.pictures import square
 
@@ -36,7 +36,7 @@ KEYS = ("file_name", "identity", "expression")
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of metadata.jsonl, checked. `expression` is as written there, `vector` is float32 (21,)."""
+    """A checked line of metadata.jsonl: `expression` as written there, `vector` float32 (21,)."""
 
     line: int
     path: Path
@@ -49,14 +49,13 @@ class FaceFolder:
     """Pairs (reference, target) from a folder of pictures: the same identity, two different expressions.
 
     Args:
-        folder: where `metadata.jsonl` lies.
-        image_size: side in pixels that pictures are brought to: cropped to a centred square, then made smaller.
-            A picture is never enlarged.
+        folder: the folder with `metadata.jsonl`.
+        image_size: side in pixels. Pictures are cropped to the centred square and made smaller, never larger.
     Attributes:
         entries: tuple of `Entry`, in the order of the file.
-        images: uint8 (N, image_size, image_size, 3), RGB, one for each entry.
-        vectors: float32 (N, 21), the expression of each entry.
-        pairs: int64 (P, 2), entry of the reference and entry of the target; every such pair once.
+        images: uint8 (N, image_size, image_size, 3), RGB, one per entry.
+        vectors: float32 (N, 21), the expression vector of each entry.
+        pairs: int64 (P, 2), entries of reference and target; every such pair once.
 
     Raises UserError for the first bad entry, with its line.
     """
@@ -71,7 +70,7 @@ class FaceFolder:
 
     @property
     def identities(self) -> tuple[str, ...]:
-        """The names of the people, each once, in the order of the file."""
+        """The names of the people, without repetition, in the order of the file."""
         return tuple(dict.fromkeys(entry.identity for entry in self.entries))
 
     def __len__(self) -> int:
@@ -92,7 +91,7 @@ class FaceFolder:
 
 
 def read_metadata(folder: str | Path) -> tuple[Entry, ...]:
-    """Read and check `metadata.jsonl`; the pictures are looked for, but not opened.
+    """Read and check `metadata.jsonl`. The pictures must exist; they are not opened.
 
     Raises UserError for the first bad line, with its number.
     """
@@ -117,12 +116,12 @@ def read_metadata(folder: str | Path) -> tuple[Entry, ...]:
         entry = _parse_line(line, number, folder)
         if entry.path in line_of:
             raise UserError(
-                f"{METADATA} line {number}: {entry.path.name} stands in line {line_of[entry.path]} too: remove one"
+                f"{METADATA} line {number}: {entry.path.name} is in line {line_of[entry.path]} too: remove one"
             )
         if entries and type(entry.expression) is not type(entries[0].expression):
             raise UserError(
                 f"{METADATA} line {number}: expression is {_form(entry.expression)}, but line {entries[0].line} gives "
-                f"{_form(entries[0].expression)}: keep to one form in a folder"
+                f"{_form(entries[0].expression)}: use one form in a folder"
             )
         line_of[entry.path] = number
         entries.append(entry)
@@ -158,7 +157,7 @@ def _locate(file_name, folder: Path, where: str) -> Path:
     if not isinstance(file_name, str):
         raise UserError(f"{where}: file_name is {file_name!r}: give a path relative to the folder")
     path = (folder / file_name).resolve()
-    # resolve() follows links as well, so that neither "../" nor a link reads what lies outside.
+    # resolve() also follows links, so neither "../" nor a link reads a file outside the folder.
     if not path.is_relative_to(folder.resolve()):
         raise UserError(f"{where}: {file_name} leaves the folder: give a path of a file inside {folder}")
     if not path.is_file():
@@ -167,21 +166,20 @@ def _locate(file_name, folder: Path, where: str) -> Path:
 
 
 def parse_expression(expression: str | dict | list, where: str = "expression") -> np.ndarray:
-    """An expression as metadata writes it (word, object of units, list of 21 numbers) → float32 (21,).
+    """An expression as in the metadata (word, object of units, list of 21 numbers) → expression vector, float32 (21,).
 
-    Raises UserError, beginning with `where`, for an unknown word or unit and for a number out of its range.
+    Raises UserError, starting with `where`, for an unknown word or unit and for a number outside its range.
     """
     try:
         if isinstance(expression, str):
-            neutral = expression.strip().lower() == "neutral"
-            return (Expression.neutral() if neutral else Expression.named(expression)).to_vector()
+            return _named(expression).to_vector()
         if isinstance(expression, dict):
             for name in expression:
                 if name not in Expression.NAMES:
                     near = difflib.get_close_matches(name.lower(), Expression.NAMES, n=1)
                     hint = f"did you mean {near[0]}?" if near else "give names such as au12 or gaze_x"
                     raise UserError(f"{name!r} is not one of the {Expression.VECTOR_SIZE} numbers: {hint}")
-            # `datasets` fills what one line names and another does not with null.
+            # `datasets` fills units that only other lines name with null.
             return Expression(**{name: value for name, value in expression.items() if value is not None}).to_vector()
         if isinstance(expression, list):
             if len(expression) != Expression.VECTOR_SIZE:
@@ -192,12 +190,16 @@ def parse_expression(expression: str | dict | list, where: str = "expression") -
         raise UserError(f"{where}: {error}") from None
 
 
-def _form(expression) -> str:
+def _named(word: str) -> Expression:
+    return Expression.neutral() if word.strip().lower() == "neutral" else Expression.named(word)
+
+
+def _form(expression: str | dict | list) -> str:
     return {str: "a word", dict: "an object", list: "a list"}[type(expression)]
 
 
 def _read_picture(entry: Entry, size: int) -> np.ndarray:
-    """uint8 (size, size, 3), RGB: turned as the camera says, on white where transparent, the centred square."""
+    """uint8 (size, size, 3), RGB: upright (EXIF), transparent parts white, the centred square."""
     where = f"{METADATA} line {entry.line}: {entry.path.name}"
     try:
         with Image.open(entry.path) as picture:
@@ -235,15 +237,14 @@ def _pair(entries: tuple[Entry, ...]) -> np.ndarray:
 
 
 def write_folder(avatars: Iterable[tuple[str, str, Avatar]], folder: str | Path, size: int = 128) -> Path:
-    """Draw avatars into a folder that `FaceFolder` reads, with a dataset card.
+    """Draw avatars into a folder that `FaceFolder` reads, with a dataset card. Returns the folder.
 
     Args:
-        avatars: (name of the person, emotion word or "neutral", the avatar) for each picture; a person may not show
-            one word twice.
-        folder: made if it is not there; pictures of the same name are replaced.
+        avatars: (name of the person, emotion word or "neutral", avatar) for each picture; each person and word once.
+        folder: created if needed; pictures with the same names are replaced.
         size: side of a picture in pixels.
-    Returns:
-        the folder.
+
+    Raises UserError if a person has one word twice.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -253,27 +254,24 @@ def write_folder(avatars: Iterable[tuple[str, str, Avatar]], folder: str | Path,
         Image.fromarray(avatar.render(size)).save(folder / file_name, optimize=True)
         lines.append(json.dumps({"file_name": file_name, "identity": person, "expression": word}, ensure_ascii=False))
     if len(set(lines)) < len(lines):
-        raise UserError(f"a person shows one word twice among {len(lines)} pictures: give each pair once")
+        raise UserError(f"a person has one word twice among {len(lines)} pictures: give each person and word once")
     (folder / METADATA).write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_CARD.format(pictures=len(lines), size=size), encoding="utf-8")
     return folder
 
 
-SAMPLE_PEOPLE = {"noa": 1_000_019, "kim": 1_000_009, "sky": 1_000_034, "rowan": 1_000_016}  # name → validation seed
+SAMPLE_PEOPLE = {"noa": 19, "kim": 9, "sky": 34, "rowan": 16}  # name → number among the validation people
 SAMPLE_WORDS = ("neutral", "joy", "surprise", "anger", "sadness", "fear")
 
 
 def sample_avatars() -> list[tuple[str, str, Avatar]]:
-    """The 24 avatars of `data/sample_folder`: every picture has clothes and a background of its own."""
-    faces = [(person, seed, word) for person, seed in SAMPLE_PEOPLE.items() for word in SAMPLE_WORDS]
-    return [
-        (person, word, Avatar(Identity.sample(seed), _named(word), Appearance.sample(1_000_000 + number)))
-        for number, (person, seed, word) in enumerate(faces)
-    ]
-
-
-def _named(word: str) -> Expression:
-    return Expression.neutral() if word == "neutral" else Expression.named(word)
+    """The 24 avatars of `data/sample_folder`; clothes and background differ from picture to picture."""
+    avatars = []
+    for person, number in SAMPLE_PEOPLE.items():
+        for word in SAMPLE_WORDS:
+            look = Appearance.sample(VALIDATION_SEED + len(avatars))
+            avatars.append((person, word, Avatar(Identity.sample(VALIDATION_SEED + number), _named(word), look)))
+    return avatars
 
 
 _CARD = """---
@@ -286,15 +284,15 @@ size_categories:
 ---
 # Drawn faces with known expressions
 
-{pictures} pictures of {size} × {size} pixels. Every face is drawn from numbers by `gen_affect_lib.avatars`: no person was
-photographed, and no name below means anyone. Each picture has clothes and a background of its own, so that nothing but
-the face says who it is.
+{pictures} pictures of {size} × {size} pixels. Every face is drawn from numbers by `gen_affect_lib.avatars`; no person
+was photographed, and the names below are nobody's. Clothes and background differ from picture to picture, so that only
+the face tells who it is.
 
-`metadata.jsonl` has one line for each picture: `file_name`, `identity` (who), `expression` (one of 135 emotion words, or
-"neutral"). The expressions are FACS action units, listed in `data/emotions.csv`: a drawing convention for teaching, not
-evidence of what anybody feels.
+`metadata.jsonl` has one line per picture: `file_name`, `identity` (the person), `expression` (an emotion word of
+`data/emotions.csv`, or "neutral"). The expressions are FACS action units, listed there: a drawing convention for
+teaching, not evidence of what anybody feels.
 
 Read it with `gen_affect_lib.avatars.folder.FaceFolder(folder)`, or with
-`datasets.load_dataset("imagefolder", data_dir=folder)`. Made by `write_folder` in `gen_affect_lib/avatars/folder.py`;
-copy its layout for pictures of your own, with the consent of whoever is on them.
+`datasets.load_dataset("imagefolder", data_dir=folder)`. It was made by `write_folder` in
+`gen_affect_lib/avatars/folder.py`; copy its layout for pictures of your own, with the consent of the people on them.
 """

@@ -1,6 +1,6 @@
-"""Where the parts of one face lie, from the person's proportions and the action units that move them.
+"""The positions and sizes of the parts of one face, from the identity and the action units.
 
-Coordinates are fractions of the picture, in the head's own frame, before turn and tilt; y points down.
+Coordinates are fractions of the picture in the frame of the head, before its turn and tilt; y points down.
 """
 
 from __future__ import annotations
@@ -15,33 +15,12 @@ EYE_Y = 0.475
 BROW_Y = 0.385
 MOUTH_Y = 0.69
 EAR_Y = 0.50
-ZOOM, ZOOM_X, ZOOM_Y = 1.08, 0.5, 0.62  # the whole figure is enlarged about this point
-
-# Where each action unit shows on a face of middle proportions that looks straight ahead: x0, y0, x1, y1.
-REGIONS = {
-    1: (0.27, 0.25, 0.73, 0.44), 2: (0.27, 0.25, 0.73, 0.44), 4: (0.27, 0.31, 0.73, 0.46), 5: (0.29, 0.39, 0.71, 0.54),
-    6: (0.25, 0.42, 0.75, 0.62), 7: (0.29, 0.42, 0.71, 0.55), 9: (0.40, 0.44, 0.60, 0.64), 10: (0.35, 0.57, 0.65, 0.76),
-    12: (0.33, 0.57, 0.67, 0.78), 14: (0.33, 0.64, 0.67, 0.76), 15: (0.36, 0.62, 0.64, 0.79), 17: (0.39, 0.63, 0.61, 0.85),
-    20: (0.34, 0.64, 0.66, 0.76), 24: (0.37, 0.64, 0.63, 0.77), 25: (0.37, 0.63, 0.63, 0.79), 26: (0.26, 0.55, 0.74, 0.91),
-    43: (0.28, 0.41, 0.72, 0.54),
-}  # fmt: skip
-
-
-def region(unit: int, size: int) -> tuple[int, int, int, int]:
-    """The pixels (x0, y0, x1, y1) of a picture of that side in which an action unit shows; x1 and y1 are outside."""
-    x0, y0, x1, y1 = REGIONS[unit]
-    zoomed = (
-        ZOOM_X + ZOOM * (x0 - ZOOM_X),
-        ZOOM_Y + ZOOM * (y0 - ZOOM_Y),
-        ZOOM_X + ZOOM * (x1 - ZOOM_X),
-        ZOOM_Y + ZOOM * (y1 - ZOOM_Y),
-    )
-    return tuple(round(size * place) for place in zoomed)
+ZOOM, ZOOM_X, ZOOM_Y = 1.08, 0.5, 0.62  # the figure is enlarged about this point
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The measures that more than one part of the drawing needs."""
+    """The measures that several parts of the drawing use."""
 
     identity: Identity
     expression: Expression
@@ -50,9 +29,9 @@ class Geometry:
     jaw: float  # half the width of the jaw
     chin_y: float
     chin_half: float
-    turn_x: float  # how far a turn of the head shifts the features
+    turn_x: float  # the shift of the features by a turn of the head
     turn_y: float
-    eye_dx: float  # from the middle to an eye
+    eye_dx: float  # from the centre line to the centre of an eye
     eye_half: float
     eye_height: float
     nose_y: float
@@ -84,7 +63,7 @@ class Geometry:
         )
 
     def outline(self, pen, grow: float = 0.0):
-        """The head's outline, closed; `grow` widens it all round."""
+        """The closed outline of the head, widened by `grow` on all sides."""
         w, jaw, chin = self.half_width + grow, self.jaw + grow, self.chin_y + grow
         jaw_y = 0.685 + 0.3 * (self.chin_y - 0.80)
         top = TOP - grow
@@ -92,14 +71,14 @@ class Geometry:
         def mirrored(side):
             return lambda x, y: (0.5 + side * x, y)
 
-        r, l = mirrored(1), mirrored(-1)
+        right, left = mirrored(1), mirrored(-1)
         return pen.curve(
-            r(0, top),
-            (r(0.60 * w, top), r(w, top + 0.085), r(w, 0.44)),
-            (r(w, 0.56), r(jaw + 0.012, 0.61), r(0.93 * jaw, jaw_y)),
-            (r(0.78 * jaw, chin - 0.035), r(self.chin_half, chin), r(0, chin)),
-            (l(self.chin_half, chin), l(0.78 * jaw, chin - 0.035), l(0.93 * jaw, jaw_y)),
-            (l(jaw + 0.012, 0.61), l(w, 0.56), l(w, 0.44)),
-            (l(w, top + 0.085), l(0.60 * w, top), l(0, top)),
+            right(0, top),
+            (right(0.60 * w, top), right(w, top + 0.085), right(w, 0.44)),
+            (right(w, 0.56), right(jaw + 0.012, 0.61), right(0.93 * jaw, jaw_y)),
+            (right(0.78 * jaw, chin - 0.035), right(self.chin_half, chin), right(0, chin)),
+            (left(self.chin_half, chin), left(0.78 * jaw, chin - 0.035), left(0.93 * jaw, jaw_y)),
+            (left(jaw + 0.012, 0.61), left(w, 0.56), left(w, 0.44)),
+            (left(w, top + 0.085), left(0.60 * w, top), left(0, top)),
             close=True,
         )

@@ -1,4 +1,4 @@
-"""Hair and coverings: what hangs behind the head (`back`) and what lies over it (`front`), one function a style."""
+"""Hair and coverings: the part behind the head (`back`) and the part over it (`front`), one function per style."""
 
 from math import cos, pi, sin
 
@@ -16,15 +16,15 @@ def back(pen: Pen, g: Geometry) -> None:
 def front(pen: Pen, g: Geometry) -> None:
     draw = FRONT.get(g.identity.hair_style)
     if draw:
-        with pen.moved(0.35 * g.turn_x, 0.5 * g.turn_y):  # the hairline turns, but less than the face
+        with pen.moved(0.35 * g.turn_x, 0.5 * g.turn_y):  # the hairline turns less than the face
             draw(pen, g, g.half_width)
 
 
-# --- pieces that several styles share -------------------------------------------------------------------------------
+# --- parts that several styles share --------------------------------------------------------------------------------
 
 
 def _cap(pen: Pen, w: float, grow: float, side_y: float, *hairline, lift: float = 0.0):
-    """Hair over the skull: down to side_y at the temples, and inside along `hairline` from right to left."""
+    """Hair over the skull, down to side_y at the temples; `hairline` is its inner edge from right to left."""
     top = TOP - grow - lift
     return pen.curve(
         (0.5 - w - grow, side_y),
@@ -37,7 +37,7 @@ def _cap(pen: Pen, w: float, grow: float, side_y: float, *hairline, lift: float 
 
 
 def _arch(w: float, height: float, side_y: float):
-    """A plain hairline: up from the right temple, across at `height`, down to the left."""
+    """A plain hairline: from the right temple up to `height` and down to the left temple."""
     return (
         ((0.5 + w - 0.020, height + 0.045), (0.5 + 0.72 * w, height), (0.5, height)),
         ((0.5 - 0.72 * w, height), (0.5 - w + 0.020, height + 0.045), (0.5 - w + 0.006, side_y)),
@@ -45,7 +45,7 @@ def _arch(w: float, height: float, side_y: float):
 
 
 def _parted(w: float, x: float, height: float, side_y: float, low: float):
-    """A hairline with a parting at x: two sweeps that fall to `low` at the temples."""
+    """A hairline with a parting at x and two sweeps down to `low` at the temples."""
     return (
         ((0.5 + w - 0.030, low), (x + 0.10, height + 0.075), (x, height)),
         ((x - 0.09, height + 0.07), (0.5 - w + 0.030, low), (0.5 - w + 0.006, side_y)),
@@ -53,7 +53,7 @@ def _parted(w: float, x: float, height: float, side_y: float, low: float):
 
 
 def _lumps(pen: Pen, g: Geometry, w: float, start: float, end: float, count: int, radius: float, spread: float):
-    """Curls: discs along an arc over the head, angles in turns from the right, counter-clockwise."""
+    """Curls: discs along an arc over the head; angles in turns, counter-clockwise from the right."""
     for k in range(count):
         angle = 2 * pi * (start + (end - start) * k / (count - 1))
         x = 0.5 + (w + spread) * cos(angle)
@@ -76,16 +76,12 @@ def _shine(pen: Pen, g: Geometry, w: float):
     pen.stroke(curve, g.colors["hair_light"], 0.018, 0.8)
 
 
-# --- styles: the front ---------------------------------------------------------------------------------------------------
+# --- styles: the front ------------------------------------------------------------------------------------------------
 
 
 def bald(pen, g, w):
-    pen.stroke(
-        pen.curve((0.5 - 0.5 * w, TOP + 0.06), ((0.5 - 0.30 * w, TOP + 0.022), (0.5, TOP + 0.022))),
-        g.colors["light"],
-        0.022,
-        0.9,
-    )
+    shine = pen.curve((0.5 - 0.5 * w, TOP + 0.06), ((0.5 - 0.30 * w, TOP + 0.022), (0.5, TOP + 0.022)))
+    pen.stroke(shine, g.colors["light"], 0.022, 0.9)
 
 
 def buzz(pen, g, w):
@@ -100,12 +96,9 @@ def short(pen, g, w):
 def side_part(pen, g, w):
     x = 0.5 - 0.45 * w
     pen.fill(_cap(pen, w, 0.030, 0.46, *_parted(w, x, 0.225, 0.46, 0.33)), g.colors["hair"])
-    _strands(
-        pen,
-        g,
-        ((x, 0.225), (x + 0.02, 0.19), (x + 0.07, 0.175)),
-        ((x + 0.06, 0.255), (0.56, 0.235), (0.5 + 0.7 * w, 0.275)),
-    )
+    upper = (x, 0.225), (x + 0.02, 0.19), (x + 0.07, 0.175)
+    lower = (x + 0.06, 0.255), (0.56, 0.235), (0.5 + 0.7 * w, 0.275)
+    _strands(pen, g, upper, lower)
     _shine(pen, g, w)
 
 
@@ -129,14 +122,8 @@ def fringe(pen, g, w):
         ((0.5 - 0.80 * w, 0.345), (0.5 - w + 0.012, 0.36), (0.5 - w + 0.006, 0.49)),
     )
     pen.fill(_cap(pen, w, 0.032, 0.49, *line), g.colors["hair"])
-    _strands(
-        pen,
-        g,
-        *(
-            ((0.5 + x * w, 0.335), (0.5 + 0.9 * x * w, 0.29), (0.5 + 0.75 * x * w, 0.25))
-            for x in (-0.55, -0.18, 0.2, 0.58)
-        ),
-    )
+    for x in (-0.55, -0.18, 0.2, 0.58):
+        _strands(pen, g, ((0.5 + x * w, 0.335), (0.5 + 0.9 * x * w, 0.29), (0.5 + 0.75 * x * w, 0.25)))
     _shine(pen, g, w)
 
 
@@ -154,23 +141,17 @@ def afro(pen, g, w):
 def bob(pen, g, w):
     pen.fill(_cap(pen, w, 0.034, 0.70, *_parted(w, 0.5 + 0.35 * w, 0.225, 0.70, 0.40)), g.colors["hair"])
     _shine(pen, g, w)
-    _strands(
-        pen,
-        g,
-        ((0.5 - w - 0.012, 0.66), (0.5 - w - 0.022, 0.52), (0.5 - w - 0.006, 0.42)),
-        ((0.5 + w + 0.012, 0.66), (0.5 + w + 0.022, 0.52), (0.5 + w + 0.006, 0.42)),
-    )
+    left = (0.5 - w - 0.012, 0.66), (0.5 - w - 0.022, 0.52), (0.5 - w - 0.006, 0.42)
+    right = (0.5 + w + 0.012, 0.66), (0.5 + w + 0.022, 0.52), (0.5 + w + 0.006, 0.42)
+    _strands(pen, g, left, right)
 
 
 def long(pen, g, w):
     pen.fill(_cap(pen, w, 0.034, 0.62, *_parted(w, 0.5, 0.215, 0.62, 0.40)), g.colors["hair"])
-    _strands(
-        pen,
-        g,
-        ((0.5, 0.215), (0.5, 0.19), (0.5, 0.165)),
-        ((0.5 - 0.25 * w, 0.27), (0.5 - 0.6 * w, 0.25), (0.5 - 0.85 * w, 0.36)),
-        ((0.5 + 0.25 * w, 0.27), (0.5 + 0.6 * w, 0.25), (0.5 + 0.85 * w, 0.36)),
-    )
+    parting = (0.5, 0.215), (0.5, 0.19), (0.5, 0.165)
+    left = (0.5 - 0.25 * w, 0.27), (0.5 - 0.6 * w, 0.25), (0.5 - 0.85 * w, 0.36)
+    right = (0.5 + 0.25 * w, 0.27), (0.5 + 0.6 * w, 0.25), (0.5 + 0.85 * w, 0.36)
+    _strands(pen, g, parting, left, right)
 
 
 def wavy(pen, g, w):
@@ -181,14 +162,9 @@ def wavy(pen, g, w):
 
 def bun(pen, g, w):
     pen.fill(_cap(pen, w, 0.016, 0.46, *_arch(w, 0.262, 0.46)), g.colors["hair"])
-    _strands(
-        pen,
-        g,
-        *(
-            ((0.5 + x * w, 0.262 + 0.03 * abs(x)), (0.5 + 0.7 * x * w, 0.215), (0.5 + 0.25 * x * w, 0.185))
-            for x in (-0.7, -0.3, 0.3, 0.7)
-        ),
-    )
+    for x in (-0.7, -0.3, 0.3, 0.7):
+        bottom = 0.5 + x * w, 0.262 + 0.03 * abs(x)
+        _strands(pen, g, (bottom, (0.5 + 0.7 * x * w, 0.215), (0.5 + 0.25 * x * w, 0.185)))
 
 
 def ponytail(pen, g, w):
@@ -203,11 +179,8 @@ def braids(pen, g, w):
         for k in range(6):
             x, y = 0.5 + side * (w + 0.032 + 0.003 * k), 0.565 + 0.068 * k
             pen.ellipse(x, y, 0.042 - 0.002 * k, 0.044, g.colors["hair"])
-            pen.stroke(
-                pen.curve((x - 0.026, y - 0.018), ((x, y + 0.022), (x + 0.026, y - 0.018))),
-                g.colors["hair_shade"],
-                0.010,
-            )
+            crossing = pen.curve((x - 0.026, y - 0.018), ((x, y + 0.022), (x + 0.026, y - 0.018)))
+            pen.stroke(crossing, g.colors["hair_shade"], 0.010)
         pen.line(0.5 + side * (w + 0.024), 0.945, 0.5 + side * (w + 0.074), 0.945, (0.90, 0.25, 0.30), 0.024)
 
 
@@ -233,9 +206,8 @@ def headscarf(pen, g, w):
     ring.addPath(face)
     pen.fill(ring, cloth)
     pen.stroke(face, mix(cloth, BLACK, 0.25), 0.012)
-    pen.stroke(
-        pen.curve((0.5 - 0.75 * w, 0.20), ((0.5, 0.135), (0.5 + 0.8 * w, 0.225))), mix(cloth, WHITE, 0.22), 0.012
-    )
+    crease = pen.curve((0.5 - 0.75 * w, 0.20), ((0.5, 0.135), (0.5 + 0.8 * w, 0.225)))
+    pen.stroke(crease, mix(cloth, WHITE, 0.22), 0.012)
 
 
 def turban(pen, g, w):
@@ -271,7 +243,7 @@ def beanie(pen, g, w):
 
 
 def _curtain(pen: Pen, g: Geometry, w: float, bottom: float, grow: float, wave: float = 0.0):
-    """A fall of hair behind head and neck, straight or waved."""
+    """Long hair behind head and neck, straight or wavy."""
     x = w + grow
     shape = pen.curve(
         (0.5, TOP - 0.03),
@@ -328,17 +300,17 @@ def headscarf_back(pen, g, w):
 
 
 def drape(pen: Pen, g: Geometry) -> None:
-    """The headscarf's cloth over neck and shoulders, drawn with the body since it does not tilt with the head."""
+    """The cloth of a headscarf over neck and shoulders; part of the body, since it does not tilt with the head."""
     cloth = COVERING[g.identity.covering_color]
-    pen.fill(
-        pen.path("M .33 .74 C .28 .84 .24 .92 .20 1.02 L .72 1.02 C .74 .94 .72 .84 .67 .74 Z"), mix(cloth, BLACK, 0.08)
-    )
+    drop = pen.path("M .33 .74 C .28 .84 .24 .92 .20 1.02 L .72 1.02 C .74 .94 .72 .84 .67 .74 Z")
+    pen.fill(drop, mix(cloth, BLACK, 0.08))
     pen.stroke(pen.path("M .36 .86 C .46 .93 .60 .93 .66 .86"), mix(cloth, BLACK, 0.25), 0.012)
     pen.stroke(pen.path("M .32 .92 C .45 .985 .60 .97 .70 .93"), mix(cloth, BLACK, 0.25), 0.012)
 
 
 FRONT = {f.__name__: f for f in (
-    bald, buzz, short, side_part, quiff, fringe, curly, afro, bob, long, wavy, bun, ponytail, braids, headscarf, turban, beanie
+    bald, buzz, short, side_part, quiff, fringe, curly, afro, bob, long, wavy, bun, ponytail, braids,
+    headscarf, turban, beanie,
 )}  # fmt: skip
 BACK = {
     "afro": afro_back, "curly": curly_back, "bob": bob_back, "long": long_back, "wavy": wavy_back,

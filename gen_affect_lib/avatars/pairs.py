@@ -1,17 +1,17 @@
-"""Pairs for training: one person twice, with different expressions and appearances, rendered once into a cache.
+"""Training pairs: two pictures of one person with different expressions and appearances, rendered once into a cache.
 
-The cache is a folder with one memory-mapped array per quantity and a manifest. Images are rendered identity by identity
-in chunks; the manifest names every finished chunk with its checksum, so that an interrupted rendering goes on where it
-stopped, and a damaged or outdated one is noticed and rendered anew.
+The cache is a folder with one memory-mapped array per quantity and a manifest. Pictures are rendered in chunks of
+identities, and the manifest holds the checksum of every finished chunk: an interrupted rendering resumes, and a damaged
+chunk or one with another key is rendered again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -20,13 +20,15 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from gen_affect_lib.avatars.drawing import Avatar
-from gen_affect_lib.avatars.factors import Appearance, Expression, Identity
+from gen_affect_lib.avatars.drawing import DRAWING, Avatar
+from gen_affect_lib.avatars.factors import FACTORS, Appearance, Expression, Identity
+from gen_affect_lib.avatars.splits import FIRST_SEED, SEEDS_PER_SPLIT, picture_seed
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.paths import CACHE, DATA
+from gen_affect_lib.keys import Producer, key
+from gen_affect_lib.machine import cores
+from gen_affect_lib.paths import CACHE
 
-FIRST_SEED = {"train": 0, "validation": 1_000_000, "report": 2_000_000}
-SEEDS_PER_SPLIT = 1_000_000
+PAIRS = Producer("pairs", 1, uses=(FACTORS, DRAWING))
 IDENTITIES_PER_CHUNK = 16
 
 
@@ -47,15 +49,9 @@ class PairsConfig:
         if self.images < 2:
             raise UserError(f"{self.images} image(s) of each person make no pair: give at least 2")
 
-
-def fingerprint() -> str:
-    """Changes whenever the factors, the drawing or the emotion table change, and only then."""
-    here = Path(__file__).parent
-    names = ("colors", "drawing", "face", "factors", "geometry", "hair", "pen", "emotions", "pairs")
-    digest = hashlib.sha256()
-    for path in (*(here / f"{name}.py" for name in names), DATA / "emotions.csv"):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    @property
+    def key(self) -> str:
+        return key(PAIRS, asdict(self))
 
 
 class PairCache:
@@ -63,7 +59,7 @@ class PairCache:
 
     Attributes (N identities, K images of each, S pixels):
         images: uint8 (N, K, S, S, 3), memory-mapped, RGB
-        expressions: float32 (N, K, 21)
+        vectors: float32 (N, K, 21), the expression vectors
         identities: float32 (N, Identity.VECTOR_SIZE)
         seeds: int64 (N,), the seed of each identity
     """
@@ -71,7 +67,7 @@ class PairCache:
     def __init__(self, config: PairsConfig, folder: Path):
         self.config, self.folder = config, folder
         self.images = np.load(folder / "images.npy", mmap_mode="r")
-        self.expressions = np.load(folder / "expressions.npy")
+        self.vectors = np.load(folder / "expressions.npy")
         self.seeds = FIRST_SEED[config.split] + np.arange(config.identities)
         self._identities: np.ndarray | None = None
 
@@ -83,33 +79,37 @@ class PairCache:
 
     @classmethod
     def open(cls, config: PairsConfig, folder: Path | None = None, workers: int | None = None) -> PairCache:
-        """Render what is missing, check what is there, and open it.
+        """Check the cache, render what is missing, and open it.
 
-        `folder` is by default one in the cache named after what it holds. Raises UserError when the disk is too small.
+        Args:
+            config: what to render.
+            folder: by default a folder of the cache named after the configuration.
+            workers: processes that render; by default one per core.
+
+        Raises UserError if the disk is too small.
         """
-        mark = fingerprint()
         folder = folder or CACHE / "pairs" / f"{config.split}-{config.identities}x{config.images}-{config.size}px"
         manifest = _read_manifest(folder)
-        if manifest.get("fingerprint") != mark or manifest.get("config") != asdict(config):
-            _start(folder, config, mark)
+        if manifest.get("key") != config.key:
+            _start(folder, config)
             manifest = _read_manifest(folder)
         chunks = range(0, config.identities, IDENTITIES_PER_CHUNK)
         images = np.load(folder / "images.npy", mmap_mode="r+")
-        expressions = np.load(folder / "expressions.npy", mmap_mode="r+")
+        vectors = np.load(folder / "expressions.npy", mmap_mode="r+")
         done = manifest["chunks"]
-        missing = [c for c in chunks if done.get(str(c)) != _checksum(images, expressions, c)]
+        missing = [c for c in chunks if done.get(str(c)) != _checksum(images, vectors, c)]
         if missing:
             total = sum(min(IDENTITIES_PER_CHUNK, config.identities - start) for start in missing) * config.images
             try:
                 with tqdm(total=total, desc="Rendering", unit="img") as bar:
                     for finished, (start, count) in enumerate(_render_all(folder, config, missing, workers), 1):
-                        done[str(start)] = _checksum(images, expressions, start)
+                        done[str(start)] = _checksum(images, vectors, start)
                         bar.update(count)
                         if finished % 32 == 0:
                             _write_manifest(folder, manifest)
-            finally:  # whatever stopped it: what is finished stays finished
+            finally:  # keep finished chunks, whatever ended the rendering
                 images.flush()
-                expressions.flush()
+                vectors.flush()
                 _write_manifest(folder, manifest)
         return cls(config, folder)
 
@@ -119,12 +119,12 @@ class PairCache:
         return self.images.reshape(-1, *self.images.shape[2:])  # (N, K, S, S, 3) -> (N * K, S, S, 3)
 
     @property
-    def flat_expressions(self) -> np.ndarray:
+    def flat_vectors(self) -> np.ndarray:
         """float32 (N * K, 21), a view."""
-        return self.expressions.reshape(-1, self.expressions.shape[2])  # (N, K, 21) -> (N * K, 21)
+        return self.vectors.reshape(-1, self.vectors.shape[2])  # (N, K, 21) -> (N * K, 21)
 
     def pick(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """`count` random pairs: flat indices of the reference and of the target, another picture of the same person."""
+        """Random pairs: flat indices of references and targets, int (count,) each; two pictures of one person each."""
         images = self.config.images
         person = rng.integers(0, self.config.identities, count)
         reference = rng.integers(0, images, count)
@@ -145,8 +145,8 @@ def _write_manifest(folder: Path, manifest: dict) -> None:
     os.replace(partial, folder / "manifest.json")
 
 
-def _start(folder: Path, config: PairsConfig, mark: str) -> None:
-    """Empty arrays and a manifest without chunks; whatever older cache lay here goes."""
+def _start(folder: Path, config: PairsConfig) -> None:
+    """Empty arrays and a manifest without chunks, in place of whatever the folder held."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     n, k, s = config.identities, config.images, config.size
@@ -160,17 +160,17 @@ def _start(folder: Path, config: PairsConfig, mark: str) -> None:
         )
     np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (n, k, s, s, 3))
     np.lib.format.open_memmap(folder / "expressions.npy", "w+", np.float32, (n, k, Expression.VECTOR_SIZE))
-    _write_manifest(folder, {"fingerprint": mark, "config": asdict(config), "chunks": {}})
+    _write_manifest(folder, {"key": config.key, "config": asdict(config), "versions": PAIRS.versions, "chunks": {}})
 
 
-def _checksum(images, expressions, start: int) -> int:
+def _checksum(images: np.ndarray, vectors: np.ndarray, start: int) -> int:
     rows = slice(start, start + IDENTITIES_PER_CHUNK)
-    return zlib.crc32(np.ascontiguousarray(expressions[rows]), zlib.crc32(np.ascontiguousarray(images[rows])))
+    return zlib.crc32(vectors[rows].tobytes(), zlib.crc32(images[rows].tobytes()))
 
 
-def _render_all(folder: Path, config: PairsConfig, starts: list[int], workers: int | None):
-    """Render chunks, on several processes where there are many; yields (first identity, pictures drawn) as they end."""
-    workers = min(workers or os.cpu_count() or 1, len(starts))
+def _render_all(folder: Path, config: PairsConfig, starts: list[int], workers: int | None) -> Iterator[tuple[int, int]]:
+    """Render chunks, in several processes if there are many. Yields (first identity, pictures rendered) per chunk."""
+    workers = min(workers or cores(), len(starts))
     if workers == 1 or len(starts) * IDENTITIES_PER_CHUNK * config.images < 2000:
         for start in starts:
             yield _render_chunk(folder, config, start)
@@ -182,14 +182,14 @@ def _render_all(folder: Path, config: PairsConfig, starts: list[int], workers: i
 
 def _render_chunk(folder: Path, config: PairsConfig, start: int) -> tuple[int, int]:
     images = np.load(folder / "images.npy", mmap_mode="r+")
-    expressions = np.load(folder / "expressions.npy", mmap_mode="r+")
+    vectors = np.load(folder / "expressions.npy", mmap_mode="r+")
     last = min(start + IDENTITIES_PER_CHUNK, config.identities)
     for n in range(start, last):
-        seed = FIRST_SEED[config.split] + n
-        identity = Identity.sample(seed)
+        person = FIRST_SEED[config.split] + n
+        identity = Identity.sample(person)
         for k in range(config.images):
-            picture = seed * 1000 + k  # its own expression and appearance
-            expression = Expression.sample(picture)
-            expressions[n, k] = expression.to_vector()
-            images[n, k] = Avatar(identity, expression, Appearance.sample(picture)).render(config.size)
+            seed = picture_seed(person, k)
+            expression = Expression.sample(seed)
+            vectors[n, k] = expression.to_vector()
+            images[n, k] = Avatar(identity, expression, Appearance.sample(seed)).render(config.size)
     return start, (last - start) * config.images

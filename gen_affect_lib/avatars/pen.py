@@ -1,4 +1,4 @@
-"""A thin layer over skia: filled and stroked shapes in unit coordinates, colours as (r, g, b) tuples."""
+"""A thin layer over skia: shapes in coordinates from 0 to 1, colours as tuples (r, g, b) in [0, 1]."""
 
 from contextlib import contextmanager
 from functools import lru_cache
@@ -23,7 +23,7 @@ def _parse(data: str) -> skia.Path:
 
 @lru_cache(maxsize=4096)
 def _ink(color, alpha, width=None) -> skia.Paint:
-    """A paint that fills, or strokes with round ends where a width is given."""
+    """A paint that fills, or with a width one that strokes with round ends."""
     paint = skia.Paint(AntiAlias=True, Color4f=skia.Color4f(*color, alpha))
     if width is not None:
         paint.setStyle(skia.Paint.kStroke_Style)
@@ -43,12 +43,12 @@ class Pen:
 
     @staticmethod
     def path(data: str) -> skia.Path:
-        """A path in SVG's letters M L Q C Z, absolute, blanks between all tokens. For shapes that never change."""
+        """A fixed shape, as SVG path data: M L Q C Z, absolute, with spaces between all tokens."""
         return _parse(data)
 
     @staticmethod
     def curve(start, *segments, close=False) -> skia.Path:
-        """A path from a point through segments of 1 (line), 2 (quadratic) or 3 (cubic) points."""
+        """A path from a point along segments of 1 (line), 2 (quadratic) or 3 (cubic) points."""
         path = skia.Path()
         path.moveTo(*start)
         for points in segments:

@@ -1,8 +1,7 @@
-"""Pictures with several faces on cluttered ground, and where the faces are: what a face detector learns from.
+"""Training data for the face detector: pictures with several faces on a cluttered background, and their ground truth.
 
-A third of the scenes are portraits, as `Avatar.render` draws them, nearer or further away. The others hold one to six
-figures cut out of their backgrounds, of many sizes, before a ground full of shapes in all colours, those of skin and
-hair among them, and of decoys: shoulders without a head, pairs of dots that look like eyes.
+About a third of the scenes are portraits at several distances. The others have one to six figures of many sizes in
+front of random shapes, some in the colours of skin and hair, and of decoys: shoulders without a head, pairs of dots.
 """
 
 from __future__ import annotations
@@ -14,26 +13,29 @@ import numpy as np
 import skia
 
 from gen_affect_lib.avatars.colors import face_colors
-from gen_affect_lib.avatars.drawing import Avatar, body, draw
-from gen_affect_lib.avatars.factors import Appearance, Expression, Identity
+from gen_affect_lib.avatars.drawing import DRAWING, Avatar, body, draw
+from gen_affect_lib.avatars.factors import FACTORS, Appearance, Expression, Identity
 from gen_affect_lib.avatars.geometry import Geometry
-from gen_affect_lib.avatars.landmarks import face_box, landmarks
+from gen_affect_lib.avatars.landmarks import LANDMARKS, face_box, landmarks
 from gen_affect_lib.avatars.pen import Pen
+from gen_affect_lib.keys import Producer
 
-PORTRAITS = 0.35
+SCENES = Producer("scenes", 1, uses=(FACTORS, DRAWING, LANDMARKS))
+
+PORTRAITS = 0.35  # share of the scenes
 MOST = 6  # figures in a scene
 HAIR = ("black", "dark_brown", "brown", "auburn", "ginger", "blond", "grey", "white")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture. F faces.
+    """One picture with F faces.
 
     Attributes:
         image: uint8 (S, S, 3), RGB.
-        boxes: float32 (F, 4), x0 y0 x1 y1 in pixels, as `face_box` defines them; all lie inside the picture.
+        boxes: float32 (F, 4), x0 y0 x1 y1 in pixels, see `face_box`; all inside the picture.
         points: float32 (F, 5, 2), the landmarks in pixels.
-        skins: float32 (F,), each person's skin from 0 (lightest) to 1.
+        skins: float32 (F,), the skin of each person from 0 (lightest) to 1.
     """
 
     image: np.ndarray
@@ -43,14 +45,14 @@ class Scene:
 
 
 class _Cutout(Pen):
-    """Draws a figure without its background: a plain background is a rectangle, and nothing else of a figure is."""
+    """Draws a figure without its background, which is the only rectangle of a figure with a plain background."""
 
     def rect(self, *args, **kwargs):
         pass
 
 
 def scene(seed: int, first_person: int, people: int, size: int = 256) -> Scene:
-    """The scene of a seed, with people whose seeds lie in [first_person, first_person + people)."""
+    """The scene of a seed, of `size` pixels a side, with people from [first_person, first_person + people)."""
     rng = np.random.default_rng([17, first_person, int(seed)])
 
     def person() -> Avatar:
@@ -74,20 +76,14 @@ def scene(seed: int, first_person: int, people: int, size: int = 256) -> Scene:
             for _ in range(int(rng.integers(1, MOST + 1))):
                 avatar = person()
                 side = float(np.exp(rng.uniform(math.log(0.12), math.log(0.9))))
-                for _ in range(12):  # tries to find a free place
+                for _ in range(12):  # attempts to find a free place
                     x, y = _inside(rng, face_box(avatar), side)
                     x0, y0, x1, y1 = (side * edge for edge in face_box(avatar))
                     place = (x, y, x + side, y + side), (x + x0, y + y0, x + x1, y + y1)
-                    # Figures may touch, as people do, but none may hide another's face.
+                    # Figures may overlap, but none may hide the face of another.
                     if not any(_overlap(place[0], face) or _overlap(whole, place[1]) for whole, face in taken):
-                        _place(
-                            canvas,
-                            replace(avatar, appearance=replace(avatar.appearance, background_style="plain")),
-                            x,
-                            y,
-                            side,
-                            _Cutout if rng.random() < 0.7 else Pen,
-                        )
+                        plain = replace(avatar, appearance=replace(avatar.appearance, background_style="plain"))
+                        _place(canvas, plain, x, y, side, _Cutout if rng.random() < 0.7 else Pen)
                         faces.append((avatar, x, y, side))
                         taken.append(place)
                         break
@@ -102,7 +98,7 @@ def scene(seed: int, first_person: int, people: int, size: int = 256) -> Scene:
 
 
 def _inside(rng, box, side: float) -> tuple[float, float]:
-    """A random place (x, y) of a figure such that its face lies inside the picture."""
+    """A random position (x, y) of a figure such that its face is inside the picture."""
     x0, y0, x1, y1 = (side * edge for edge in box)
     return float(rng.uniform(-x0, 1 - x1)), float(rng.uniform(-y0, 1 - y1))
 
@@ -121,7 +117,7 @@ def _place(canvas, avatar: Avatar, x: float, y: float, side: float, pen) -> None
 
 
 def clutter(pen: Pen, rng: np.random.Generator) -> None:
-    """A ground of many shapes. Nothing on it is a face."""
+    """A background of random shapes without a face."""
     pen.rect(0, 0, 1, 1, tuple(rng.random(3)))
     for _ in range(int(rng.integers(10, 45))):
         x, y = rng.uniform(-0.1, 1.1, 2)
@@ -139,7 +135,7 @@ def clutter(pen: Pen, rng: np.random.Generator) -> None:
                 pen.line(x, y + 0.03 * k, x + r, y + 0.03 * k + rng.uniform(-0.01, 0.01), color, 0.012)
         elif kind == 4:
             pen.ring(x, y, r, color, rng.uniform(0.004, 0.03))
-        elif kind == 5:  # two dots, alike: no face
+        elif kind == 5:  # a pair of equal dots, which is no face
             for side in (-1, 1):
                 pen.ellipse(x + side * 0.4 * r, y, 0.13 * r, 0.13 * r, (0.97, 0.97, 0.97))
                 pen.ellipse(x + side * 0.4 * r, y, 0.07 * r, 0.07 * r, (0.05, 0.04, 0.05))

@@ -1,1 +1,1 @@
-"""What the kit reads from a face: who it is, and what it does."""
+"""Readers of faces: identity and expression."""

@@ -1,14 +1,15 @@
-"""What an expression means: from action units to words, valence and arousal and back, in closed form.
+"""The meaning of expression vectors in closed form: from action units to words, valence and arousal, and back.
 
-Nothing here is learned. A face is taken for a word that somebody shows more or less strongly, and not quite cleanly. By
-Bayes' rule a vector x then speaks for each of the 135 words w (vector v_w) in the measure
+Nothing is learned here. The model: somebody shows a word, more or less strongly, with noise. The likelihood of an
+expression vector x given one of the W words w with vector v_w is
 
     p(x | w) = mean over strengths s of exp(-|x - s v_w|² / 2σ²),     s from 0.6 to 1.1, σ = 0.25
 
-and for the neutral face by the same formula with v = 0. Valence and arousal are those of the words, weighed by it. So
-one function gives the meaning of anything that gives a vector, and a network that reads faces has exact targets.
+and given the neutral face the same with v = 0. Bayes' rule gives the posterior of the words. Valence and arousal are
+their means under the posterior. So everything that yields an expression vector has a meaning, and a network that reads
+faces has exact targets.
 
-Letters: M vectors, W = 135 words. The 21 numbers of a vector are those of `Expression.NAMES`.
+Letters: M expression vectors of 21 numbers in the order of `Expression.NAMES`; W = 135 words.
 """
 
 from __future__ import annotations
@@ -17,60 +18,53 @@ from functools import lru_cache
 
 import numpy as np
 
-from gen_affect_lib.avatars.emotions import EMOTIONS, emotion, families, groups, table
+from gen_affect_lib.avatars.emotions import EMOTION_TABLE, EMOTIONS, LEVELS, branches, emotion, table
 from gen_affect_lib.avatars.factors import Expression
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.keys import Producer
 
-FAMILIES, GROUPS = tuple(families()), tuple(groups())
-STRENGTHS = np.linspace(0.6, 1.1, 6)  # the range in which `Expression.sample` draws a word's strength
-SPREAD = 0.25  # σ: a face so far from a word, in the units of the vector, still passes for it
-LEVELS = (6, 25, 135)  # families, groups, words
+EXPRESSION_MEANING = Producer("expression meaning", 1, uses=(EMOTION_TABLE,))
+
+STRENGTHS = np.linspace(0.6, 1.1, 6)  # the strengths with which `Expression.sample` scales a word
+SPREAD = 0.25  # σ, in the units of the vector
 
 
 @lru_cache(maxsize=1)
 def word_vectors() -> np.ndarray:
-    """float64 (135, 21): the expression of each word."""
+    """float64 (W, 21): the expression vector of each word."""
     return np.array([one.expression_vector for one in table().values()])
 
 
 @lru_cache(maxsize=1)
 def word_affect() -> np.ndarray:
-    """float64 (135, 2): valence and arousal of each word, in [-1, 1]."""
+    """float64 (W, 2): valence and arousal of each word, in [-1, 1]."""
     return np.array([(one.valence, one.arousal) for one in table().values()])
 
 
-@lru_cache(maxsize=1)
-def branches() -> dict[int, np.ndarray]:
-    """For 6, 25 and 135 classes: the class of each word, int (135,)."""
-    rows = list(table().values())
-    return {
-        6: np.array([FAMILIES.index(row.family) for row in rows]),
-        25: np.array([GROUPS.index(row.group) for row in rows]),
-        135: np.arange(len(rows)),
-    }
-
-
 def log_likelihoods(vectors: np.ndarray) -> np.ndarray:
-    """log p(x | w), up to a constant, of vectors (M, 21): float64 (M, 136), words, then the neutral face."""
+    """log p(x | w), up to a constant, of vectors (M, 21): float64 (M, W + 1), the words and then the neutral face.
+
+    Raises UserError for another shape.
+    """
     vectors = np.asarray(vectors, np.float64)
     if vectors.ndim != 2 or vectors.shape[1] != Expression.VECTOR_SIZE:
         raise UserError(f"expression vectors have shape {vectors.shape}: give (M, {Expression.VECTOR_SIZE})")
     words = word_vectors()
     along = vectors @ words.T  # (M, W)
     square = (vectors**2).sum(axis=1, keepdims=True)  # (M, 1)
-    # |x - s v|² = |x|² - 2 s x·v + s² |v|², one strength at a time to keep the memory small.
+    # |x - s v|² = |x|² - 2 s x·v + s² |v|²; one strength at a time saves memory.
     terms = [-(square - 2 * s * along + s**2 * (words**2).sum(axis=1)) / (2 * SPREAD**2) for s in STRENGTHS]
     likelihood = np.logaddexp.reduce(terms, axis=0) - np.log(len(STRENGTHS))  # (M, W)
     return np.concatenate([likelihood, -square / (2 * SPREAD**2)], axis=1)
 
 
 def posterior(vectors: np.ndarray) -> np.ndarray:
-    """p(w | x) of vectors (M, 21), every word and the neutral face equally likely beforehand: float64 (M, 136)."""
-    return shares(log_likelihoods(vectors))
+    """p(w | x) of vectors (M, 21) under a uniform prior over the words and the neutral face: float64 (M, W + 1)."""
+    return softmax(log_likelihoods(vectors))
 
 
-def shares(logits: np.ndarray) -> np.ndarray:
-    """The softmax of log likelihoods (M, 136): what is equally likely beforehand, by Bayes' rule."""
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Rows of logits (M, K) to probabilities (M, K)."""
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
 
@@ -81,43 +75,45 @@ def affect_of(vectors: np.ndarray) -> np.ndarray:
 
 
 def class_logits(word_logits: np.ndarray, classes: int) -> np.ndarray:
-    """Scores of 135 words (…, 135) to scores of 6 families, 25 groups or the words themselves: (…, classes).
+    """Log scores of the words (…, W) to those of families, groups or words (…, classes); `classes` is one of `LEVELS`.
 
-    The probability of a branch is the sum of its words' probabilities.
+    The probability of a family or group is the sum of those of its words. Raises UserError for another number.
     """
     if classes not in LEVELS:
-        raise UserError(f"there are no {classes} classes: give 6 (families), 25 (groups) or 135 (words)")
+        names = zip(LEVELS, ("families", "groups", "words"))
+        raise UserError(
+            f"there are no {classes} classes: give {', '.join(f'{count} ({name})' for count, name in names)}"
+        )
     of = branches()[classes]
     word_logits = np.asarray(word_logits, np.float64)
     return np.stack([np.logaddexp.reduce(word_logits[..., of == c], axis=-1) for c in range(classes)], axis=-1)
 
 
 def vector_of_word(word: str) -> np.ndarray:
-    """float64 (21,) of one of the 135 words, or of `neutral`. Raises UserError with the nearest words for another."""
+    """float64 (21,): the expression vector of a word or of "neutral". Raises UserError for an unknown word."""
     if isinstance(word, str) and word.strip().lower() == "neutral":
         return np.zeros(Expression.VECTOR_SIZE)
     return word_vectors()[EMOTIONS.index(emotion(word).word)]
 
 
 def weights_of_point(valence: float, arousal: float, reach: float = 0.05) -> np.ndarray:
-    """How much each word, and last the neutral face, counts at a point of the plane: float64 (136,), sum 1.
+    """The weights of the words and the neutral face at a point: float64 (W + 1,), sum 1, ∝ exp(-distance² / 2 reach²).
 
-    The nearer the more: exp(-distance² / 2 reach²). Raises UserError for a point outside [-1, 1].
+    Raises UserError for a point outside [-1, 1].
     """
     for name, value in (("valence", valence), ("arousal", arousal)):
         if not -1 <= value <= 1:  # false for nan as well
             raise UserError(f"{name} is {value!r}: give a number from -1 to 1")
-    points = np.concatenate([word_affect(), np.zeros((1, 2))])  # the neutral face stands at (0, 0)
+    points = np.concatenate([word_affect(), np.zeros((1, 2))])  # the neutral face is at (0, 0)
     square = ((points - (valence, arousal)) ** 2).sum(axis=1)
     weights = np.exp(-(square - square.min()) / (2 * reach**2))
     return weights / weights.sum()
 
 
 def vector_of_point(valence: float, arousal: float, reach: float = 0.05) -> np.ndarray:
-    """The typical face at a point of the plane: float64 (21,).
+    """The expression vector at a point of valence and arousal: float64 (21,), the mean under `weights_of_point`.
 
-    The words near the point are blended by `weights_of_point`. Two numbers cannot hold what 21 do: many words share one
-    point. Raises UserError for a point outside [-1, 1].
+    Two numbers cannot determine 21: many words share a point. Raises UserError for a point outside [-1, 1].
     """
     vectors = np.concatenate([word_vectors(), np.zeros((1, Expression.VECTOR_SIZE))])
     return weights_of_point(valence, arousal, reach) @ vectors

@@ -1,13 +1,15 @@
-"""Where are the faces? A small detector in the shape of SCRFD (Guo et al. 2021), so that insightface can load it.
+"""The face detector: a small network with the outputs of SCRFD (Guo et al. 2021), so that insightface can load it.
 
-At three strides (8, 16 and 32 pixels) every place answers twice, for a smaller and a larger face: a score, the
-distances to the four sides of the box, and the way to each of five landmarks. `decode` turns answers into faces as insightface
-does. All distances are counted in strides.
+At three strides (8, 16 and 32 pixels) every position has two anchors, for smaller and larger faces. An anchor predicts
+a score, the distances to the four sides of the box, and the offsets of the five landmarks; `decode` turns them into
+faces as insightface does. All distances are in strides.
 
-Letters: B pictures, F faces of one of them, A answers (places times two) of all strides together.
+Letters: B pictures, F faces of one of them, A anchors (two per position) of all strides together.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 STRIDES = (8, 16, 32)
-ANSWERS = 2  # for every place
-# For which faces (root of the box's area, in pixels) each answer is there: two for every stride. Small strides take
-# rather large faces, since a landmark is found the more exactly the finer the places are.
+ANCHORS = 2  # per position
+# The sizes of faces (root of the area of the box, in pixels) of each anchor, two per stride. Small strides take rather
+# large faces, since finer positions give more exact landmarks.
 SPANS = ((10, 28), (28, 56), (56, 84), (84, 128), (128, 208), (208, 420))
 
 
@@ -46,8 +48,8 @@ class FaceDetector(nn.Module):
     Args:
         widths: channels at strides 4, 8, 16 and 32.
         neck: channels of the pyramid and of the head.
-        exact: channels of the landmarks' own tower. Where a corner of the mouth is, to a tenth of a stride, takes other
-            features than whether there is a face.
+        exact: channels of the tower of the landmarks. The position of a landmark to a tenth of a stride takes other
+            features than the presence of a face.
     """
 
     def __init__(self, widths=(24, 32, 64, 96), neck: int = 40, exact: int = 64):
@@ -66,21 +68,22 @@ class FaceDetector(nn.Module):
         self.smooth = nn.ModuleList(conv(neck, neck) for _ in STRIDES)
         self.tower = nn.Sequential(conv(neck, neck), conv(neck, neck))
         self.exact = nn.Sequential(conv(neck, exact), conv(exact, exact))
-        self.score = nn.Conv2d(neck, ANSWERS, 3, padding=1)
-        self.box = nn.Conv2d(neck, 4 * ANSWERS, 3, padding=1)
-        self.point = nn.Conv2d(exact, 10 * ANSWERS, 3, padding=1)
-        for layer, bias in ((self.score, -4.6), (self.box, 0.5), (self.point, 0.0)):  # a face is rare: 1 in 100
+        self.score = nn.Conv2d(neck, ANCHORS, 3, padding=1)
+        self.box = nn.Conv2d(neck, 4 * ANCHORS, 3, padding=1)
+        self.point = nn.Conv2d(exact, 10 * ANCHORS, 3, padding=1)
+        for layer, bias in ((self.score, -4.6), (self.box, 0.5), (self.point, 0.0)):  # the prior of a face: 1 in 100
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.constant_(layer.bias, bias)
-        # What an answer counts in: the middle of its faces' sizes. So the head gives numbers near 1 everywhere.
-        units = torch.tensor(SPANS).float().prod(dim=1).sqrt().reshape(len(STRIDES), ANSWERS)  # (6,) -> (3, 2)
+            nn.init.constant_(cast(Tensor, layer.bias), bias)
+        # Predictions are multiplied by the middle of an anchor's sizes, so the head's outputs are near 1 everywhere.
+        units = torch.tensor(SPANS).float().prod(dim=1).sqrt().reshape(len(STRIDES), ANCHORS)  # (6,) -> (3, 2)
+        self.units: Tensor
         self.register_buffer("units", units / torch.tensor(STRIDES)[:, None], persistent=False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Pictures (B, 3, H, W), RGB, (value − 127.5) / 128, H and W multiples of 32, to nine tensors:
+        """Pictures (B, 3, H, W), RGB, (value − 127.5) / 128, H and W multiples of 32, to nine tensors.
 
-        scores (B, A_s, 1) in [0, 1] for the strides 8, 16, 32; boxes (B, A_s, 4), left, top, right, bottom; landmarks
-        (B, A_s, 10), x and y in turn. A_s = 2 H W / stride², row by row, the two answers of a place side by side.
+        Scores (B, A_s, 1) in [0, 1] for the strides 8, 16, 32; boxes (B, A_s, 4), left, top, right, bottom; landmarks
+        (B, A_s, 10), x and y in turn. A_s = 2 H W / stride², row by row, the two anchors of a position side by side.
         """
         features, x = [], self.stem(images)
         for down in self.down:
@@ -100,25 +103,25 @@ class FaceDetector(nn.Module):
         return scores + boxes + points
 
     def _unit(self, level: int, numbers: int) -> Tensor:
-        return self.units[level].repeat_interleave(numbers)[None, :, None, None]  # (1, ANSWERS * numbers, 1, 1)
+        return self.units[level].repeat_interleave(numbers)[None, :, None, None]  # (1, ANCHORS * numbers, 1, 1)
 
 
 def _rows(x: Tensor, numbers: int) -> Tensor:
-    """(B, ANSWERS * numbers, h, w) -> (B, h * w * ANSWERS, numbers)."""
+    """(B, ANCHORS * numbers, h, w) -> (B, h * w * ANCHORS, numbers)."""
     return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, numbers)
 
 
 def centers(height: int, width: int, device=None) -> tuple[Tensor, Tensor, Tensor]:
-    """Of all answers for a picture of that size: places (A, 2) in pixels, strides (A,), numbers of their span (A,)."""
+    """All anchors of a picture: positions (A, 2) in pixels, strides (A,), indices into SPANS (A,)."""
     places, strides, spans = [], [], []
     for level, stride in enumerate(STRIDES):
         y, x = torch.meshgrid(torch.arange(height // stride), torch.arange(width // stride), indexing="ij")
         grid = torch.stack([x, y], dim=-1).reshape(-1, 2)  # (h, w, 2) -> (h * w, 2)
-        grid = grid.repeat_interleave(ANSWERS, dim=0)
+        grid = grid.repeat_interleave(ANCHORS, dim=0)
         places.append(grid * stride)
         strides.append(torch.full((len(grid),), stride))
-        spans.append(torch.arange(len(grid)) % ANSWERS + ANSWERS * level)
-    return tuple(torch.cat(parts).to(device) for parts in (places, strides, spans))
+        spans.append(torch.arange(len(grid)) % ANCHORS + ANCHORS * level)
+    return torch.cat(places).to(device), torch.cat(strides).to(device), torch.cat(spans).to(device)
 
 
 def decode(outputs: list[Tensor], height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,10 +134,10 @@ def decode(outputs: list[Tensor], height: int, width: int) -> tuple[Tensor, Tens
 
 
 def assign(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Which face each answer is to give: numbers (A,), -1 for none; and which answers are left alone, bool (A,).
+    """The target of each anchor, int (A,): a face of boxes (F, 4), -1 for none; and which are ignored, bool (A,).
 
-    A face is asked of the answers for its size at the places around its middle. Answers for nearly its size, and places
-    a little further out, are left alone: they are neither right nor wrong.
+    A face is the target of the anchors of its size at the positions around its centre. Anchors of nearly its size, and
+    positions a little further out, are ignored: they count neither as correct nor as wrong.
     """
     places, strides, spans = centers(height, width, boxes.device)
     low, high = torch.tensor(SPANS, device=boxes.device).float()[spans].T[..., None]  # (A, 1) each
@@ -153,7 +156,7 @@ def assign(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and generalized IoU (Rezatofighi et al. 2019) of boxes (M, 4) pair by pair: (M,) each."""
+    """IoU and generalized IoU (Rezatofighi et al. 2019) of boxes (M, 4), pair by pair: (M,) each."""
 
     def area(low, high):
         return (high - low).clamp_min(0).prod(dim=-1)
@@ -166,10 +169,10 @@ def overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def detector_loss(outputs: list[Tensor], boxes: list[Tensor], points: list[Tensor], size: int) -> tuple[Tensor, dict]:
-    """The loss of a batch of square pictures, and its parts as numbers.
+    """The loss of a batch of square pictures, with boxes (F, 4) and landmarks (F, 5, 2) each; and its parts.
 
-    Score: quality focal loss (Li et al. 2020): a score should say how well its box fits, and what is answered well
-    already counts little. Box: 1 − generalized IoU. Landmarks: their distance as a share of the face's size.
+    Score: quality focal loss (Li et al. 2020): the target is the IoU of the predicted box, and easy anchors have little
+    weight. Box: 1 − generalized IoU. Landmarks: their distance over the size of the face.
     """
     scores, found, places = decode(outputs, size, size)
     focal, fits, errors, positives = 0.0, [], [], 0
@@ -188,12 +191,12 @@ def detector_loss(outputs: list[Tensor], boxes: list[Tensor], points: list[Tenso
         target = target[~skip]
         focal = focal + ((score - target).square() * F.binary_cross_entropy(score, target, reduction="none")).sum()
         positives += int(mine.sum())
-    focal = focal / max(1, positives)
+    focal = cast(Tensor, focal) / max(1, positives)
     fit = torch.cat(fits).mean() if fits else found.sum() * 0
     error = torch.cat(errors).mean() if errors else places.sum() * 0
     return focal + 2 * fit + 50 * error, {"score": focal.item(), "box": fit.item(), "points": error.item()}
 
 
 def to_input(images: np.ndarray) -> Tensor:
-    """uint8 RGB (B, H, W, 3) to what the detector reads: float (B, 3, H, W), (value − 127.5) / 128."""
+    """uint8 RGB (B, H, W, 3) to the input of the detector: float (B, 3, H, W), (value − 127.5) / 128."""
     return (torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() - 127.5) / 128

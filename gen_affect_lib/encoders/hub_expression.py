@@ -1,8 +1,8 @@
-"""Any image classifier of the Hugging Face hub as a reader of expressions.
+"""Any image classifier of the Hugging Face hub as an expression encoder.
 
-Classifiers of emotions name a handful of feelings. Each name is taken for one of the 135 words (or neutral), and the
-face is read as the mixture of their action units, weighed by the classifier's probabilities. That is coarser than our
-own encoder, which reads the units themselves, but gives the same `ExpressionReading`, so either can stand at its place.
+Such classifiers know a handful of emotions. Each label is mapped to an emotion word (or neutral), and the expression
+vector is the mean of the words' vectors under the classifier's probabilities. That is coarser than our own encoder,
+which predicts the action units, but both give an `ExpressionReading`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gen_affect_lib.encoders.expression import LABELS, SHIPPED, ExpressionEncode
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.pictures import on_white, open_pictures
 
-# What classifiers on the hub call their classes, where it is none of our words.
+# Labels of classifiers on the hub that are not words of our table.
 SYNONYMS = {
     "angry": "anger", "mad": "anger", "disgusted": "disgust", "fearful": "fear", "afraid": "fear", "scared": "fear",
     "happy": "happiness", "sad": "sadness", "surprised": "surprise", "contemptuous": "contempt", "calm": "contentment",
@@ -29,19 +29,21 @@ SYNONYMS = {
 
 
 def word_of_label(label: str) -> str | None:
-    """The word that a class of some classifier means, or None."""
+    """The word for a label of a classifier, or None."""
     name = label.strip().lower().replace("_", " ")
     name = SYNONYMS.get(name, name)
     return name if name in EMOTIONS or name == "neutral" else None
 
 
 class HubExpressionEncoder:
-    """An image classifier with its own preprocessing, read as expressions.
+    """An image classifier with its own preprocessing as an expression encoder.
 
     Args:
-        model: with `config.id2label`.
-        processor: called as `processor(images=[…], return_tensors="pt")`.
-        words: label -> word, for labels that `word_of_label` does not know. Raises UserError where one stays unknown.
+        model: an image classifier with `config.id2label`.
+        processor: its preprocessing, called as `processor(images=[…], return_tensors="pt")`.
+        words: label → word, for labels that `word_of_label` does not know.
+
+    Raises UserError for a label without a word.
     """
 
     def __init__(self, model, processor, words: dict[str, str] | None = None):
@@ -51,15 +53,15 @@ class HubExpressionEncoder:
         unknown = [label for label, word in zip(labels, meant) if word is None]
         if unknown:
             raise UserError(
-                f"the classifier's label {unknown[0]!r} ({len(unknown)} of {len(labels)} labels) is none of the 135 "
-                f"words: say what it means, such as words={{{unknown[0]!r}: 'joy'}}"
+                f"the classifier's label {unknown[0]!r} ({len(unknown)} of {len(labels)} labels) is no known emotion "
+                f"word: give one for it, such as words={{{unknown[0]!r}: 'joy'}}"
             )
-        self.words = tuple(meant)
-        self.vectors = np.stack([vector_of_word(word) for word in meant])  # (classes, 21)
+        self.words = tuple(word for word in meant if word is not None)
+        self.vectors = np.stack([vector_of_word(word) for word in self.words])  # (classes, 21)
 
     @torch.no_grad()
     def read(self, pictures: Sequence) -> ExpressionReading:
-        """As `ExpressionEncoder.read`."""
+        """As `expression.ExpressionEncoder.read`."""
         opened = [on_white(picture) for picture in open_pictures(pictures)]
         inputs = self.processor(images=opened, return_tensors="pt").to(self.model.device)
         probabilities = self.model(**inputs).logits.float().softmax(dim=1)  # (M, classes)
@@ -69,9 +71,9 @@ class HubExpressionEncoder:
 def load_expression_encoder(
     name: str | Path = SHIPPED, words: dict[str, str] | None = None
 ) -> ExpressionEncoder | HubExpressionEncoder:
-    """Our own encoder from its folder, or any image classifier from a folder or, with a network, from the hub by name.
+    """Load our own encoder, or an image classifier from a folder or (with a connection) from the hub by name.
 
-    Raises UserError where there is none, and where its labels are unknown and `words` does not explain them.
+    Raises UserError if there is none, or if it has a label that neither `word_of_label` nor `words` maps to a word.
     """
     try:
         config = AutoConfig.from_pretrained(name)
@@ -83,5 +85,5 @@ def load_expression_encoder(
         if isinstance(error, UserError):
             raise
         reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{name} is no image classifier that loads here ({reason}): give the folder of one") from None
+        raise UserError(f"{name} cannot be loaded as an image classifier ({reason}): give the folder of one") from None
     return HubExpressionEncoder(model, processor, words)

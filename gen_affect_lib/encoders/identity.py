@@ -1,8 +1,8 @@
-"""Who is it? A face becomes 512 numbers whose direction says whose face it is (ArcFace, Deng et al. 2019).
+"""The recognizer: a face to an embedding of 512 numbers whose direction tells who it is (ArcFace, Deng et al. 2019).
 
-The network is a small IResNet. It learns by naming the person on each picture among all people of the training set,
-with a handicap: the angle to the right person's direction counts as if it were larger by a margin. So pictures of one
-person are drawn together until they fit with room to spare, and people never seen before fall apart just as well.
+The network is a small IResNet. It is trained to classify each picture as one of the people of the training set, with
+an additive margin: the angle to the direction of the correct person counts as if it were larger. This pulls the
+pictures of one person together until a margin separates them from all others, and it generalises to new people.
 
 Letters: B pictures, C people of the training set, E = 512 numbers of an embedding.
 """
@@ -10,6 +10,7 @@ Letters: B pictures, C people of the training set, E = 512 numbers of an embeddi
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,13 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gen_affect_lib.encoders.views import SIZE, VIEWS
+from gen_affect_lib.errors import UserError
 from gen_affect_lib.tensors import to_tensor
 
 
 class IResidual(nn.Module):
-    """IResNet's block: normalization before and after each convolution, and nothing but addition on the straight path.
+    """The block of IResNet: normalization before and after each convolution, none on the shortcut.
 
-    The stride stands in the first convolution, not in the second as in IResNet: a quarter of the work.
+    The stride is in the first convolution, in IResNet in the second: this takes a quarter of the work.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: int):
@@ -47,16 +49,16 @@ class IResidual(nn.Module):
 
 
 class ArcFaceNet(nn.Module):
-    """From an aligned face to its embedding.
+    """An aligned face to its embedding.
 
     Args:
         widths: channels at 28, 14 and 7 pixels a side.
-        blocks: how many residual blocks at each.
-        squeeze: channels that are left before all places are read by one linear map. Where something is matters (the
-            distance of the eyes), so places are not averaged away; with few channels the map stays small.
+        blocks: the number of residual blocks at each.
+        squeeze: channels before the linear layer that reads all positions. Positions matter (the distance of the eyes),
+            so there is no average pooling; few channels keep the layer small.
         embedding: E.
 
-    Weights: He et al.'s for the convolutions; the last normalization has no gain, since only directions count.
+    The convolutions are initialised as by He et al. The last normalization has no gain, since only directions count.
     """
 
     def __init__(self, widths=(32, 64, 128), blocks=(1, 1, 2), squeeze: int = 32, embedding: int = 512):
@@ -82,41 +84,41 @@ class ArcFaceNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB in [-1, 1], (B, 3, 112, 112), to embeddings (B, E) of any length: compare them by the cosine.
+        """RGB in [-1, 1], (B, 3, 112, 112), to embeddings (B, E) of any length, to be compared by their cosine.
 
-        Raises ValueError for another shape.
+        Raises UserError for another shape.
         """
         if images.ndim != 4 or images.shape[1:] != (3, SIZE, SIZE):
-            raise ValueError(f"images have shape {tuple(images.shape)}: give (B, 3, {SIZE}, {SIZE}), see views.aligned")
+            raise UserError(f"images have shape {tuple(images.shape)}: give (B, 3, {SIZE}, {SIZE}), see views.aligned")
         features = self.squeeze(self.stages(self.stem(images)))
         return self.norm(self.embed(features.flatten(1)))  # (B, squeeze, 7, 7) -> (B, squeeze * 49) -> (B, E)
 
 
 class ArcFaceLoss(nn.Module):
-    """Additive angular margin: cross-entropy over s cos(angle), where the right person's angle counts m radians more.
+    """Additive angular margin: cross-entropy over s cos(angle), with m added to the angle of the correct person.
 
     Args:
         people: C.
         embedding: E.
-        margin: m in radians; `forward` takes the share of it that counts, for a warm-up from 0.
-        scale: s, how sharp the softmax is.
+        margin: m in radians.
+        scale: s, the sharpness of the softmax.
     """
 
     def __init__(self, people: int, embedding: int = 512, margin: float = 0.4, scale: float = 32.0):
         super().__init__()
         self.margin, self.scale = margin, scale
-        self.directions = nn.Parameter(torch.randn(people, embedding) * 0.05)  # one for each person
+        self.directions = nn.Parameter(torch.randn(people, embedding) * 0.05)  # one per person
 
     def forward(self, embeddings: Tensor, person: Tensor, warmth: float = 1.0) -> Tensor:
-        """Embeddings (B, E) and the numbers of the people (B,) to the mean loss.
+        """The mean loss of embeddings (B, E) with class indices `person` (B,).
 
-        A margin from the first step on would ask for more than the network can give, and it would learn nothing at
-        all; so `warmth` goes from 0 to 1 in training.
+        `warmth`: the fraction of the margin that counts. With the full margin from the first step the network does not
+        learn at all, so it rises from 0 to 1 during training.
         """
         cosine = F.normalize(embeddings) @ F.normalize(self.directions).T  # (B, C)
         right = cosine.gather(1, person[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)  # (B, 1)
         m = warmth * self.margin
-        # cos(angle + m) by the addition theorem. Past pi it would rise again: from there on a straight line goes down.
+        # cos(angle + m) by the addition theorem. Beyond pi it would rise again; there a falling line replaces it.
         harder = right * math.cos(m) - (1 - right.square()).sqrt() * math.sin(m)
         harder = torch.where(right > -math.cos(m), harder, right - m * math.sin(m))
         logits = cosine.scatter(1, person[:, None], harder.to(cosine.dtype))
@@ -125,16 +127,17 @@ class ArcFaceLoss(nn.Module):
 
 @torch.no_grad()
 def erase(net: ArcFaceNet, embeddings: Tensor, nuisance: Tensor, groups: Tensor) -> None:
-    """Make the last linear map blind to what can be read linearly of `nuisance`, at the least change of the embeddings.
+    """Remove what can be read linearly of `nuisance` from the embeddings, with the least change of the last layer.
 
-    Least-squares concept erasure (LEACE, Belrose et al. 2023): whiten, project off the directions that vary together
-    with the nuisance, and undo the whitening. Training makes the pictures of one person alike, never quite the same;
-    the rest that is left has much of the expression in it, and this takes it out.
+    Least-squares concept erasure (LEACE, Belrose et al. 2023): whiten, project out the directions that correlate with
+    the nuisance, and undo the whitening. After training, embeddings of one person still differ a little, mostly with
+    the expression; this removes it.
 
     Args:
-        embeddings: (M, E) of training pictures, by this network.
-        nuisance: (M, K), what they must not tell.
-        groups: (M,) whole numbers: which view each is. The views' traces of the nuisance differ, so each is erased.
+        net: the network; changed in place.
+        embeddings: (M, E), its embeddings of training pictures.
+        nuisance: (M, K), what the embeddings must not tell.
+        groups: int (M,), the view of each picture. The views correlate with the nuisance differently, so both count.
     """
     mean = embeddings.mean(dim=0)
     x = (embeddings - mean).double()
@@ -149,24 +152,34 @@ def erase(net: ArcFaceNet, embeddings: Tensor, nuisance: Tensor, groups: Tensor)
         z = nuisance[rows].double()
         traces.append((x[rows] - x[rows].mean(dim=0)).T @ ((z - z.mean(dim=0)) / z.std(dim=0).clamp_min(1e-6)) / len(z))
     directions, strengths, _ = torch.linalg.svd(whiten @ torch.cat(traces, dim=1), full_matrices=False)
-    # Numbers that have nothing to do with each other correlate too, in a sample: this is by how much at most (the edge of
-    # the Marchenko-Pastur law). What lies below is left, since erasing chance would cost true differences of people.
+    # The largest correlation of independent numbers in a sample (the edge of the Marchenko-Pastur law). Directions
+    # below it are kept, since erasing chance correlations would cost differences between people.
     chance = (kept.sum() ** 0.5 + nuisance.shape[1] ** 0.5) / (len(x) / len(traces)) ** 0.5
     directions = directions[:, strengths > chance]
     blind = (torch.eye(len(mean), dtype=torch.double) - color @ directions @ directions.T @ whiten).float()  # (E, E)
-    spread = (net.norm.running_var + net.norm.eps).sqrt()
-    weight, bias = net.embed.weight / spread[:, None], (net.embed.bias - net.norm.running_mean) / spread
+    variance, center = net.norm.running_var, net.norm.running_mean
+    assert variance is not None and center is not None
+    spread = (variance + net.norm.eps).sqrt()
+    weight, bias = net.embed.weight / spread[:, None], (net.embed.bias - center) / spread
     net.embed.weight.copy_(blind @ weight)
     net.embed.bias.copy_(blind @ (bias - mean) + mean)
-    net.norm.running_mean.zero_()
-    net.norm.running_var.fill_(1 - net.norm.eps)
+    center.zero_()
+    variance.fill_(1 - net.norm.eps)
+
+
+Array = TypeVar("Array", Tensor, np.ndarray)
+
+
+def to_tokens(directions: Array) -> Array:
+    """Embeddings of length 1, (…, E), as identity tokens of length √E: about unit scale in each number."""
+    return directions * directions.shape[-1] ** 0.5
 
 
 class IdentityEncoder(nn.Module):
-    """The identity as a condition sees it: the aligned crop, and beside it a wider view with hair and coverings.
+    """The identity as conditioning: tokens of the aligned crop and of a wider view with hair and coverings.
 
-    The crop is what recognition compares; but it cuts a bun or a turban off, and a generator that is to draw the person
-    must know of them. One network reads both views: it was trained on both to name the same person.
+    Recognition compares the crop. But the crop cuts off a bun or a turban, which the generator has to draw. One network
+    reads both views; it was trained on both.
     """
 
     def __init__(self, net: ArcFaceNet):
@@ -174,11 +187,14 @@ class IdentityEncoder(nn.Module):
         self.net = net
 
     def forward(self, views: Tensor) -> Tensor:
-        """Views (B, V, 3, 112, 112) in [-1, 1], in the order of `views.VIEWS`, to tokens (B, V, E) of length √E."""
+        """Views (B, V, 3, 112, 112) in [-1, 1], in the order of `views.VIEWS`, to tokens (B, V, E) of length √E.
+
+        Raises UserError for another shape.
+        """
         if views.ndim != 5 or views.shape[1] != len(VIEWS):
-            raise ValueError(f"views have shape {tuple(views.shape)}: give (B, {len(VIEWS)}, 3, {SIZE}, {SIZE})")
-        tokens = self.net(views.flatten(0, 1)).unflatten(0, views.shape[:2])  # (B * V, E) -> (B, V, E)
-        return F.normalize(tokens, dim=-1) * tokens.shape[-1] ** 0.5  # about unit scale each, as networks like it
+            raise UserError(f"views have shape {tuple(views.shape)}: give (B, {len(VIEWS)}, 3, {SIZE}, {SIZE})")
+        embeddings = self.net(views.flatten(0, 1)).unflatten(0, views.shape[:2])  # (B * V, E) -> (B, V, E)
+        return to_tokens(F.normalize(embeddings, dim=-1))
 
 
 @torch.no_grad()

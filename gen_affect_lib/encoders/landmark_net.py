@@ -1,11 +1,11 @@
-"""A second look at a face: the five landmarks again, to a part of a pixel, by a network that sees nothing else.
+"""The landmark network: it refines the five landmarks of a detected face to a fraction of a pixel.
 
-A detector looks at every place of a picture, so it can spend little on each face; its landmarks are off by a tenth of
-the distance of the eyes. That is enough to find a face, not to align one. insightface's packs have a second network for
-this, which looks at the detector's box again, enlarged; ours is small and gives the same five points, which insightface
-hands out as `landmark_2d_5`.
+A detector processes every position of a picture, so it has little capacity per face: its landmarks are off by a tenth
+of the distance of the eyes, too much for alignment. As in insightface's packs, a second network therefore reads an
+enlarged crop of the detector's box. Ours is small and predicts the same five points; insightface calls its task
+`landmark_2d_5`.
 
-Letters: B faces, S = 192 pixels a side of what is looked at.
+Letters: B faces, S = 192 pixels a side of a crop.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from torch import Tensor, nn
 from gen_affect_lib.encoders.detector import to_input
 from gen_affect_lib.encoders.identity import IResidual
 
-SIZE = 192  # by its input's size insightface knows such a network
-MARGIN = 1.5  # a look is so many times as wide as the box
+SIZE = 192  # insightface recognizes a landmark network by this input size
+MARGIN = 1.5  # side of the crop over the larger side of the box
 NAME = "landmark_2d_5"
 
 
 class LandmarkNet(nn.Module):
-    """From a look at a face (B, 3, S, S), RGB, (value - 127.5) / 128, to its landmarks (B, 10): x and y in turn, from -1
-    (left, top) to 1, in insightface's order.
+    """Crops (B, 3, S, S), RGB, (value - 127.5) / 128, to landmarks (B, 10).
+
+    The landmarks are x and y in turn, from -1 (left, top) to 1, in insightface's order.
 
     Args:
         widths: channels at 48, 24, 12 and 6 pixels a side.
-        squeeze: channels that are left before all places are read by one linear map.
+        squeeze: channels before the linear layer that reads all positions.
     """
 
     def __init__(self, widths=(16, 32, 64, 96), squeeze: int = 24):
@@ -43,27 +44,27 @@ class LandmarkNet(nn.Module):
         self.point = nn.Linear(squeeze * (SIZE // 32) ** 2, 10)
         nn.init.zeros_(self.point.weight)
 
-    def forward(self, looks: Tensor) -> Tensor:
-        return self.point(self.squeeze(self.stages(self.stem(looks))).flatten(1))  # (B, squeeze, 6, 6) -> (B, 10)
+    def forward(self, crops: Tensor) -> Tensor:
+        return self.point(self.squeeze(self.stages(self.stem(crops))).flatten(1))  # (B, squeeze, 6, 6) -> (B, 10)
 
 
-def look_at(image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What insightface shows of a picture (H, W, 3) with a face in box (4,): uint8 (S, S, 3), and the map there (2, 3).
+def crop_face(image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The crop of a picture (H, W, 3) around a box (4,), as insightface makes it.
 
-    Black where the picture ends.
+    Returns uint8 (S, S, 3), black outside the picture, and the affine map (2, 3) from picture to crop.
     """
     scale = SIZE / (MARGIN * max(box[2] - box[0], box[3] - box[1]))
     shift = SIZE / 2 - scale * (box[:2] + box[2:]) / 2
-    there = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    return cv2.warpAffine(image, there, (SIZE, SIZE)), there
+    to_crop = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+    return cv2.warpAffine(image, to_crop, (SIZE, SIZE)), to_crop
 
 
 @torch.no_grad()
 def find_landmarks(net: LandmarkNet, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Landmarks in pixels (F, 5, 2) of faces in boxes (F, 4) of a picture uint8 (H, W, 3), RGB."""
+    """Landmarks in pixels (F, 5, 2) of the faces in boxes (F, 4) of a picture uint8 (H, W, 3), RGB."""
     if not len(boxes):
         return np.zeros((0, 5, 2), np.float32)
-    looks, theres = zip(*(look_at(image, box) for box in boxes))
-    places = (net(to_input(np.stack(looks))).unflatten(1, (5, 2)).numpy() + 1) * SIZE / 2  # (F, 10) -> (F, 5, 2)
-    scale, shift = np.stack([t[0, 0] for t in theres]), np.stack([t[:, 2] for t in theres])
+    crops, maps = zip(*(crop_face(image, box) for box in boxes))
+    places = (net(to_input(np.stack(crops))).unflatten(1, (5, 2)).numpy() + 1) * SIZE / 2  # (F, 10) -> (F, 5, 2)
+    scale, shift = np.stack([m[0, 0] for m in maps]), np.stack([m[:, 2] for m in maps])
     return (places - shift[:, None]) / scale[:, None, None]

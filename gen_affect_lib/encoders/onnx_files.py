@@ -1,13 +1,14 @@
-"""Networks to ONNX files in half precision, and back.
+"""Networks to ONNX files with weights in half precision, and back.
 
-Weights with two or more dimensions are rounded to 16 bits, which halves the file; the few others (gains, means) keep
-32. A file says for each rounded weight "take it as a 32-bit number", and runtimes do that once, when they load it. So
-all arithmetic is done in 32 bits, and a torch network with the rounded weights gives the same numbers.
+Weights with two or more dimensions are stored in 16 bits, which halves the file; the others (gains, means) in 32. A
+Cast node behind each 16-bit weight makes runtimes convert it to 32 bits when they load the file. So all arithmetic is
+in 32 bits, and a torch network with the rounded weights gives the same results.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 
 from gen_affect_lib.errors import UserError
 
+Net = TypeVar("Net", bound=nn.Module)
+
 
 @torch.no_grad()
-def round_weights(net: nn.Module) -> nn.Module:
-    """Round the weights of a network to what half precision can hold, in place; they stay 32-bit numbers."""
+def round_weights(net: Net) -> Net:
+    """Round the weights of a network to half precision in place; their type stays float32."""
     for weight in net.parameters():
         if weight.ndim >= 2:
             weight.copy_(weight.half())
@@ -28,20 +31,25 @@ def round_weights(net: nn.Module) -> nn.Module:
 
 
 def export(net: nn.Module, path: Path, example: Tensor, outputs: list[str], dynamic: dict[int, str]) -> None:
-    """Write a network as an ONNX file. Its weights must be rounded already.
+    """Write a network with rounded weights as an ONNX file.
 
     Args:
-        example: an input, for its shape. outputs: their names.
-        dynamic: the input's dimensions that may change, with a name each.
+        net: the network, see `round_weights`.
+        path: the file.
+        example: an input; only its shape matters.
+        outputs: the names of the outputs.
+        dynamic: number → name of the dimensions of the input that may vary.
+
+    Raises UserError if the weights are not rounded.
     """
     import warnings
 
     net = net.eval()
     for name, weight in net.named_parameters():
         if weight.ndim >= 2 and not torch.equal(weight, weight.half().float()):
-            raise ValueError(f"{name} is not rounded: call round_weights before export, so that torch equals the file")
-    # The tracing exporter: it keeps the names of the weights, and needs no further package.
-    # PRESERVE and no folding: else it would melt normalizations into the weights, which then are no longer the net's.
+            raise UserError(f"{name} is not rounded: call round_weights before export, so that torch equals the file")
+    # The tracing exporter keeps the names of the weights and needs no other package. PRESERVE and no folding keep it
+    # from merging normalizations into the weights, which could not be read back then.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -63,7 +71,7 @@ def export(net: nn.Module, path: Path, example: Tensor, outputs: list[str], dyna
 
 
 def _halve(graph) -> None:
-    """Store the weights in 16 bits under their names, with a Cast to 32 behind each."""
+    """Store the weights in 16 bits under their names, with a Cast to 32 bits behind each."""
     casts, renamed = [], {}
     for weight in graph.initializer:
         if weight.data_type == onnx.TensorProto.FLOAT and len(weight.dims) >= 2:
@@ -79,32 +87,35 @@ def _halve(graph) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The weights of a file written by `export`, by their names in torch, as float32.
+    """The weights in a file of `export`: name in torch → float32 tensor.
 
-    Raises UserError where the file is missing or no ONNX file.
+    Raises UserError if the file is missing or is not an ONNX file.
     """
     try:
         graph = onnx.load(str(path)).graph
-    except Exception as error:  # onnx lets through whatever the parser of its format raises
+    except Exception as error:  # onnx raises whatever its parser raises
         raise UserError(
             f"{path} cannot be read as an ONNX file ({type(error).__name__}): fetch it again, or train "
             "anew with `python -m gen_affect_lib train-encoder identity`"
         ) from None
     weights = {w.name: torch.from_numpy(numpy_helper.to_array(w).copy()) for w in graph.initializer}
-    for node in graph.node:  # equal weights are stored once, and the second name points to the first
+    for node in graph.node:  # equal weights are stored once; the second name refers to the first
         if node.op_type == "Identity" and node.input[0] in weights:
             weights[node.output[0]] = weights[node.input[0]]
     return {name: w.float() if w.is_floating_point() else w for name, w in weights.items()}
 
 
-def load_weights(net: nn.Module, path: Path) -> nn.Module:
-    """Fill a network of the right sizes from a file of `export`, in evaluation mode. UserError if it does not fit."""
+def load_weights(net: Net, path: Path) -> Net:
+    """Load a file of `export` into a network of the same sizes; returns it in evaluation mode.
+
+    Raises UserError if the file is missing or has other weights.
+    """
     weights = read_weights(path)
     wanted = {name: tensor for name, tensor in net.state_dict().items() if not name.endswith("num_batches_tracked")}
     wrong = [name for name, tensor in wanted.items() if name not in weights or weights[name].shape != tensor.shape]
     if wrong:
         raise UserError(
-            f"{path} is of another network: {wrong[0]} and {len(wrong) - 1} more do not fit its config.json: "
+            f"{path} belongs to another network ({wrong[0]} and {len(wrong) - 1} more weights do not fit config.json): "
             "take both files from one training"
         )
     net.load_state_dict({name: weights[name] for name in wanted}, strict=False)

@@ -1,17 +1,14 @@
-"""The face pack: a detector, a second look at the landmarks and a recognizer of our own in a folder that insightface
-loads, and a reader around it.
+"""The face pack: our detector, landmark network and recognizer in a folder that insightface loads, and its reader.
 
-`insightface.app.FaceAnalysis(name=FOLDER)` is all that an outside program needs. `FacePack` adds what a kit needs: any
-picture goes in, and whatever is wrong with it is said in one line.
+Other programs load the folder with `insightface.app.FaceAnalysis(name=FOLDER)`. `FacePack` adds pictures of any kind
+and errors in one line.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -19,18 +16,21 @@ import numpy as np
 from PIL import Image
 
 from gen_affect_lib.encoders.detector import FaceDetector
-from gen_affect_lib.encoders.identity import ArcFaceNet
+from gen_affect_lib.encoders.identity import ArcFaceNet, to_tokens
 from gen_affect_lib.encoders.landmark_net import NAME, LandmarkNet
-from gen_affect_lib.encoders.landmark_net import SIZE as LOOK
+from gen_affect_lib.encoders.landmark_net import SIZE as LANDMARK_SIZE
 from gen_affect_lib.encoders.onnx_files import export, load_weights
-from gen_affect_lib.encoders.views import SIZE, VIEWS, aligned
+from gen_affect_lib.encoders.views import ALIGNMENT, SIZE, VIEWS, aligned
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.keys import Producer, fingerprint
 from gen_affect_lib.paths import CHECKPOINTS
 from gen_affect_lib.pictures import on_white, open_picture
 
+FACE_READING = Producer("face reading", 1, uses=(ALIGNMENT,))
+
 FOLDER = CHECKPOINTS / "insightface_pack"
 RECOGNIZER, DETECTOR, LANDMARKS = "arcface.onnx", "detector.onnx", "landmarks.onnx"
-SMALLEST, LARGEST = 32, 2048  # pixels a side: what is smaller shows no face, what is larger is made smaller
+SMALLEST, LARGEST = 32, 2048  # pixels a side: smaller pictures are refused, larger ones scaled down
 NON_COMMERCIAL = (
     "insightface's own packs are licensed for non-commercial research only; the kit's own pack has no such limit"
 )
@@ -42,10 +42,10 @@ class FaceReading:
 
     Attributes:
         box: float32 (4,), x0 y0 x1 y1 in pixels.
-        landmarks: float32 (5, 2) in pixels: eyes, tip of the nose, corners of the mouth; left is the picture's left.
-        score: how sure the detector is, in [0, 1].
+        landmarks: float32 (5, 2) in pixels: eyes, tip of the nose, corners of the mouth; left as in the picture.
+        score: the confidence of the detector, in [0, 1].
         views: uint8 (2, 112, 112, 3), RGB: the aligned crop and the wider view, see `views.VIEWS`.
-        embeddings: float32 (2, 512), of each view, of length 1: products of two are the cosines of their angles.
+        embeddings: float32 (2, 512), one per view, of length 1: a dot product of two is their cosine.
     """
 
     box: np.ndarray
@@ -56,68 +56,67 @@ class FaceReading:
 
     @property
     def embedding(self) -> np.ndarray:
-        """Who it is, as recognition compares it: float32 (512,), that of the aligned crop."""
+        """The embedding for recognition, of the aligned crop: float32 (512,)."""
         return self.embeddings[0]
 
     @property
     def tokens(self) -> np.ndarray:
-        """Who it is, as a condition sees it: float32 (2, 512) about unit scale, what `identity.IdentityEncoder` gives."""
-        return self.embeddings * self.embeddings.shape[1] ** 0.5
+        """The identity tokens for conditioning, of both views: float32 (2, 512), see `identity.to_tokens`."""
+        return to_tokens(self.embeddings)
 
 
 class FacePack:
     """Reads faces with insightface.
 
     Args:
-        name: a folder with a pack, by default the kit's own; or the name of one of insightface's, such as "buffalo_l",
-            which is downloaded then, and must not be used commercially.
-        least_score: below this a detection does not count.
-        providers: onnxruntime's, by default the processor alone.
+        name: the folder of a pack, by default the kit's own; or the name of one of insightface's packs, such as
+            "buffalo_l", which is then downloaded and must not be used commercially.
+        least_score: the least score of a detection.
+        providers: of onnxruntime; by default the CPU.
+    Attributes:
+        mark, weights: see `protocols.IdentityEncoder`.
 
-    Raises UserError where the folder holds no pack or the name cannot be had.
+    Raises UserError if the folder is not a pack or the name cannot be loaded.
     """
 
     def __init__(self, name: str | Path = FOLDER, least_score: float = 0.5, providers=("CPUExecutionProvider",)):
         import onnxruntime
         import torch
-        from insightface.app import FaceAnalysis  # takes seconds, and who trains needs none of it
+        from insightface.app import FaceAnalysis  # takes seconds, and training does not need it
 
-        self.arguments = str(name), least_score, tuple(providers)  # another process makes its own from them
+        self.arguments = str(name), least_score, tuple(providers)  # for other processes, to make their own
         folder = Path(name)
         if not folder.is_dir():
             if folder.parent != Path("."):
-                raise UserError(f"{name} is no folder: give one with {DETECTOR} and {RECOGNIZER}, or leave it out")
+                raise UserError(f"{name} is not a folder: give one with {DETECTOR} and {RECOGNIZER}, or leave it out")
             warnings.warn(NON_COMMERCIAL, stacklevel=2)
         options = onnxruntime.SessionOptions()
-        # By default it takes a thread for every core, each bound to one, and waits where another program uses that core.
+        # By default onnxruntime binds one thread to each core and waits if another program uses that core.
         options.intra_op_num_threads = torch.get_num_threads()
         try:
             self.analysis = FaceAnalysis(name=str(name), providers=list(providers), sess_options=options)
             self.analysis.models["recognition"]
-        except Exception as error:  # a network that is not there, a damaged file: insightface lets all kinds through
+        except Exception as error:  # insightface raises all kinds for missing and damaged files
             reason = str(error) or type(error).__name__
             raise UserError(
                 f"the face pack {name} cannot be loaded ({' '.join(reason.split())[:120]}): give the kit's own, "
-                f"{FOLDER.name}, or the name of one of insightface's where there is a network"
+                f"{FOLDER.name}, or with a connection the name of one of insightface's"
             ) from error
         self.analysis.prepare(ctx_id=-1 if tuple(providers) == ("CPUExecutionProvider",) else 0, det_thresh=least_score)
-        self.detector, self.recognizer = self.analysis.det_model, self.analysis.models["recognition"]
-        self.second_look = self.analysis.models.get(NAME)  # insightface's own packs have none with five points
-
-    @cached_property
-    def mark(self) -> str:
-        """Twelve hexadecimal digits that change with the recognizer: what learned from one cannot use another."""
-        return hashlib.sha256(Path(self.recognizer.model_file).read_bytes()).hexdigest()[:12]
+        self.detector, self.recognizer = self.analysis.models["detection"], self.analysis.models["recognition"]
+        self.landmark_net = self.analysis.models.get(NAME)  # insightface's own packs have none with five points
+        networks = [fingerprint(Path(model.model_file)) for _, model in sorted(self.analysis.models.items())]
+        self.mark = fingerprint(Path(self.recognizer.model_file))
+        self.weights = (*networks, f"least score {least_score}")
 
     def read(self, picture) -> list[FaceReading]:
-        """All faces of a picture, from left to right; an empty list where there is none.
+        """All faces of a picture, from left to right; an empty list if there is none.
 
         Args:
             picture: a path, a PIL image, or a uint8 array (H, W, 3) in RGB or (H, W) in grey.
 
-        Raises UserError where it is missing, damaged, no picture, or smaller than 32 pixels a side. One larger than
-        2048 is scaled down to be read. One without colours is read, with a warning that people are told apart less
-        surely.
+        Raises UserError for a file that is missing or damaged, for anything that is not a picture, and for one smaller
+        than 32 pixels a side. A picture without colours gives a warning, since recognition is less reliable then.
         """
         from insightface.app.common import Face
 
@@ -126,8 +125,8 @@ class FacePack:
         boxes, points = self.detector.detect(bgr, input_size=(detection_size(image),) * 2)
         readings = []
         for box, five in zip(boxes, points):
-            if self.second_look is not None:
-                five = self.second_look.get(bgr, Face(bbox=box[:4]))
+            if self.landmark_net is not None:
+                five = self.landmark_net.get(bgr, Face(bbox=box[:4]))
             views = np.stack([aligned(image, five, view) for view in VIEWS])
             embeddings = self.recognizer.get_feat([np.ascontiguousarray(view[:, :, ::-1]) for view in views])
             embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -138,16 +137,17 @@ class FacePack:
         """The one face of a picture.
 
         Args:
-            which: where there are several, "largest", or a number from 0, counted from left to right.
+            picture: as for `read`.
+            which: for pictures with several faces "largest", or a number from 0, counted from left to right.
             name: what an error calls the picture, unless it is a file.
 
-        Raises UserError where there is no face, or several and `which` does not say which.
+        Raises UserError if there is no face, or several and no valid `which`.
         """
         faces = self.read(picture)
         what = str(picture) if isinstance(picture, (str, Path)) else name
         if not faces:
             raise UserError(
-                f"no face found in {what}: give one where a face looks at you and takes a tenth of the width or more"
+                f"no face found in {what}: give a picture with a frontal face of at least a tenth of its width"
             )
         if which == "largest":
             return max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2])))
@@ -167,18 +167,23 @@ class FacePack:
 
 
 def detection_size(image: np.ndarray) -> int:
-    """To which side a picture (H, W, 3) is brought for the detector: about its own, in multiples of 32, since that is
-    where its landmarks are the most exact; at least 128, or small faces would be missed, and at most 640."""
+    """The side to which a picture (H, W, 3) is scaled for the detector, a multiple of 32 in 128 … 640.
+
+    Near the picture's own size the landmarks are most exact; below 128 pixels small faces would be missed.
+    """
     return int(np.clip(-(-max(image.shape[:2]) // 32) * 32, 128, 640))
 
 
 def load(picture) -> tuple[np.ndarray, float]:
-    """A picture as uint8 RGB (H, W, 3), no side above `LARGEST`, and by how much it was scaled for that (at most 1)."""
+    """A picture as uint8 RGB (H, W, 3) with no side above `LARGEST`, and the factor by which it was scaled (at most 1).
+
+    Raises UserError for anything that is not a picture and for sides below `SMALLEST`.
+    """
     if not isinstance(picture, np.ndarray):
         picture = open_picture(picture)
     if isinstance(picture, Image.Image):
         grey = picture.mode in ("1", "L", "LA", "I", "I;16", "F")
-        if picture.mode in ("I", "I;16", "F"):  # more than 8 bits: PIL would clip what is above 255
+        if picture.mode in ("I", "I;16", "F"):  # more than 8 bits: PIL would clip values above 255
             values = np.asarray(picture, np.float32)
             picture = Image.fromarray((255 * values / max(1.0, float(values.max()))).astype(np.uint8))
         image = np.array(on_white(picture))
@@ -195,8 +200,8 @@ def load(picture) -> tuple[np.ndarray, float]:
         raise UserError(f"the picture has {width} x {height} pixels: give one with at least {SMALLEST} a side")
     if grey or (image == image[:, :, :1]).all():
         warnings.warn(
-            "the picture has no colours: hair, skin and eyes are told by their brightness alone, and people "
-            "less surely than in colour",
+            "the picture has no colours: only the brightness of hair, skin and eyes is left, so recognition is less "
+            "reliable than in colour",
             stacklevel=3,
         )
     ratio = min(1.0, LARGEST / max(height, width))
@@ -207,48 +212,48 @@ def load(picture) -> tuple[np.ndarray, float]:
 
 
 def save_recognizer(net: ArcFaceNet, folder: Path) -> None:
-    """Write the recognizer, with rounded weights, so that insightface takes it for an ArcFace."""
+    """Write the recognizer, with rounded weights, as insightface loads an ArcFace."""
     import torch
 
     export(net, folder / RECOGNIZER, torch.zeros(1, 3, SIZE, SIZE), ["embedding"], {0: "batch"})
-    note(folder / "config.json", "recognizer", net.sizes)
+    update_json(folder / "config.json", "recognizer", net.sizes)
 
 
 def save_detector(net: FaceDetector, folder: Path) -> None:
-    """Write the detector, with rounded weights; insightface knows it by its nine outputs."""
+    """Write the detector, with rounded weights; insightface recognizes it by its nine outputs."""
     import torch
 
     names = [f"{kind}_{stride}" for kind in ("score", "box", "points") for stride in (8, 16, 32)]
     export(net, folder / DETECTOR, torch.zeros(1, 3, 128, 160), names, {2: "height", 3: "width"})
-    note(folder / "config.json", "detector", net.sizes)
+    update_json(folder / "config.json", "detector", net.sizes)
 
 
 def save_landmarks(net: LandmarkNet, folder: Path) -> None:
-    """Write the second look, with rounded weights; insightface knows it by its input of 192 pixels."""
+    """Write the landmark network, with rounded weights; insightface recognizes it by its input of 192 pixels."""
     import torch
 
-    export(net, folder / LANDMARKS, torch.zeros(1, 3, LOOK, LOOK), ["points"], {0: "batch"})
-    note(folder / "config.json", "landmarks", net.sizes)
+    export(net, folder / LANDMARKS, torch.zeros(1, 3, LANDMARK_SIZE, LANDMARK_SIZE), ["points"], {0: "batch"})
+    update_json(folder / "config.json", "landmarks", net.sizes)
 
 
-def note(path: Path, part: str, content: dict) -> None:
-    """Keep what belongs to one part of a pack in a JSON file, beside what is there already of the others."""
+def update_json(path: Path, part: str, content: dict) -> None:
+    """Set the entry of one part of a pack in a JSON file and keep those of the others."""
     known = json.loads(path.read_text()) if path.is_file() else {}
     path.write_text(json.dumps({**known, part: content}, indent=2, sort_keys=True) + "\n")
 
 
 def load_recognizer(folder: Path = FOLDER) -> ArcFaceNet:
-    """The recognizer of a pack as a torch network. Raises UserError where it is not there."""
+    """The recognizer of a pack as a torch network. Raises UserError if the pack has none."""
     return load_weights(ArcFaceNet(**_sizes(folder, "recognizer")), folder / RECOGNIZER)
 
 
 def load_detector(folder: Path = FOLDER) -> FaceDetector:
-    """The detector of a pack as a torch network. Raises UserError where it is not there."""
+    """The detector of a pack as a torch network. Raises UserError if the pack has none."""
     return load_weights(FaceDetector(**_sizes(folder, "detector")), folder / DETECTOR)
 
 
 def load_landmarks(folder: Path = FOLDER) -> LandmarkNet:
-    """The second look of a pack as a torch network. Raises UserError where it is not there."""
+    """The landmark network of a pack as a torch network. Raises UserError if the pack has none."""
     return load_weights(LandmarkNet(**_sizes(folder, "landmarks")), folder / LANDMARKS)
 
 

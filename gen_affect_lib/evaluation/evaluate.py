@@ -5,7 +5,6 @@ python -m gen_affect_lib evaluate --checkpoint DIR --identities N --words N --se
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict
@@ -13,21 +12,25 @@ from pathlib import Path
 
 import numpy as np
 
-from gen_affect_lib.encoders.affect import GROUPS, branches
+from gen_affect_lib.avatars.emotions import GROUPS, LEVELS, branches
+from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.figures import Figure, Judged, Truth, bootstrap, class_probabilities, summary
 from gen_affect_lib.evaluation.judges.networks import ExpressionJudge, IdentityJudge
 from gen_affect_lib.evaluation.metrics.skin import THIRDS
-from gen_affect_lib.evaluation.sets import Plan, Sets, draw_sets, drawn_by, plan_mark
+from gen_affect_lib.evaluation.sets import PLAN, Plan, Sets, draw_sets, drawn_by
+from gen_affect_lib.keys import Producer, fingerprint, key
 from gen_affect_lib.machine import describe_machine
 from gen_affect_lib.model.consistent import as_consistency
 from gen_affect_lib.paths import OUTPUTS
+from gen_affect_lib.pipeline import PIPELINE, GenAffectPipeline
 from gen_affect_lib.profiles import Profile
 
+GENERATED_SETS = Producer("generated sets", 1, uses=(PLAN, PIPELINE))
 DRAWN = OUTPUTS / "evaluation"
 # What models are compared by, claim by claim: figures that are means over people.
 CLAIMS = {
-    "a": ("expression_top1_25", "action_unit_error"),
+    "a": (f"expression_top1_{len(GROUPS)}", "action_unit_error"),
     "b": ("identity_top1", "identity_cosine"),
     "c": ("set_cosine", "appearance_agreement"),
 }
@@ -49,14 +52,14 @@ def evaluate(
     Raises UserError where the folder holds no whole pipeline.
     """
     from gen_affect_lib.device import pick_device
-    from gen_affect_lib.pipeline import GenAffectPipeline
 
     checkpoint = Path(checkpoint)
     pipeline = GenAffectPipeline.from_pretrained(checkpoint).to(pick_device())
     pipeline.set_progress_bar_config(disable=True)
-    weights = weights_mark(checkpoint)
-    sharing = as_consistency(consistency)
-    mark = plan_mark(plan, weights, *([sharing] if sharing else []))
+    pipeline.face_pack = FacePack()
+    weights = fingerprint(checkpoint)
+    config = {"plan": asdict(plan), "consistency": repr(as_consistency(consistency))}
+    mark = key(GENERATED_SETS, config, weights, *pipeline.face_pack.weights)
     sets = draw_sets(drawn_by(pipeline, consistency=consistency), plan, DRAWN / mark)
     result = {"checkpoint": checkpoint.name, "weights": weights, "consistency": consistency}
     result |= report(sets, Truth(plan, both_judges()))
@@ -102,8 +105,9 @@ def report(sets: Sets, truth: Truth) -> dict:
 def failures(judged: Judged, plan: Plan, count: int = 24) -> list[dict]:
     """The pictures that the judge gives the group asked for the least probability, the worst first."""
     words, _ = plan.targets()
-    groups = class_probabilities(judged.words, 25)  # (N, M, 25)
-    sure = np.take_along_axis(groups, branches()[25][words][None, :, None], axis=2)[..., 0]  # (N, M)
+    groups = class_probabilities(judged.words, len(GROUPS))  # (N, M, 25)
+    group_of = branches()[len(GROUPS)]
+    sure = np.take_along_axis(groups, group_of[words][None, :, None], axis=2)[..., 0]  # (N, M)
     rows = []
     for place in np.argsort(sure, axis=None)[:count]:
         n, m = np.unravel_index(place, sure.shape)
@@ -161,9 +165,7 @@ def of_people(values: list[float]) -> Figure:
 
 
 TITLES = {
-    "expression_top1_6": "right family of 6",
-    "expression_top1_25": "right group of 25",
-    "expression_top1_135": "right word of 135",
+    **{f"expression_top1_{n}": f"right {level} of {n}" for level, n in zip(("family", "group", "word"), LEVELS)},
     "action_unit_error": "error of the action units",
     "expression_error": "error of all 21 numbers",
     "valence_concordance": "concordance of valence",
@@ -203,14 +205,6 @@ def say(result: dict) -> str:
         interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
         lines.append(f"{TITLES[name]:40} {row['value']:7.3f}  {interval:17} {row['ceiling']:7.3f} {row['floor']:9.3f}")
     return "\n".join(lines + [f"{result['seconds_per_image']:.2f} s an image"])
-
-
-def weights_mark(checkpoint: Path) -> str:
-    """Twelve hexadecimal digits that change with anything in a pipeline's folder that changes its pictures."""
-    digest = hashlib.sha256()
-    for path in sorted([*checkpoint.rglob("*.safetensors"), *checkpoint.rglob("*.json")]):
-        digest.update(path.relative_to(checkpoint).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def heading(profile: Profile, plan: Plan, minutes: float | None, steps: int | None) -> dict:

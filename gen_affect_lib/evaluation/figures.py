@@ -14,8 +14,8 @@ from collections.abc import Callable
 import numpy as np
 
 from gen_affect_lib.avatars import ACTION_UNITS, EMOTIONS, Appearance
-from gen_affect_lib.avatars.emotions import tree_distance
-from gen_affect_lib.encoders.affect import LEVELS, affect_of, branches, word_affect
+from gen_affect_lib.avatars.emotions import LEVELS, branches, membership, tree_distance
+from gen_affect_lib.encoders.affect import affect_of, word_affect
 from gen_affect_lib.evaluation.judges.networks import ExpressionJudge, IdentityJudge
 from gen_affect_lib.evaluation.judges.scores import right_factors, unit_errors
 from gen_affect_lib.evaluation.metrics.skin import THIRDS
@@ -98,7 +98,7 @@ class Truth:
 
 def class_probabilities(words: np.ndarray, classes: int) -> np.ndarray:
     """From those of the 135 words (…, 135) to those of 6 families, 25 groups or the words themselves: (…, classes)."""
-    return words @ np.eye(classes)[branches()[classes]]
+    return words @ membership(classes).astype(float)
 
 
 def expression_figures(judged: Judged, words: np.ndarray, asked: np.ndarray) -> dict[str, Figure]:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gen_affect_lib.avatars import ACTION_UNITS, EMOTIONS, Appearance, Avatar, Expression, Identity
-from gen_affect_lib.avatars.emotions import tree_distance
-from gen_affect_lib.encoders.affect import LEVELS, affect_of, branches, word_affect
+from gen_affect_lib.avatars.emotions import LEVELS, branches, tree_distance
+from gen_affect_lib.avatars.splits import READER_PICTURES, picture_seed
+from gen_affect_lib.encoders.affect import affect_of, word_affect
 from gen_affect_lib.encoders.expression import ExpressionReading
 from gen_affect_lib.evaluation.judges.scores import RANGES
 from gen_affect_lib.evaluation.metrics.skin import THIRDS, third
@@ -56,7 +57,7 @@ def _draw(seeds, per_person: int, size: int, expression_of: Callable) -> Faces:
     for seed in seeds:
         identity = Identity.sample(seed)
         for k in range(per_person):
-            picture = seed * 1000 + 500 + k  # other expressions and appearances than training's pairs draw
+            picture = picture_seed(seed, READER_PICTURES + k)
             expression, word = expression_of(picture, len(images))
             images.append(Avatar(identity, expression, Appearance.sample(picture)).render(size))
             vectors.append(expression.to_vector())

@@ -8,8 +8,6 @@ Letters: N people, S sampling seeds, W words, P pixels a side.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -23,18 +21,19 @@ import torch
 from tqdm.auto import tqdm
 
 from gen_affect_lib.avatars import EMOTIONS, Appearance, Avatar, Expression, Identity
+from gen_affect_lib.avatars.drawing import DRAWING
 from gen_affect_lib.avatars.emotions import groups
-from gen_affect_lib.avatars.pairs import fingerprint
+from gen_affect_lib.avatars.factors import FACTORS
+from gen_affect_lib.avatars.splits import REFERENCE_PICTURES, REPORT_SEED, picture_seed
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.judges.networks import SIZE
 from gen_affect_lib.evaluation.metrics.skin import third
+from gen_affect_lib.keys import Producer
 
-REPORT_SEED, VALIDATION_SEED = (
-    2_000_000,
-    1_000_000,
-)  # figures are reported on the first, anything is chosen on the second
+# What a plan asks for: references, words and seeds of the noise.
+PLAN = Producer("evaluation plan", 1, uses=(FACTORS, DRAWING))
+
 GALLERY = 1000  # people among whom somebody is to be found
-_PICTURES = 600  # other expressions and appearances than training's pairs (0 on) and the reader's faces (500 on) draw
 
 # reference uint8 (P, P, 3), words, seed of the noise -> one picture for each word
 Draw = Callable[[np.ndarray, Sequence[str], int], Sequence]
@@ -127,7 +126,9 @@ class Plan:
 
     def _reference(self, seed: int) -> Avatar:
         word = EMOTIONS[37 * seed % len(EMOTIONS)]  # no common divisor: all words take turns
-        return Avatar(Identity.sample(seed), Expression.named(word), Appearance.sample(seed * 1000 + _PICTURES))
+        return Avatar(
+            Identity.sample(seed), Expression.named(word), Appearance.sample(picture_seed(seed, REFERENCE_PICTURES))
+        )
 
 
 def _look_seed(person: int, s: int, w: int, other: bool) -> int:
@@ -168,9 +169,3 @@ def drawn_by(pipeline, **settings) -> Draw:
         return pipeline(reference, list(words), generator=torch.Generator().manual_seed(seed), **settings).images
 
     return draw
-
-
-def plan_mark(plan: Plan, *made_of) -> str:
-    """Twelve hexadecimal digits that change with the plan, with the drawing program, and with what the model is made of."""
-    text = repr((dataclasses.asdict(plan), fingerprint(), *made_of))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -25,7 +25,10 @@ from torch import Tensor
 
 from gen_affect_lib.avatars.regions import face_tokens
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.keys import Producer
 from gen_affect_lib.model.attention import QKV, attend, joint_attention
+
+CONSISTENT_ATTENTION = Producer("consistent attention", 1)
 
 
 @dataclass(frozen=True)

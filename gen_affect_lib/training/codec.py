@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gen_affect_lib.avatars.regions import face_weight
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.recipe import Recipe
 from gen_affect_lib.tensors import to_tensor
@@ -23,17 +24,6 @@ CODEC_RECIPE = Recipe(
     betas=(0.9, 0.99),
 )
 DECODER_RECIPE = replace(CODEC_RECIPE, learning_rate=2e-3)
-
-
-def face_weight(size: int, strength: float = 3.0) -> Tensor:
-    """A weight for each pixel, (1, 1, S, S), mean 1: higher where brows, eyes and mouth are.
-
-    In a plain mean over pixels the background dominates, and expressions on dark skin are lost first.
-    """
-    y, x = torch.meshgrid(*(torch.linspace(0, 1, size),) * 2, indexing="ij")
-    inside = torch.exp(-(((x - 0.5) / 0.24) ** 4) - ((y - 0.53) / 0.26) ** 4)
-    weight = 1 + strength * inside
-    return (weight / weight.mean())[None, None]
 
 
 def picture_loss(error: Tensor, images: Tensor, weight: Tensor) -> Tensor:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from gen_affect_lib.avatars.pairs import fingerprint
-from gen_affect_lib.avatars.scenes import scene
+from gen_affect_lib.avatars.scenes import SCENES, scene
+from gen_affect_lib.avatars.splits import JUDGES_SEED, TRAIN_SEED
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.encoders.detector import FaceDetector, detector_loss, to_input
 from gen_affect_lib.encoders.onnx_files import round_weights
 from gen_affect_lib.encoders.pack import save_detector
+from gen_affect_lib.keys import key
 from gen_affect_lib.paths import CACHE
 from gen_affect_lib.recipe import Recipe
 from gen_affect_lib.training import loop
@@ -68,7 +69,8 @@ class Scenes:
     @classmethod
     def cached(cls, first_person: int, people: int, count: int, size: int = 256) -> Scenes:
         """The same, kept in the cache."""
-        return cls.open(CACHE / "scenes" / f"{count}-{fingerprint()}", first_person, people, count, size)
+        config = dict(first_person=first_person, people=people, count=count, size=size)
+        return cls.open(CACHE / "scenes" / f"{count}-{key(SCENES, config)}", **config)
 
     def at(self, chosen: np.ndarray, side: int, flip: np.ndarray) -> tuple[np.ndarray, list[Tensor], list[Tensor]]:
         """Scenes scaled to a side in pixels, some mirrored: uint8 (B, side, side, 3), boxes and landmarks of each."""
@@ -119,10 +121,14 @@ class ScenesConfig:
 
     def draw(self) -> Scenes:
         """The scenes, drawn once for all networks that are trained on them."""
-        return Scenes.cached(0, self.people, self.scenes)
+        return Scenes.cached(TRAIN_SEED, self.people, self.scenes)
 
 
-SCENES = {"smoke": ScenesConfig(24, 100), "laptop": ScenesConfig(4000, 500_000), "gpu": ScenesConfig(20000, 500_000)}
+SCENE_SETS = {
+    "smoke": ScenesConfig(24, 100),
+    "laptop": ScenesConfig(4000, JUDGES_SEED),
+    "gpu": ScenesConfig(20000, JUDGES_SEED),
+}
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,7 @@ def train_detector(out_dir: Path, minutes: float | None = None, profile: str = "
     """Draw a profile's scenes, train a detector on them, and write `detector.onnx` and `config.json`."""
     config = CONFIGS[profile]
     net = config.network()
-    fit_detector(net, SCENES[profile].draw(), config.recipe.limited_to(minutes=minutes))
+    fit_detector(net, SCENE_SETS[profile].draw(), config.recipe.limited_to(minutes=minutes))
     round_weights(net)
     save_detector(net, Path(out_dir))
     return net

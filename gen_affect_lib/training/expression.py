@@ -133,7 +133,7 @@ CONFIGS = {
 def train_expression(
     out_dir: str | Path, minutes: float | None = None, profile: str | None = None
 ) -> ExpressionEncoder:
-    """Draw a profile's people (seeds below 500,000), train an encoder on them, and save it in `out_dir`."""
+    """Draw a profile's people (seeds below JUDGES_SEED), train an encoder on them, and save it in `out_dir`."""
     sizes = get_profile(profile).retrained()
     config = CONFIGS[sizes.name]
     out_dir = Path(out_dir)
@@ -144,12 +144,12 @@ def train_expression(
     history = fit_expression(
         encoder.vit,
         data.flat_images,
-        data.flat_expressions,
+        data.flat_vectors,
         config.recipe.limited_to(minutes=minutes),
         save=lambda: encoder.save_pretrained(out_dir),
     )
     some = np.linspace(0, len(data.flat_images) - 1, min(SETTLED_ON, len(data.flat_images))).astype(int)
-    settle(encoder.vit, data.flat_images[some], data.flat_expressions[some])
+    settle(encoder.vit, data.flat_images[some], data.flat_vectors[some])
     encoder.save_pretrained(out_dir)
     np.save(out_dir / "history.npy", np.array([[row[name] for name in PARTS] for row in history], np.float32))
     return encoder

@@ -17,9 +17,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from gen_affect_lib.avatars.regions import face_weight
 from gen_affect_lib.flow import RectifiedFlow, interpolate, sample_sigma, timestep
 from gen_affect_lib.recipe import TrainingConfig
-from gen_affect_lib.training.codec import face_weight
 
 VALIDATION_SIGMAS = (0.2, 0.5, 0.8)
 Batch = dict[str, Tensor]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gen_affect_lib.avatars import Appearance, Identity
 from gen_affect_lib.avatars.factors import Hue
+from gen_affect_lib.avatars.splits import TRAIN_SEED
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.encoders.identity import ArcFaceLoss, ArcFaceNet, embed, erase
 from gen_affect_lib.encoders.onnx_files import round_weights
@@ -115,7 +116,7 @@ class IdentityConfig:
 
     def draw(self) -> IdentityPictures:
         """The pictures, drawn once."""
-        return IdentityPictures.cached(0, self.people, self.pictures)
+        return IdentityPictures.cached(TRAIN_SEED, self.people, self.pictures)
 
 
 CONFIGS = {

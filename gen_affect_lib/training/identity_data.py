@@ -13,10 +13,15 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
-from gen_affect_lib.avatars.landmarks import landmarks
-from gen_affect_lib.avatars.pairs import fingerprint
-from gen_affect_lib.encoders.views import SIZE, VIEWS, aligned
+from gen_affect_lib.avatars.drawing import DRAWING
+from gen_affect_lib.avatars.factors import FACTORS
+from gen_affect_lib.avatars.landmarks import LANDMARKS, landmarks
+from gen_affect_lib.avatars.splits import picture_seed
+from gen_affect_lib.encoders.views import ALIGNMENT, SIZE, VIEWS, aligned
+from gen_affect_lib.keys import Producer, key
 from gen_affect_lib.paths import CACHE
+
+IDENTITY_PICTURES = Producer("identity pictures", 1, uses=(FACTORS, DRAWING, LANDMARKS, ALIGNMENT))
 
 SIDES = (64, 96, 128, 192)  # sides in pixels of the pictures from which the views are cut
 SHAKE = 0.015  # standard deviation of the noise on a landmark, as a fraction of the distance between the eyes
@@ -55,13 +60,13 @@ class IdentityPictures:
     @classmethod
     def cached(cls, first_seed: int, people: int, pictures: int, shake: float = SHAKE) -> IdentityPictures:
         """The same, kept in the cache."""
-        folder = CACHE / "identity" / f"{people}x{pictures}-{fingerprint()}"
-        return cls.open(folder, first_seed, people, pictures, shake)
+        config = dict(first_seed=first_seed, people=people, pictures=pictures, shake=shake)
+        return cls.open(CACHE / "identity" / f"{people}x{pictures}-{key(IDENTITY_PICTURES, config)}", **config)
 
 
 def portrait(seed: int, picture: int) -> tuple[Avatar, int]:
     """A person with the expression and appearance of one picture, and the side of that picture in pixels."""
-    moment = seed * 1000 + picture
+    moment = picture_seed(seed, picture)
     avatar = Avatar(Identity.sample(seed), Expression.sample(moment), Appearance.sample(moment))
     return avatar, int(np.random.default_rng([11, moment]).choice(SIDES))
 
@@ -70,7 +75,7 @@ def draw(seed: int, picture: int, shake: float = SHAKE) -> tuple[np.ndarray, np.
     """The views of one picture of a person, uint8 (2, 112, 112, 3), and its nuisance factors (M,)."""
     avatar, side = portrait(seed, picture)
     points = landmarks(avatar) * side
-    rng = np.random.default_rng([12, seed * 1000 + picture])
+    rng = np.random.default_rng([12, picture_seed(seed, picture)])
     points = points + rng.normal(0, shake, points.shape) * np.linalg.norm(points[1] - points[0])
     image = avatar.render(side)
     views = np.stack([aligned(image, points, view) for view in VIEWS])

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.encoders.detector import to_input
-from gen_affect_lib.encoders.landmark_net import SIZE, LandmarkNet, look_at
+from gen_affect_lib.encoders.landmark_net import SIZE, LandmarkNet, crop_face
 from gen_affect_lib.encoders.onnx_files import round_weights
 from gen_affect_lib.encoders.pack import save_landmarks
 from gen_affect_lib.recipe import Recipe
 from gen_affect_lib.training import loop
-from gen_affect_lib.training.detector import SCENES, Scenes
+from gen_affect_lib.training.detector import SCENE_SETS, Scenes
 
 RECIPE = Recipe(batch_size=32, optimizer="muon", learning_rate=2e-3, warmup_steps=50, betas=(0.9, 0.99))
 
@@ -33,7 +33,9 @@ def draw_batch(data: Scenes, rng: np.random.Generator, size: int) -> tuple[np.nd
         middle, sides = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
         middle = middle + rng.normal(0, 0.04, 2) * sides
         sides = sides * np.exp(rng.normal(0, 0.06, 2))
-        crop, to_crop = look_at(data.images[data.scene[face]], np.concatenate([middle - sides / 2, middle + sides / 2]))
+        crop, to_crop = crop_face(
+            data.images[data.scene[face]], np.concatenate([middle - sides / 2, middle + sides / 2])
+        )
         five = (five @ to_crop[:, :2].T + to_crop[:, 2]) * 2 / SIZE - 1
         if rng.random() < 0.5:
             crop, five = crop[:, ::-1], (five * (-1, 1))[[1, 0, 2, 4, 3]]  # left and right are swapped
@@ -82,7 +84,7 @@ def train_landmarks(out_dir: Path, minutes: float | None = None, profile: str = 
     """Draw a profile's scenes, train a network on them, and write `landmarks.onnx` and `config.json`."""
     config = CONFIGS[profile]
     net = config.network()
-    fit_landmarks(net, SCENES[profile].draw(), config.recipe.limited_to(minutes=minutes))
+    fit_landmarks(net, SCENE_SETS[profile].draw(), config.recipe.limited_to(minutes=minutes))
     round_weights(net)
     save_landmarks(net, Path(out_dir))
     return net

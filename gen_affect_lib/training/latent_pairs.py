@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import repeat
 from multiprocessing import get_context
@@ -15,11 +15,15 @@ import torch
 from tqdm.auto import tqdm
 
 from gen_affect_lib.avatars.folder import FaceFolder
-from gen_affect_lib.avatars.pairs import PairCache, PairsConfig
-from gen_affect_lib.codec import LatentCodec, Latents, PixelCodec
+from gen_affect_lib.avatars.pairs import PAIRS, PairCache, PairsConfig
+from gen_affect_lib.codec import CODEC, LatentCodec, Latents, PixelCodec
 from gen_affect_lib.encoders.expression import ExpressionReading
-from gen_affect_lib.encoders.pack import FacePack
+from gen_affect_lib.encoders.pack import FACE_READING, FacePack
+from gen_affect_lib.keys import Producer, key
 from gen_affect_lib.machine import cores
+
+LATENTS = Producer("latents of pairs", 1, uses=(PAIRS, CODEC))
+READ_IDENTITIES = Producer("identities of pairs", 1, uses=(PAIRS, FACE_READING))
 
 Codec = LatentCodec | PixelCodec
 FACES_PER_PROCESS = 4000  # to read fewer takes less time than to start a process
@@ -79,13 +83,15 @@ def represent(vectors: np.ndarray) -> np.ndarray:
 def cache_split(cache: PairCache, codec: Codec, faces: FacePack, references: int) -> Split:
     """A split of rendered pairs. The first `references` pictures of each person can be references.
 
-    Latents and identities are kept beside the pictures, one file for each codec and each recognizer. Pictures in which
+    Latents and identities are kept beside the pictures, one file for each codec and each face pack. Pictures in which
     no face is found are no references.
     """
-    latents = codec.encoded(cache.flat_images, cache.folder / f"latents-{codec.mark}.npy")
+    config = asdict(cache.config)
+    latents = codec.encoded(cache.flat_images, cache.folder / f"latents-{key(LATENTS, config, codec.mark)}.npy")
     images = cache.config.images
     first = np.arange(len(cache.flat_images)).reshape(-1, images)[:, :references].ravel()  # (N, K) -> (R,)
-    kept = cache.folder / f"identities-{references}-{faces.mark}.npz"
+    config |= {"references": references}
+    kept = cache.folder / f"identities-{key(READ_IDENTITIES, config, *faces.weights)}.npz"
     if not kept.is_file():
         tokens = read_references(cache, faces, first)
         found = [(place, one) for place, one in zip(first, tokens) if one is not None]
@@ -104,7 +110,7 @@ def cache_split(cache: PairCache, codec: Codec, faces: FacePack, references: int
         person, picture = found[place] // images, found[place] % images
         return place, person * images + (picture + rng.integers(1, images, count)) % images
 
-    return Split(latents, identities, found, represent(cache.flat_expressions), pick)
+    return Split(latents, identities, found, represent(cache.flat_vectors), pick)
 
 
 def read_references(cache: PairCache, faces: FacePack, indices: np.ndarray) -> list[np.ndarray | None]:
@@ -120,6 +126,8 @@ def read_references(cache: PairCache, faces: FacePack, indices: np.ndarray) -> l
 def _read_parts(cache: PairCache, faces: FacePack, parts: list[np.ndarray]) -> Iterator[list[np.ndarray | None]]:
     """Yields the tokens of each part in order; many faces are read by several processes."""
     workers = min(cores(), sum(map(len, parts)) // FACES_PER_PROCESS)
+    if not isinstance(faces, FacePack):
+        workers = 1  # only a face pack can be made again in another process
     if workers < 2:
         yield from (_read_tokens(faces, cache.flat_images[part]) for part in parts)
         return

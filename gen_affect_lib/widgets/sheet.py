@@ -12,6 +12,8 @@ import numpy as np
 import skia
 from PIL import Image, ImageFont
 
+from gen_affect_lib.avatars.colors import luminance
+
 INK, GREY_INK, PAPER, RULE = "#222222", "#666666", "#FFFFFF", "#DDDDDD"
 
 
@@ -130,7 +132,6 @@ def blend(color: str, t: float, other: str = PAPER) -> str:
 
 def ink_on(color: str) -> str:
     """Black or white letters, whichever has more contrast on a colour (as WCAG 2 reckons it)."""
-    channels = [c / 255 for c in _rgb(color)]
-    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
-    luminance = 0.2126 * r + 0.7152 * g + 0.0722 * b
-    return "#FFFFFF" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#000000"
+    red, green, blue = (c / 255 for c in _rgb(color))
+    light = luminance((red, green, blue))
+    return "#FFFFFF" if 1.05 / (light + 0.05) > (light + 0.05) / 0.05 else "#000000"

@@ -8,7 +8,7 @@ import pytest
 
 from gen_affect_lib.avatars import ACTION_UNITS, Appearance, Avatar, Expression, Identity
 from gen_affect_lib.avatars.colors import HAIR, LEAST_CONTRAST, distance, face_colors, skin_color
-from gen_affect_lib.avatars.geometry import region
+from gen_affect_lib.avatars.regions import unit_box
 from gen_affect_lib.errors import UserError
 
 SKINS = tuple(k / 9 for k in range(10))
@@ -28,7 +28,7 @@ def changed(a, b):
 @pytest.mark.parametrize("skin", SKINS)
 def test_a_unit_changes_its_own_region_and_nothing_else(unit, skin):
     moved = changed(face(skin), face(skin, **{f"au{unit}": 1.0}))
-    x0, y0, x1, y1 = region(unit, 128)
+    x0, y0, x1, y1 = unit_box(unit, 128)
     inside = moved[y0:y1, x0:x1].sum()
     assert inside >= 40, f"AU{unit} changes only {inside} of 16,384 pixels"
     assert moved.sum() == inside, f"AU{unit} changes {moved.sum() - inside} pixels outside {x0, y0, x1, y1}"
@@ -107,7 +107,7 @@ def test_an_avatar_of_wrong_parts_is_refused():
 
 
 def test_drawing_is_fast():
-    """Measured at 650 images/s a core and more; the bar here only notices a drawing that has become many times slower."""
+    """Measured at 650 images/s per core and more; this bar only notices a drawing that is many times slower."""
     avatars = [Avatar(Identity.sample(s), Expression.sample(s), Appearance.sample(s)) for s in range(100)]
     start = time.process_time()
     for avatar in avatars:

@@ -1,7 +1,10 @@
 """The table of 135 emotions: complete, plausible, and visibly different on the face."""
 
 import csv
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -11,7 +14,7 @@ import torch
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity, emotions
 from gen_affect_lib.avatars.factors import ACTION_UNITS
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.paths import DATA
+from gen_affect_lib.paths import DATA, ROOT
 
 TABLE = emotions.table()
 # Shaver, Schwartz, Kirson & O'Connor 1987.
@@ -222,7 +225,7 @@ def set_cell(lines, number, column, value):
         (lambda lines: set_cell(lines, 5, "valence", "high"), "line 5: valence is 'high'"),
         (lambda lines: set_cell(lines, 6, "provenance", "guess"), "line 6: provenance is 'guess'"),
         (lambda lines: set_cell(lines, 7, "word", ""), "line 7: word is empty"),
-        (lambda lines: set_cell(lines, 8, "word", "adoration"), "line 8: 'adoration' stands in the table twice"),
+        (lambda lines: set_cell(lines, 8, "word", "adoration"), "line 8: 'adoration' is in the table twice"),
         (lambda lines: set_cell(lines, 9, "family", "fear"), "line 9: group 'affection' belongs to family 'love'"),
         (lambda lines: lines.__setitem__(1, "adoration,love"), "line 2: give exactly 28 values"),
         (lambda lines: lines.__setitem__(0, lines[0].replace("au43", "au44")), "au43, au44"),
@@ -277,3 +280,24 @@ def test_a_lexicon_that_cannot_be_read_says_what_to_try(tmp_path, text, low, mes
 def test_a_lexicon_that_is_not_there_says_whose_copy_is_meant(tmp_path):
     with pytest.raises(UserError, match="your own copy"):
         emotions.load_vad(tmp_path / "none.txt")
+
+
+def test_a_word_is_added_in_the_table_alone(tmp_path):
+    """With one more row, every list, tree and size that comes from the words has one more."""
+    lines = (DATA / "emotions.csv").read_text(encoding="utf-8").splitlines()
+    lines.append(lines[1].replace("adoration", "gratitude"))
+    (tmp_path / "emotions.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    program = """
+from gen_affect_lib.avatars import EMOTIONS, Expression
+from gen_affect_lib.avatars.emotions import LEVELS, branches, groups, membership
+from gen_affect_lib.encoders import affect
+from gen_affect_lib.encoders.expression import ExpressionReading, make_vit, read_expression
+assert LEVELS == (6, 25, 136) and EMOTIONS[-1] == "gratitude" and "gratitude" in groups()["affection"]
+assert membership(25).shape == (136, 25) and len(branches()[136]) == 136
+reading = read_expression("gratitude")
+assert reading.word_logits.shape == (1, 137) and reading.representation.shape == (1, ExpressionReading.SIZE)
+assert make_vit(hidden_size=16, num_hidden_layers=1, num_attention_heads=2).config.num_labels == 21 + 2 + 137
+"""
+    environment = os.environ | {"GEN_AFFECT_DATA": str(tmp_path)}
+    out = subprocess.run([sys.executable, "-c", program], env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr

@@ -70,7 +70,7 @@ def test_an_expression_is_seventeen_units_gaze_and_head_turn():
         (lambda: Expression(au12=float("nan")), "Expression.au12 is nan"),
         (lambda: Identity(hair_style="mullet"), "give one of bald, buzz"),
         (lambda: Appearance(background_hue=1.0), "up to but not including 1"),
-        (lambda: Identity.sample(-1), "a whole number from 0 up, not -1"),
+        (lambda: Identity.sample(-1), "sample is -1: give a whole number from 0 up"),
         (lambda: Identity.sample(True), "a whole number from 0 up"),
         (lambda: Expression.from_vector(np.zeros(20)), r"shape \(20,\): give \(21,\)"),
         (lambda: Expression.from_vector([np.inf] * 21), "not finite"),

@@ -225,7 +225,7 @@ MISTAKES = {
     "one expression only": (
         lambda folder: change(folder, 2, expression="glee"), "all 2 pictures of 'ada' show one expression"
     ),
-    "file twice": (lambda folder: change(folder, 2, file_name="ada_glee.png"), "line 2: ada_glee.png stands in line 1"),
+    "file twice": (lambda folder: change(folder, 2, file_name="ada_glee.png"), "line 2: ada_glee.png is in line 1"),
     "path that leaves": (lambda folder: change(folder, 1, file_name="../secret.png"), "line 1: ../secret.png leaves"),
     "absolute path": (lambda folder: change(folder, 1, file_name="/etc/hosts"), "line 1: /etc/hosts leaves"),
     "link that leaves": (link_outside, "line 1: ada_glee.png leaves the folder"),

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity, pairs
+from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity, pairs, splits
+from gen_affect_lib.avatars.drawing import DRAWING
 from gen_affect_lib.avatars.pairs import PairCache, PairsConfig
 from gen_affect_lib.errors import UserError
 
@@ -33,7 +34,7 @@ def test_the_cache_holds_what_the_factors_draw(tmp_path):
     picture = seed * 1000 + k
     avatar = Avatar(Identity.sample(seed), Expression.sample(picture), Appearance.sample(picture))
     assert (cache.images[17, k] == avatar.render(16)).all()
-    np.testing.assert_array_equal(cache.expressions[17, k], avatar.expression.to_vector())
+    np.testing.assert_array_equal(cache.vectors[17, k], avatar.expression.to_vector())
     np.testing.assert_array_equal(cache.identities[17], avatar.identity.to_vector())
     assert cache.images.filename  # memory-mapped
 
@@ -74,26 +75,21 @@ def test_a_damaged_chunk_is_noticed_and_rendered_again(tmp_path, drawn):
     assert drawn == [16]
 
 
-@pytest.mark.parametrize("damage", ["factors", "config", "manifest"])
-def test_a_cache_of_other_factors_is_rebuilt(tmp_path, drawn, damage):
+@pytest.mark.parametrize("change", ["version", "key", "config", "manifest"])
+def test_a_cache_with_another_key_is_rendered_again(tmp_path, drawn, monkeypatch, change):
     PairCache.open(CONFIG, tmp_path / "c")
-    manifest = tmp_path / "c" / "manifest.json"
-    content = json.loads(manifest.read_text())
-    if damage == "factors":
-        content["fingerprint"] = "another"
-    elif damage == "config":
-        content["config"]["images"] = 4
-    manifest.write_text("{" if damage == "manifest" else json.dumps(content))
+    manifest, config = tmp_path / "c" / "manifest.json", CONFIG
+    if change == "version":
+        monkeypatch.setattr(DRAWING, "version", DRAWING.version + 1)
+    elif change == "key":
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"key": "another"}))
+    elif change == "config":
+        config = PairsConfig("validation", identities=20, images=4, size=16)
+    else:
+        manifest.write_text("{")
     drawn.clear()
-    PairCache.open(CONFIG, tmp_path / "c")
+    PairCache.open(config, tmp_path / "c")
     assert drawn == [0, 16]
-
-
-def test_the_fingerprint_follows_the_emotion_table(tmp_path, monkeypatch):
-    before = pairs.fingerprint()
-    (tmp_path / "emotions.csv").write_bytes((pairs.DATA / "emotions.csv").read_bytes() + b"\n")
-    monkeypatch.setattr(pairs, "DATA", tmp_path)
-    assert pairs.fingerprint() != before
 
 
 def test_a_pair_is_one_person_in_two_pictures(tmp_path):
@@ -104,7 +100,7 @@ def test_a_pair_is_one_person_in_two_pictures(tmp_path):
 
 
 def test_the_splits_share_no_identity():
-    ranges = [range(first, first + pairs.SEEDS_PER_SPLIT) for first in pairs.FIRST_SEED.values()]
+    ranges = [range(first, first + splits.SEEDS_PER_SPLIT) for first in splits.FIRST_SEED.values()]
     assert all(a[-1] < b[0] for a, b in zip(ranges, ranges[1:]))
 
 

@@ -15,8 +15,8 @@ from gen_affect_lib.encoders.expression import (
     ExpressionReading,
     crop_faces,
     make_vit,
+    read_expression,
     split_outputs,
-    understand,
 )
 from gen_affect_lib.errors import UserError
 
@@ -42,32 +42,32 @@ def face(word="joy", seed=1_000_003, size=64):
 
 
 def test_a_word_its_expression_and_its_vector_are_the_same():
-    by_word = understand("glee").representation
+    by_word = read_expression("glee").representation
     assert by_word.shape == (1, ExpressionReading.SIZE) and by_word.dtype == np.float32
     glee = Expression.named("glee")
     for source in (glee, glee.to_vector(), list(glee.to_vector())):
-        assert understand(source).representation == pytest.approx(by_word, abs=1e-6)
+        assert read_expression(source).representation == pytest.approx(by_word, abs=1e-6)
 
 
 def test_a_point_is_the_same_as_its_vector_and_comes_back_as_a_point():
-    reading = understand((0.85, 0.65))
+    reading = read_expression((0.85, 0.65))
     by_vector = ExpressionReading.of_vectors(vector_of_point(0.85, 0.65)[None])
     assert (reading.representation == by_vector.representation).all()
     assert reading.affect[0] == pytest.approx((0.85, 0.65), abs=0.15)
 
 
 def test_the_representation_names_vector_affect_and_groups():
-    row = understand("glee").representation[0]
+    row = read_expression("glee").representation[0]
     assert row[:21] == pytest.approx(Expression.named("glee").to_vector())
     assert row[21:23] == pytest.approx(word_affect()[EMOTIONS.index("glee")], abs=0.05)
     assert row[23:].min() >= 0 and row[23:].sum() == pytest.approx(1, abs=0.02)
-    assert understand("neutral").representation[0, 23:].sum() < 0.2  # what is missing to 1 is the neutral face's
+    assert read_expression("neutral").representation[0, 23:].sum() < 0.2  # what is missing to 1 is the neutral face's
 
 
 def test_a_picture_of_a_word_reads_as_that_word(shipped):
     words = EMOTIONS[::9]
-    told = np.concatenate([understand(word).representation for word in words])
-    seen = np.concatenate([understand(face(word), shipped).representation for word in words])
+    told = np.concatenate([read_expression(word).representation for word in words])
+    seen = np.concatenate([read_expression(face(word), shipped).representation for word in words])
     distances = np.linalg.norm(seen[:, None] - told[None], axis=2)  # (seen, told)
     assert (distances.argmin(axis=1) == np.arange(len(words))).mean() >= 0.8
 
@@ -85,7 +85,7 @@ def test_probabilities_and_words_follow_from_the_scores():
 @pytest.mark.parametrize("source", (7, None, [0.1] * 20, "hapiness", (2, 0), np.zeros((3, 21))), ids=str)
 def test_what_is_no_expression_gets_one_clear_line(source, tiny):
     with pytest.raises(UserError) as error:
-        understand(source, tiny)
+        read_expression(source, tiny)
     assert "\n" not in str(error.value)
 
 

@@ -8,7 +8,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from gen_affect_lib.avatars import Avatar, Expression
 from gen_affect_lib.encoders.affect import vector_of_word
-from gen_affect_lib.encoders.expression import ExpressionEncoder, ExpressionReading, make_vit, understand
+from gen_affect_lib.encoders.expression import ExpressionEncoder, ExpressionReading, make_vit, read_expression
 from gen_affect_lib.encoders.hub_expression import HubExpressionEncoder, load_expression_encoder, word_of_label
 from gen_affect_lib.errors import UserError
 
@@ -54,7 +54,7 @@ def test_its_reading_is_what_the_same_vector_would_mean(folder):
 
 def test_it_stands_where_our_own_encoder_stands(folder):
     face = Avatar(expression=Expression.named("joy")).render(64)
-    assert understand(face, load_expression_encoder(folder)).representation.shape == (1, ExpressionReading.SIZE)
+    assert read_expression(face, load_expression_encoder(folder)).representation.shape == (1, ExpressionReading.SIZE)
 
 
 def test_our_own_encoder_is_known_by_its_labels(tmp_path):
@@ -73,7 +73,7 @@ def test_labels_without_a_meaning_ask_for_one(tmp_path):
 
 def test_what_is_no_classifier_gets_one_clear_line(tmp_path):
     for place in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(UserError, match="no image classifier") as error:
+        with pytest.raises(UserError, match="as an image classifier") as error:
             load_expression_encoder(place)
         assert "\n" not in str(error.value)
 

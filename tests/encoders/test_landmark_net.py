@@ -10,7 +10,7 @@ from insightface.model_zoo import get_model
 
 from gen_affect_lib.avatars.scenes import scene
 from gen_affect_lib.encoders import pack
-from gen_affect_lib.encoders.landmark_net import SIZE, LandmarkNet, find_landmarks, look_at
+from gen_affect_lib.encoders.landmark_net import SIZE, LandmarkNet, crop_face, find_landmarks
 from gen_affect_lib.evaluation.metrics.detection import landmark_errors
 from gen_affect_lib.training.detector import Scenes
 from gen_affect_lib.training.landmarks import RECIPE, draw_batch, fit_landmarks
@@ -50,7 +50,7 @@ def test_a_network_that_gives_the_middle_gives_the_middle_of_the_box(data):
     middles = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
     assert found.shape == (2, 5, 2) and np.abs(found - middles).max() < 60  # its bias is random
     assert find_landmarks(LandmarkNet(), data.images[0], np.zeros((0, 4))).shape == (0, 5, 2)
-    look, there = look_at(data.images[0], boxes[0])
+    look, there = crop_face(data.images[0], boxes[0])
     assert look.shape == (SIZE, SIZE, 3) and np.allclose(there @ [30, 50, 1], SIZE / 2)
 
 

@@ -1,4 +1,4 @@
-"""The pack in insightface itself, what it answers to any picture, and whether the shipped weights keep their promise."""
+"""The pack in insightface, its readings of any picture, and the figures of the shipped weights."""
 
 import json
 import warnings
@@ -114,7 +114,7 @@ def test_a_damaged_file_is_refused(untrained, tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="not a folder"):
         pack.FacePack(tmp_path / "nothing")
     with pytest.raises(UserError, match="config.json"):
         pack.load_detector(tmp_path)

@@ -24,11 +24,11 @@ from gen_affect_lib.evaluation.evaluate import (
     say,
     table,
     verdict,
-    weights_mark,
     write_json,
     write_rows,
 )  # fmt: skip
 from gen_affect_lib.evaluation.sets import Plan
+from gen_affect_lib.keys import fingerprint
 from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.profiles import PROFILES
 from gen_affect_lib.training.assembly import assemble, make_networks
@@ -111,8 +111,8 @@ def test_other_weights_are_drawn_with_anew(result, checkpoint, tmp_path, monkeyp
 
 
 def test_a_mark_changes_with_any_weight_and_any_setting_and_not_with_the_place(checkpoint, tmp_path):
-    copy, mark = shutil.copytree(checkpoint, tmp_path / "copy"), weights_mark(checkpoint)
-    assert weights_mark(copy) == mark and len(mark) == 12
+    copy, mark = shutil.copytree(checkpoint, tmp_path / "copy"), fingerprint(checkpoint)
+    assert fingerprint(copy) == mark and len(mark) == 12
     marks = {mark}
     weights = copy / "transformer" / "diffusion_pytorch_model.safetensors"
     for path, content in (
@@ -122,9 +122,9 @@ def test_a_mark_changes_with_any_weight_and_any_setting_and_not_with_the_place(c
     ):
         assert path.read_bytes() != content
         path.write_bytes(content)
-        marks.add(weights_mark(copy))
+        marks.add(fingerprint(copy))
     (copy / "README.md").write_text("a model card")
-    marks.add(weights_mark(copy))
+    marks.add(fingerprint(copy))
     assert len(marks) == 4
 
 

@@ -7,17 +7,10 @@ import pytest
 
 from gen_affect_lib.avatars import EMOTIONS, Expression, Identity
 from gen_affect_lib.avatars.emotions import emotion, groups
+from gen_affect_lib.avatars.splits import REPORT_SEED, VALIDATION_SEED
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation import sets
-from gen_affect_lib.evaluation.sets import (
-    REPORT_SEED,
-    VALIDATION_SEED,
-    Plan,
-    draw_sets,
-    drawn_by,
-    plan_mark,
-    spread_words,
-)
+from gen_affect_lib.evaluation.sets import Plan, draw_sets, drawn_by, spread_words
 
 # --- words -----------------------------------------------------------------------------------------------------------
 
@@ -226,14 +219,3 @@ def test_a_pipeline_draws_every_person_from_the_same_noise():
     draw = drawn_by(pipeline)
     assert draw("Ada", ("joy", "fear"), 7) == ["picture"] * 2 and draw("Bea", ("joy",), 7) == ["picture"]
     assert seen == [("Ada", ["joy", "fear"], 7), ("Bea", ["joy"], 7)]
-
-
-def test_a_mark_changes_with_the_plan_the_drawings_and_what_the_model_is_made_of(monkeypatch):
-    mark = plan_mark(PLAN, "weights")
-    assert mark == plan_mark(Plan(people=5, words=2, seeds=2), "weights") and len(mark) == 12 and int(mark, 16)
-    others = [Plan(4, 2, 2), Plan(5, 3, 2), Plan(5, 2, 1), Plan(5, 2, 2, VALIDATION_SEED)]
-    marks = [plan_mark(plan, "weights") for plan in others]
-    marks += [plan_mark(PLAN), plan_mark(PLAN, "others"), plan_mark(PLAN, "weights", 20)]
-    monkeypatch.setattr(sets, "fingerprint", lambda: "another way to draw")
-    marks.append(plan_mark(PLAN, "weights"))
-    assert len({mark, *marks}) == 9

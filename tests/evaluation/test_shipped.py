@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from gen_affect_lib.encoders.affect import branches
-from gen_affect_lib.evaluation.evaluate import both_judges, table, weights_mark
+from gen_affect_lib.evaluation.evaluate import both_judges, table
 from gen_affect_lib.evaluation.judges.scores import unit_errors
 from gen_affect_lib.evaluation.sets import Plan, drawn_by
+from gen_affect_lib.keys import fingerprint
 from gen_affect_lib.paths import REFERENCE, SHIPPED
 from gen_affect_lib.pipeline import GenAffectPipeline
 
@@ -21,13 +22,13 @@ def test_the_card_holds_the_table_of_the_report():
 
 
 def test_the_report_is_of_the_weights_that_are_shipped_and_of_people_kept_for_it():
-    assert REPORT["weights"] == weights_mark(SHIPPED)
+    assert REPORT["weights"] == fingerprint(SHIPPED)
     assert REPORT["plan"] == dict(people=100, words=27, seeds=2, first_person=2_000_000)
 
 
 def test_the_card_says_how_all_135_words_fare():
     report = json.loads((REFERENCE / "evaluation_135.json").read_text())
-    assert report["weights"] == weights_mark(SHIPPED) and report["plan"]["people"] == 10 and len(report["words"]) == 135
+    assert report["weights"] == fingerprint(SHIPPED) and report["plan"]["people"] == 10 and len(report["words"]) == 135
     for name in ("expression_top1_135", "identity_top1"):
         row = report["figures"][name]
         assert f"{row['value']:.3f}\n[{row['low']:.3f}, {row['high']:.3f}]" in CARD.replace(" [", "\n["), name

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from gen_affect_lib.evaluation.evaluate import weights_mark
+from gen_affect_lib.keys import fingerprint
 from gen_affect_lib.evaluation.studies.sharing import WAYS
 from gen_affect_lib.model.attention import QKV, attend
 from gen_affect_lib.model.consistent import loop
@@ -35,7 +35,7 @@ def test_the_study_has_all_ways_on_the_shipped_weights():
     study = json.loads((REFERENCE / "sharing.json").read_text())
     assert [row["name"] for row in study["rows"]] == ["ceiling", "floor", *WAYS]
     assert {row["name"]: row["about"] for row in study["rows"][2:]} == {name: way.about for name, way in WAYS.items()}
-    assert study["weights"] == weights_mark(SHIPPED) and study["plan"]["seeds"] == 3
+    assert study["weights"] == fingerprint(SHIPPED) and study["plan"]["seeds"] == 3
     assert study["plan"]["first_person"] == 1_000_000, "chosen on validation people"
 
 
@@ -43,7 +43,7 @@ def test_what_is_reported_is_of_people_who_were_not_chosen_on_and_of_the_shipped
     alone, shared = (json.loads((REFERENCE / f"evaluation_{how}.json").read_text()) for how in ("alone", "shared"))
     assert alone["consistency"] == 0 and shared["consistency"] == 1 and alone["plan"] == shared["plan"]
     assert alone["plan"] == dict(people=40, words=27, seeds=3, first_person=2_000_000)
-    assert alone["weights"] == shared["weights"] == weights_mark(SHIPPED)
+    assert alone["weights"] == shared["weights"] == fingerprint(SHIPPED)
 
 
 def test_the_bars_that_the_notebook_says_are_met_are_met():

@@ -212,7 +212,7 @@ def test_a_profile_without_its_checkpoint_says_so(tmp_path, monkeypatch):
 def test_a_shipped_checkpoint_that_learned_from_another_recognizer_is_not_trained_on(tmp_path, monkeypatch):
     monkeypatch.setattr(assembly.FacePack, "mark", "0123456789ab")
     with pytest.raises(
-        UserError, match="learned from recognizer .* is 0123456789ab: .*train the pipeline from nothing"
+        UserError, match="learned from recognizer .* has 0123456789ab: .*train the pipeline from nothing"
     ):
         assembly.make_trainer(PROFILES["laptop"], tmp_path, data=DATA / "sample_folder")
 

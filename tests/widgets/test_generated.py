@@ -10,7 +10,7 @@ from PIL import Image
 
 from gen_affect_lib import widgets
 from gen_affect_lib.avatars import Avatar, Expression
-from gen_affect_lib.encoders.expression import understand
+from gen_affect_lib.encoders.expression import read_expression
 from gen_affect_lib.model.consistent import Consistency
 
 
@@ -139,7 +139,7 @@ def test_generated_between_goes_from_the_one_person_and_word_to_the_other(shippe
         person(12).render(224), ["jubilation"], consistency=0, generator=torch.Generator().manual_seed(2)
     ).images[0]
     assert np.abs(np.asarray(rows[1.0][2], int) - np.asarray(alone)).max() <= 2
-    smiles = [understand(image).vectors[0][Expression.NAMES.index("au12")] for image in rows[0.5]]
+    smiles = [read_expression(image).vectors[0][Expression.NAMES.index("au12")] for image in rows[0.5]]
     assert smiles[0] < smiles[1] < smiles[2]
     likeness = [[_likeness(shipped, row[1], one) for one in who] for row in rows.values()]
     to_first, to_second = zip(*likeness)

@@ -1,4 +1,4 @@
-"""The exercises of notebook 01: a face from numbers, words in a tree, and pairs that teach."""
+"""The exercises of notebook 01: a face from numbers, the tree of words, and training pairs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 
 from gen_affect_lib.avatars import EMOTIONS, Appearance, Avatar, Expression, Identity, emotions
 from gen_affect_lib.avatars.factors import Hue
+from gen_affect_lib.avatars.splits import VALIDATION_SEED
 from gen_affect_lib.course.checks.exercises import Exercise, Wrong, check_choice, check_number, compare, difference
 
-FIRST = 1_000_000  # as in the notebook: the first identity of the validation split
+FIRST = VALIDATION_SEED  # as in the notebook
 
 # --- 1.1 mouth_line --------------------------------------------------------------------------------------------------
 
@@ -19,7 +20,7 @@ FIRST = 1_000_000  # as in the notebook: the first identity of the validation sp
 def mouth_line(
     au12: float = 0.0, au15: float = 0.0, au20: float = 0.0, resting: float = 0.097, count: int = 60
 ) -> np.ndarray:
-    """Points (count, 2) of the line of a closed mouth, in the face's own frame."""
+    """Points (count, 2) of the line of a closed mouth, in the frame of the head."""
     return _mouth()(au12, au15, au20, resting, count)
 
 
@@ -30,16 +31,15 @@ def _mouth(
     order: tuple = (0, 1, 2, 3),
     endpoint: bool = True,
 ) -> Callable:
-    """The right function, or one with a mistake in it."""
+    """The reference, or with other arguments a function with one mistake."""
 
     def line(au12=0.0, au15=0.0, au20=0.0, resting=0.097, count=60):
         half = resting * (1 + 0.34 * au12 + 0.40 * au20)
         corner = 0.69 - 0.048 * au12 + 0.046 * au15 + 0.006 * au20
         middle = 0.695 + 0.016 * au12 - 0.026 * au15
         across, height = reach(half, half * (0.50 + 0.16 * au20)), control(corner, middle)
-        p = np.array([(0.5 - half, corner), (0.5 - across, height), (0.5 + across, height), (0.5 + half, corner)])[
-            list(order)
-        ]
+        points = [(0.5 - half, corner), (0.5 - across, height), (0.5 + across, height), (0.5 + half, corner)]
+        p = np.array([points[number] for number in order])
         t = np.linspace(0, 1, count, endpoint=endpoint)[:, None]
         return (1 - t) ** 3 * p[0] + three * (1 - t) ** 2 * t * p[1] + three * (1 - t) * t**2 * p[2] + t**3 * p[3]
 
@@ -55,26 +55,30 @@ def _test_mouth_line(answer) -> None:
         tolerance=1e-6,
         mistakes=[
             (
-                "the middle of your curve does not reach the height `middle`: the control points were put there, and a curve goes only "
-                "three quarters of the way toward them. Solve m = (c + 3k)/4 for k.",
+                "the middle of your curve does not reach the height `middle`: the control points are at that "
+                "height, and a curve goes only three quarters of the way toward them. Solve m = (c + 3k)/4 for k.",
                 _mouth(control=lambda c, m: m),
             ),
             (
-                "`corner` and `middle` have changed places in k. Solve m = (c + 3k)/4 for k, "
-                "and put your k in again: the middle must come out.",
+                "`corner` and `middle` are swapped in k. Solve m = (c + 3k)/4 for k, and insert your k again: the "
+                "result must be m.",
                 _mouth(control=lambda c, m: (4 * c - m) / 3),
             ),
-            ("the four weights do not add up to 1 in between: both inner ones have a factor of 3.", _mouth(three=1.0)),
             (
-                "the control points stand below the corners. They stand nearer to the middle, `reach` away from x = 0.5.",
+                "between the ends the four weights do not add up to 1: the two inner ones need a factor of 3.",
+                _mouth(three=1.0),
+            ),
+            (
+                "the control points are at the x of the corners. They are nearer to the middle, `reach` away from "
+                "x = 0.5.",
                 _mouth(reach=lambda half, own: half),
             ),
             (
-                "the control points have changed sides: P₁ belongs to the left half, as P₀ does, and P₂ to the right.",
+                "the control points are swapped: P₁ is on the left, like P₀, and P₂ on the right.",
                 _mouth(order=(0, 2, 1, 3)),
             ),
-            ("the last point is not the right corner: t must run from 0 to 1 with both ends.", _mouth(endpoint=False)),
-            ("x and y have changed places: each row is (x, y).", lambda *case: mouth_line(*case)[:, ::-1]),
+            ("the last point is not the right corner: t runs from 0 to 1, both included.", _mouth(endpoint=False)),
+            ("x and y are swapped: each row is (x, y).", lambda *case: mouth_line(*case)[:, ::-1]),
             (
                 "the curve runs from right to left: P₀ is the left corner, with the smaller x.",
                 lambda *case: mouth_line(*case)[::-1],
@@ -95,9 +99,10 @@ check_mouth_line = Exercise(
     reference=mouth_line,
     test=_test_mouth_line,
     hints=(
-        "First the number k, from `corner` and `middle`; then the four points, an array (4, 2); then `t` as a column (count, 1), "
-        "so that the formula gives all points at once.",
-        "m = (c + 3k)/4, so 4m = c + 3k. With p (4, 2) and t (count, 1), `(1 - t) ** 3 * p[0]` is (count, 2), and there are four such terms.",
+        "First the number k, from `corner` and `middle`; then the four points, an array (4, 2); then `t` as a "
+        "column (count, 1), so that the formula gives all points at once.",
+        "m = (c + 3k)/4, so 4m = c + 3k. With p (4, 2) and t (count, 1), `(1 - t) ** 3 * p[0]` is (count, 2), and "
+        "there are four such terms.",
     ),
 )
 
@@ -109,7 +114,7 @@ def _of(kind: type, vector: np.ndarray):
 
 
 def _some_vectors(count: int) -> np.ndarray:
-    """float32 (count, 21), all in range, and no number like another."""
+    """Random vectors, float32 (count, 21), all numbers in their ranges and different."""
     low = np.array([0.0] * 17 + [-1.0] * 4)
     return (low + np.random.default_rng(0).random((count, 21)) * (1 - low)).astype(np.float32)
 
@@ -140,8 +145,8 @@ def _test_from_vector(answer) -> None:
             raise Wrong(f"`from_vector` should return an `Expression`, and a {type(got).__name__} came back.")
         if not difference(got.to_vector(), vector.clip(0, 1)):
             raise Wrong(
-                "`from_vector` turns every negative number into 0. The last four, gaze and head, may be negative: each number "
-                "has its own lowest value, in `LOWEST`."
+                "`from_vector` turns every negative number into 0. The last four, gaze and head, may be negative: "
+                "each number has its own lowest value, in `LOWEST`."
             )
         if problem := difference(got.to_vector(), _of(answer, vector).to_vector()):
             raise Wrong(f"`from_vector` does not lead back to the same expression. As a vector, {problem}")
@@ -153,19 +158,14 @@ def _test_from_vector(answer) -> None:
         raise
     except Exception as error:
         raise Wrong(
-            "`from_vector` refuses the numbers of a network that overshoots, −0.3 and 1.7 for an action unit: clip them to "
-            "their range, `LOWEST` to 1, before you build the expression."
+            "`from_vector` raises an error for numbers outside their range, −0.3 and 1.7 for an action unit, which "
+            "a network may predict: clip them to their range, `LOWEST` to 1, before you build the expression."
         ) from error
     if problem := difference(got, np.clip(outside, [0.0] * 17 + [-1.0] * 4, 1.0).astype(np.float32)):
         raise Wrong(f"`from_vector` was given numbers out of range, and {problem}")
     if not np.array_equal(given, outside):
-        raise Wrong("`from_vector` changes the vector that it is given: clip into a new array.")
-    for wrong in (
-        np.zeros(1),
-        np.zeros(20),
-        np.zeros(22),
-        np.zeros((1, 21)),
-    ):  # NumPy repeats a single number in silence
+        raise Wrong("`from_vector` changes its argument: clip into a new array.")
+    for wrong in (np.zeros(1), np.zeros(20), np.zeros(22), np.zeros((1, 21))):  # NumPy broadcasts a single number
         try:
             back(wrong)
         except NotImplementedError:
@@ -174,12 +174,12 @@ def _test_from_vector(answer) -> None:
             continue
         except Exception as error:
             raise Wrong(
-                f"`from_vector` stops with {type(error).__name__} for a vector of shape {wrong.shape}: look at the shape first, "
-                "and raise a ValueError that names it."
+                f"`from_vector` raises {type(error).__name__} for a vector of shape {wrong.shape}: check the shape "
+                "first, and raise a ValueError that names it."
             ) from error
         raise Wrong(
-            f"`from_vector` accepts a vector of shape {wrong.shape}, of which a part is lost in silence (`zip` stops at the "
-            "shorter one). Raise a ValueError."
+            f"`from_vector` accepts a vector of shape {wrong.shape} and loses a part of it without an error (`zip` "
+            "stops at the shorter one). Raise a ValueError."
         )
 
 
@@ -191,7 +191,7 @@ def _test_interpolate(answer) -> None:
         if not isinstance(got, answer):
             raise Wrong(f"`interpolate` should return an `Expression`, and a {type(got).__name__} came back.")
         if not np.array_equal(left.to_vector(), one) or not np.array_equal(right.to_vector(), other):
-            raise Wrong("`interpolate` changes one of the two expressions that it mixes: build a new one.")
+            raise Wrong("`interpolate` changes one of its two expressions: build a new one.")
         vector = got.to_vector()
         if not difference(vector, (t * one + (1 - t) * other).astype(np.float32), 1e-6):
             raise Wrong("`interpolate` runs the wrong way: t = 0 is this expression, t = 1 the other.")
@@ -202,7 +202,7 @@ def _test_interpolate(answer) -> None:
 def _test_expression(answer) -> None:
     if not isinstance(answer, type):
         raise Wrong("`Expression` should be a class.")
-    answer()  # unfinished as a whole, or an error of its own
+    answer()  # raises NotImplementedError for an unfinished class
     done = []
     for name, test in (
         ("to_vector", _test_to_vector),
@@ -214,9 +214,9 @@ def _test_expression(answer) -> None:
         except NotImplementedError:
             if not done:
                 raise
-            raise Wrong(
-                f"{' and '.join(f'`{one}`' for one in done)} {'is' if len(done) == 1 else 'are'} right; `{name}` is still to be written."
-            ) from None
+            finished = " and ".join(f"`{one}`" for one in done)
+            verb = "is" if len(done) == 1 else "are"
+            raise Wrong(f"{finished} {verb} right; `{name}` is not written yet.") from None
         done.append(name)
 
 
@@ -232,9 +232,10 @@ check_Expression = Exercise(
     reference=Expression,
     test=_test_expression,
     hints=(
-        "`getattr(self, name)` reads a value by its name. For the way back, pair `NAMES` with the numbers: `dict(zip(…))`, then `cls(**…)`.",
-        "`from_vector`: first the shape, then `np.clip(vector, cls.LOWEST, 1.0)`. `interpolate`: a new expression whose every value is "
-        "`(1 - t) * getattr(self, name) + t * getattr(other, name)`.",
+        "`getattr(self, name)` reads a value by its name. For the way back, pair `NAMES` with the numbers: "
+        "`dict(zip(…))`, then `cls(**…)`.",
+        "`from_vector`: first the shape, then `np.clip(vector, cls.LOWEST, 1.0)`. `interpolate`: a new expression "
+        "whose every value is `(1 - t) * getattr(self, name) + t * getattr(other, name)`.",
     ),
 )
 
@@ -246,11 +247,11 @@ def _test_added_pixels(answer) -> None:
         answer,
         "c",
         {
-            "a": "for that the sum would have to know that both units move the *same* brow. Pixels know of no brow: each change "
-            "only says where dark came and where it went.",
-            "b": "up and down would cancel if they were movements of one point. Here one change darkens the pixels above the old brow, the "
-            "other those below it: different pixels, so nothing cancels.",
-            "d": "a sum has no order, and nothing in it hides anything else: both changes are there in full.",
+            "a": "the sum cannot know that both units move the *same* brow. Each difference only says which pixels "
+            "became darker and which became lighter.",
+            "b": "up and down cancel for movements of one point. Here one change darkens the pixels above the old "
+            "brow, the other those below it: these are different pixels, so nothing cancels.",
+            "d": "a sum has no order, and no term hides another: both changes are there in full.",
         },
     )
 
@@ -263,13 +264,14 @@ check_added_pixels = Exercise(
     difficulty=2,
     minutes=3,
     points=1,
-    purpose="The difference between adding causes and adding pictures is why a model must be told the whole expression at once.",
+    purpose="The difference between adding causes and adding pictures is why a model must be told the whole "
+    "expression at once.",
     reference=lambda: "c",
     test=_test_added_pixels,
     hints=(
         "Think of one pixel above the old brow, and of one below it. What does each of the two changes do to it?",
-        "The change of AU1 darkens where the raised brow lies, the change of AU4 where the lowered one lies. Is there anything in the "
-        "sum that would move either of them?",
+        "The change of AU1 darkens where the raised brow lies, the change of AU4 where the lowered one lies. Is "
+        "there anything in the sum that would move either of them?",
     ),
 )
 
@@ -307,22 +309,27 @@ def _test_tree_distance(answer) -> None:
         emotions.tree_distance,
         *pairs,
         mistakes=[
-            ("a word and itself are 0 apart: ask for that before you compare the groups.", by(1, 1, 2, 3)),
+            ("the distance of a word to itself is 0: test this before you compare the groups.", by(1, 1, 2, 3)),
             (
-                "words of one group are said to be 2 apart. They share a family too, so ask for the group first.",
+                "for words of one group you return 2. They share a family too, so test the group first.",
                 by(2, 2, 2, 3, first="family"),
             ),
             (
-                "that counts the way up and the way down again. Count only the levels that you climb until one branch holds both.",
+                "that counts the levels on the way up and down. Count only those up to the first branch that "
+                "contains both words.",
                 by(0, 2, 4, 6),
             ),
-            ("that counts what the two words share. The distance is small for what is near.", by(3, 2, 1, 0)),
             (
-                "the group is not looked at: words of one group are nearer to each other than to the rest of the family.",
+                "that counts the levels that the two words share. The distance is small for similar words.",
+                by(3, 2, 1, 0),
+            ),
+            (
+                "the group is not used: words of one group are nearer to each other than to the rest of the family.",
                 by(0, 2, 2, 3),
             ),
             (
-                "that is one too few beyond the family: the root holds all words, and lies three levels above them.",
+                "for words of different families that is one too few: the root contains all words and is three "
+                "levels above them.",
                 by(0, 1, 2, 2),
             ),
         ],
@@ -337,12 +344,14 @@ check_tree_distance = Exercise(
     difficulty=1,
     minutes=10,
     points=1,
-    purpose="Taking *glee* for *bliss* is a smaller mistake than taking it for *terror*; the evaluation of the course counts with this.",
+    purpose="Taking *glee* for *bliss* is a smaller mistake than taking it for *terror*; the evaluation of the "
+    "course counts with this.",
     reference=emotions.tree_distance,
     test=_test_tree_distance,
     hints=(
         "Four cases, from the nearest to the farthest: the same word, the same group, the same family, none of these.",
-        "`one, two = emotions.table()[first], emotions.table()[second]`; then ask for `one.group == two.group` before you ask for the families.",
+        "`one, two = emotions.table()[first], emotions.table()[second]`; then test `one.group == two.group` before "
+        "the families.",
     ),
 )
 
@@ -350,7 +359,7 @@ check_tree_distance = Exercise(
 
 
 def blend_hues(a: float, b: float, t: float) -> float:
-    """The hue on the way from a (t = 0) to b (t = 1), the short way round."""
+    """The hue between a (t = 0) and b (t = 1), along the shorter arc."""
     return Hue().blend(a, b, t)
 
 
@@ -382,27 +391,28 @@ def _test_blend_hues(answer) -> None:
         tolerance=1e-6,
         mistakes=[
             (
-                "from 0.95 to 0.1 this still goes through the whole rainbow. Of the two ways round the circle take the shorter.",
+                "from 0.95 to 0.1 this still goes through the whole rainbow. Take the shorter of the two arcs.",
                 lambda a, b, t: (1 - t) * a + t * b,
             ),
             (
-                "the way is right, but some hues are below 0 or not below 1: bring them back to the circle with `% 1.0`.",
+                "the arc is right, but some hues are below 0 or not below 1: map them to the circle with `% 1.0`.",
                 lambda a, b, t: a + t * short(a, b),
             ),
             (
-                "this always goes upward round the circle, which is the long way from 0.5 to 0.2. The step from a to b lies between −0.5 and 0.5.",
+                "this always goes upward, which is the longer arc from 0.5 to 0.2. The step from a to b is between "
+                "−0.5 and 0.5.",
                 lambda a, b, t: (a + t * ((b - a) % 1.0)) % 1.0,
             ),
             (
-                "this takes the longer way round.",
+                "this takes the longer arc.",
                 lambda a, b, t: (a + t * (short(a, b) - math.copysign(1.0, short(a, b)))) % 1.0,
             ),
             (
-                "the ends and the middle are right, but between them the colour does not change evenly: the points on the circle were mixed, "
-                "along a straight line through it. Mix the angles.",
+                "the ends and the middle are right, but between them the hue does not change evenly: you blend the "
+                "points on the circle along a straight line. Blend the angles.",
                 by_chord,
             ),
-            ("t = 0 and t = 1 have changed places.", lambda a, b, t: blend_hues(b, a, t)),
+            ("t = 0 and t = 1 are swapped.", lambda a, b, t: blend_hues(b, a, t)),
         ],
     )
 
@@ -415,12 +425,13 @@ check_blend_hues = Exercise(
     difficulty=3,
     minutes=10,
     points=2,
-    purpose="Some numbers live on a circle (hues, angles, hours), and an average that does not know it is wrong without any error.",
+    purpose="Some numbers live on a circle (hues, angles, hours), and an average that does not know it is wrong "
+    "without any error.",
     reference=blend_hues,
     test=_test_blend_hues,
     hints=(
-        "Say first how far it is from a to b, with a sign: from 0.95 to 0.1 it is +0.15. Then go the part t of it.",
-        "`(b - a + 0.5) % 1.0 - 0.5` is the short step, between −0.5 and 0.5. What comes out in the end may have left the circle.",
+        "First compute the signed step from a to b: from 0.95 to 0.1 it is +0.15. Then go the fraction t of it.",
+        "`(b - a + 0.5) % 1.0 - 0.5` is the shorter step, between −0.5 and 0.5. The result may be outside [0, 1).",
     ),
 )
 
@@ -439,37 +450,38 @@ def pair(seed: int) -> tuple[Avatar, Avatar, str]:
 
 def _test_pair(answer) -> None:
     pairs = []
-    for seed in range(500):  # two words that are drawn one by one are the same once in 135 times
+    for seed in range(500):  # two independent words are equal once in 135 times
         got = answer(seed)
         if not isinstance(got, tuple) or len(got) != 3 or not all(isinstance(one, Avatar) for one in got[:2]):
             raise Wrong(
-                "return three things: the reference and the target, both an `Avatar`, and the word of the target."
+                "return three values: the reference and the target, both an `Avatar`, and the word of the target."
             )
         pairs.append(got)
     looks = [(reference.appearance, target.appearance) for reference, target, _ in pairs]
     if any(reference.identity != target.identity for reference, target, _ in pairs):
         raise Wrong(
-            "the reference and the target are two people. What should the model learn from the reference, if not who it is?"
+            "the reference and the target are two people. The model uses the reference only to learn who it is."
         )
     if any(reference.identity != Identity.sample(FIRST + seed) for seed, (reference, _, _) in enumerate(pairs)):
         raise Wrong(
-            "the person of a pair should be `Identity.sample(FIRST + seed)`: another for each seed, and none from the training split."
+            "the person of a pair is `Identity.sample(FIRST + seed)`: a different one for each seed, none of the "
+            "training split."
         )
     if any(one == other for one, other in looks):
         raise Wrong(
-            "the two pictures wear the same clothes, before the same background: the target's appearance can be copied from the "
-            "reference. Each picture needs a seed of its own for its appearance."
+            "the two pictures have the same clothes and background: the appearance of the target can be copied "
+            "from the reference. Each picture needs its own seed for the appearance."
         )
     if min(len(set(side)) for side in zip(*looks)) < 400:
         raise Wrong(
-            "the two appearances differ, but the references' or the targets' are the same for many pairs: both seeds should depend "
-            "on `seed`, or the model learns two shirts by heart."
+            "the two appearances differ, but those of the references or of the targets are the same in many pairs: "
+            "both seeds must depend on `seed`, or the model memorises a few appearances."
         )
-    for seed, (reference, target, word) in enumerate(pairs):
+    for seed, (reference, target, _) in enumerate(pairs):
         if reference.expression == target.expression:
             raise Wrong(
-                f"with the seed {seed} both pictures show the same expression, so that copying is right again. It happens once in "
-                "135 times if the words are drawn one by one: draw two that differ."
+                f"with seed {seed} both pictures show the same expression, so copying is the correct answer. Two "
+                "independent words are equal once in 135 times: draw two different ones."
             )
     for reference, target, word in pairs:
         if word not in EMOTIONS:
@@ -477,11 +489,12 @@ def _test_pair(answer) -> None:
         if target.expression != Expression.named(word):
             if reference.expression == Expression.named(word):
                 raise Wrong(
-                    "the word tells what the *reference* shows. It is what the model is asked to draw, so it must be the target's."
+                    "the word is the one that the *reference* shows. It is the conditioning of the model, so it "
+                    "must be the target's."
                 )
             raise Wrong(f"the target does not show the word that was returned, {word!r}.")
     if len({word for *_, word in pairs}) < 100 or len({reference.expression for reference, *_ in pairs}) < 100:
-        raise Wrong("of 135 words hardly any come up: draw both anew for each seed.")
+        raise Wrong("only few of the 135 words occur: draw both for each seed.")
     again = [answer(seed) for seed in range(3)]
     if again != pairs[:3]:
         raise Wrong("the same seed gave two different pairs: draw from `np.random.default_rng(seed)`.")
@@ -495,13 +508,15 @@ check_pair = Exercise(
     difficulty=2,
     minutes=10,
     points=2,
-    purpose="Faults in the training pairs raise no error and lower the loss; only the generated faces show them, weeks later.",
+    purpose="Faults in the training pairs raise no error and lower the loss; only the generated faces show them, "
+    "weeks later.",
     reference=pair,
     test=_test_pair,
     hints=(
-        "Ask of each of the three factors whether the target's may be known from the reference. Then ask what the word belongs to.",
-        "`Appearance.sample` gets the same seed twice; `rng.choice(EMOTIONS, 2)` may draw one word twice, and `replace=False` forbids it; "
-        "and the word that is returned is the first.",
+        "For each of the three groups of factors, decide whether the reference may tell it of the target. Then "
+        "decide whose word it is.",
+        "`Appearance.sample` gets the same seed twice; `rng.choice(EMOTIONS, 2)` may draw one word twice, and "
+        "`replace=False` forbids it; and the word that is returned is the first.",
     ),
 )
 
@@ -516,13 +531,13 @@ def _test_copying_cost(answer) -> None:
         wrong=[
             (
                 0.0,
-                "that is nothing, or nearly, which is right only where the target *is* the reference. Here the face does something else.",
+                "that is almost 0, which is right only if the target *is* the reference. Here the expression differs.",
             ),
-            (0.188, "that is the bar of the appearance, which stays the same in these pairs."),
+            (0.188, "that is the bar of the appearance, which is the same in these pairs."),
             (0.113, "that is the bar of the identity, but it is the same person."),
             (
                 0.21,
-                "that is what the expression and the appearance change together. In these pairs the appearance stays.",
+                "that is the change of expression and appearance together. In these pairs the appearance is the same.",
             ),
             (0.14, "that adds the bar of the identity, but it is the same person."),
             (2.7, "that is a percentage. The axis runs from 0 to 1."),
@@ -542,7 +557,8 @@ check_copying_cost = Exercise(
     reference=lambda: 0.027,
     test=_test_copying_cost,
     hints=(
-        "Which factors differ between the reference and the target of such a pair? The bars in section 8 say what each changes.",
+        "Which factors differ between the reference and the target of such a pair? The bars in section 8 say what "
+        "each changes.",
         "Only the expression differs. Its bar is the shortest.",
     ),
 )

@@ -1,4 +1,4 @@
-"""The exercises of notebook 05: alignment, margin, threshold, and boxes that overlap."""
+"""The exercises of notebook 05: alignment, margin, threshold, and overlapping boxes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _turn(points: np.ndarray, places: np.ndarray) -> complex:
 
 
 def _with_mirrors(points: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Umeyama's formula without its sign: it may mirror."""
+    """Umeyama's formula without the sign of the determinant: it may mirror."""
     x, y = (p.astype(np.float64) - p.mean(axis=0) for p in (points, places))
     u, s, v = np.linalg.svd(y.T @ x)
     turn = s.sum() / np.square(x).sum() * u @ v
@@ -40,10 +40,8 @@ def _with_mirrors(points: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 def _test_similarity(answer) -> None:
     rng, fixed = np.random.default_rng(0), views.PLACES.astype(np.float64)
-    cases = [
-        (rng.normal(60, 20, (7, 2)), rng.normal(40, 25, (7, 2))),
-        (fixed * (-1, 1) + (200, 10), fixed),
-    ]  # only a mirror would fit exactly
+    mirrored = fixed * (-1, 1) + (200, 10)  # only a reflection fits exactly
+    cases = [(rng.normal(60, 20, (7, 2)), rng.normal(40, 25, (7, 2))), (mirrored, fixed)]
     for angle, scale, shift in ((0.4, 2.0, (90, -30)), (-1.9, 0.7, (-60, 140))):
         turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
         cases.append((scale * fixed @ turn + shift + rng.normal(0, 3, (5, 2)), fixed))
@@ -86,8 +84,8 @@ def _test_similarity(answer) -> None:
         return _matrix(a, _complex(places).mean() - a * _complex(points).mean())
 
     signs = (
-        "the numbers are right, but the signs of the two off the diagonal are swapped: multiply (x + iy) by (p + iq) "
-        "and read off what belongs to the real part."
+        "the numbers are right, but the signs of the two off the diagonal are swapped: multiply (x + iy) by (p + "
+        "iq) and take the real part."
     )
     compare(
         answer,
@@ -95,8 +93,8 @@ def _test_similarity(answer) -> None:
         *cases,
         mistakes=[
             (
-                "the middles are still in it: take each mean away before you look for the turn, or the map turns about the corner of "
-                "the picture.",
+                "the points are not centred: subtract both means before you compute the rotation, or the map "
+                "rotates about the corner of the picture.",
                 at_the_origin,
             ),
             (
@@ -104,27 +102,29 @@ def _test_similarity(answer) -> None:
                 unconjugated,
             ),
             (
-                "the shift moves one middle onto the other before the turn and the scale. But those move the middle too: b = w̄ − a z̄.",
+                "the shift moves one mean onto the other before the rotation and the scale. But those move the "
+                "mean too: b = w̄ − a z̄.",
                 only_the_middles,
             ),
             (f"{signs} Or the conjugate stands on the wrong factor: it belongs to `points`.", turned_back),
             (signs, signs_changed),
             (
-                "some of your maps mirror the face: where the determinant of U Vᵀ is −1, the last singular direction needs its sign "
-                "turned. (With complex numbers that cannot happen.)",
+                "some of your maps mirror the face: where the determinant of U Vᵀ is −1, flip the sign of the last "
+                "singular direction. (With complex numbers that cannot happen.)",
                 _with_mirrors,
             ),
             (
-                "six free numbers fit better, but they shear and mirror the face. Only four are allowed: turn, scale, and two of the shift.",
+                "six free numbers fit better, but they shear and mirror the face. Only four are allowed: rotation, "
+                "scale, and two of the shift.",
                 sheared,
             ),
-            ("turn and shift are right, but the scale is always 1.", unscaled),
+            ("rotation and shift are right, but the scale is always 1.", unscaled),
             (
-                "the scale is divided by the spread of the places. Divide by that of the points, which are what is moved.",
+                "the scale is divided by the variance of the places. Divide by that of the points, which are moved.",
                 squared_once,
             ),
             (
-                "this is the way back: the map should bring `points` to `places`.",
+                "this is the inverse: the map goes from `points` to `places`.",
                 lambda points, places: views.similarity(places, points),
             ),
         ],
@@ -143,9 +143,10 @@ check_similarity = Exercise(
     reference=views.similarity,
     test=_test_similarity,
     hints=(
-        "Points as complex numbers: `points @ (1, 1j)`. Then `np.vdot(x, y)` sums the products and conjugates the *first*.",
-        "Take away the means, then a = vdot(z, w) / vdot(z, z).real, and b from the means. The product (p + iq)(x + iy) is "
-        "(px − qy) + i(qx + py): those are the first two columns.",
+        "Points as complex numbers: `points @ (1, 1j)`. Then `np.vdot(x, y)` sums the products and conjugates the "
+        "*first*.",
+        "Subtract the means, then a = vdot(z, w) / vdot(z, z).real, and b from the means. The product (p + iq)(x + "
+        "iy) is (px − qy) + i(qx + py): those are the first two columns.",
     ),
 )
 
@@ -153,16 +154,19 @@ check_similarity = Exercise(
 
 
 def _margin(right: Tensor, m: float, line: bool = True) -> Tensor:
-    """cos(angle + m), as the library has it; without `line` past pi too."""
+    """cos(angle + m) as in the library; without `line` also beyond pi."""
     right = right.clamp(-1 + 1e-6, 1 - 1e-6)
     harder = right * math.cos(m) - (1 - right.square()).sqrt() * math.sin(m)
     return torch.where(right > -math.cos(m), harder, right - m * math.sin(m)) if line else harder
 
 
 def _mistaken(logits: Callable, lengths: tuple[int | None, int | None] = (1, 1), **loss) -> type:
-    """ArcFaceLoss with other logits, a function of (itself, cosines, numbers of people, warmth).
+    """ArcFaceLoss with other logits.
 
-    lengths: along which axis embeddings and directions are normalized; None leaves them as they are.
+    Args:
+        logits: a function of (the module, cosines, class indices, warmth).
+        lengths: the axes along which embeddings and directions are normalized; None leaves them as they are.
+        loss: further arguments of the cross-entropy.
     """
 
     class Mistaken(identity.ArcFaceLoss):
@@ -177,7 +181,7 @@ def _mistaken(logits: Callable, lengths: tuple[int | None, int | None] = (1, 1),
 
 
 def _right(change: Callable) -> Callable:
-    """Logits in which the right person's cosine is changed by a function of (cosine, margin)."""
+    """Logits with the cosine of the correct person replaced by `change`, a function of (cosine, margin)."""
 
     def logits(self, cosine, person, warmth):
         right = cosine.gather(1, person[:, None])
@@ -189,14 +193,17 @@ def _right(change: Callable) -> Callable:
 def _test_arcface_loss(answer) -> None:
     build = dict(people=5, embedding=3, margin=0.8, scale=12.0)
     embeddings, person = 2 * torch.randn(60, 3), torch.arange(60) % 5
-    lengths = "lengths count here, and only angles should: normalize the embeddings *and* the directions, each row to length 1."
-    across = "the columns have length 1 here, and each *row* should: `F.normalize(x, dim=1)`, which is also what it does when no axis is said."
-    cosface = "the margin is taken off the cosine. That is CosFace; ArcFace adds it to the *angle*: cos(θ + m)."
-    smaller = (
-        "the margin makes the angle smaller, and the task easier: the angle has to count as *larger*, cos(θ + m) and not cos(θ − m). "
-        "In the addition theorem the sign in the middle turns round: cos θ cos m − sin θ sin m."
+    lengths = (
+        "lengths matter here, but only angles should: normalize the embeddings *and* the directions, each row "
+        "to length 1."
     )
-    everybody = "every person gets the margin, so nobody has a handicap against the others: only the column of the right one changes."
+    across = "the columns have length 1 here, but each *row* should: `F.normalize(x, dim=1)`, which is the default."
+    cosface = "the margin is subtracted from the cosine. That is CosFace; ArcFace adds it to the *angle*: cos(θ + m)."
+    smaller = (
+        "the margin makes the angle smaller, and the task easier: the angle must count as *larger*, cos(θ + m) and "
+        "not cos(θ − m). The addition theorem has a minus: cos θ cos m − sin θ sin m."
+    )
+    everybody = "every person gets the margin, so it changes little: only the column of the correct person changes."
     compare_modules(
         answer,
         identity.ArcFaceLoss,
@@ -209,7 +216,8 @@ def _test_arcface_loss(answer) -> None:
             (cosface, _mistaken(_right(lambda c, m: c - m))),
             (cosface, _mistaken(_right(lambda c, m: torch.where(c > -math.cos(m), c - m, c - m * math.sin(m))))),
             (
-                "the margin is added to the cosine, which makes the task easier and not harder: add it to the *angle*, cos(θ + m).",
+                "the margin is added to the cosine, which makes the task easier and not harder: add it to the "
+                "*angle*, cos(θ + m).",
                 _mistaken(_right(lambda c, m: c + m)),
             ),
             (smaller, _mistaken(_right(lambda c, m: _margin(c, -m, False)))),
@@ -224,7 +232,8 @@ def _test_arcface_loss(answer) -> None:
                 _mistaken(lambda self, c, person, warmth: _right(_margin)(self, c, person, warmth) / self.scale),
             ),
             (
-                "the right person's logit is not multiplied by the scale, or the others' are not: scale all of them, at the end.",
+                "the scale multiplies the logit of the correct person or those of the others, but not both: scale "
+                "all of them at the end.",
                 _mistaken(
                     lambda self, c, person, warmth: (self.scale * c).scatter(
                         1, person[:, None], _margin(c.gather(1, person[:, None]), warmth * self.margin)
@@ -238,11 +247,12 @@ def _test_arcface_loss(answer) -> None:
                 _mistaken(lambda self, c, person, warmth: _right(_margin)(self, c, person, 1.0)),
             ),
             (
-                "past π the cosine rises again, and whoever is most wrong is pulled the wrong way: where cos θ ≤ −cos m, take the line.",
+                "beyond π the cosine rises again, and the worst embeddings get a gradient in the wrong direction: "
+                "where cos θ ≤ −cos m, take the line.",
                 _mistaken(_right(lambda c, m: _margin(c, m, False))),
             ),
             (
-                "there is no margin in it: this is the softmax of the scaled cosines.",
+                "there is no margin: this is the softmax of the scaled cosines.",
                 _mistaken(lambda self, c, person, warmth: self.scale * c),
             ),
             ("the losses of the batch are summed: give their mean.", _mistaken(_right(_margin), reduction="sum")),
@@ -254,12 +264,14 @@ def _test_arcface_loss(answer) -> None:
     )
     own = answer(people=2, embedding=2, margin=0.5, scale=8.0)
     own.directions.data = torch.eye(2)
-    exactly = torch.eye(2, requires_grad=True)  # each exactly in its own direction
+    exactly = torch.eye(2, requires_grad=True)  # each exactly along its direction
     own(exactly, torch.arange(2)).backward()
+    assert exactly.grad is not None
     if not exactly.grad.isfinite().all():
         raise Wrong(
-            "the loss is right, but where an embedding lies exactly in its direction the gradient is not a number: the slope "
-            "of a root at 0, and of `acos` at 1, is infinite. Clamp the right cosine to [−1 + 1e-6, 1 − 1e-6] first."
+            "the loss is right, but for an embedding exactly along its direction the gradient is not a number: the "
+            "slope of a root at 0, and of `acos` at 1, is infinite. Clamp the cosine of the correct person to [−1 "
+            "+ 1e-6, 1 − 1e-6] first."
         )
 
 
@@ -275,10 +287,11 @@ check_ArcFaceLoss = Exercise(
     reference=identity.ArcFaceLoss,
     test=_test_arcface_loss,
     hints=(
-        "First the table of cosines (B, people). `gather` picks the right person's column out of it, `scatter` puts the changed "
-        "one back. The addition theorem gives cos(θ + m) from cos θ, with sin θ = √(1 − cos² θ).",
-        "`right = cosine.gather(1, person[:, None]).clamp(…)`; `harder = right * cos m − (1 − right²).sqrt() * sin m`; `torch.where` "
-        "chooses between it and the line; `F.cross_entropy(scale * cosine.scatter(1, person[:, None], harder), person)`.",
+        "First the matrix of cosines (B, people). `gather` takes the column of the correct person, `scatter` puts "
+        "the changed one back. The addition theorem gives cos(θ + m) from cos θ, with sin θ = √(1 − cos² θ).",
+        "`right = cosine.gather(1, person[:, None]).clamp(…)`; `harder = right * cos m − (1 − right²).sqrt() * sin "
+        "m`; `torch.where` chooses between it and the line; `F.cross_entropy(scale * cosine.scatter(1, person[:, "
+        "None], harder), person)`.",
     ),
 )
 
@@ -294,15 +307,19 @@ def _test_largest_margin(answer) -> None:
             (45, "the angle is right, but in degrees. The margin is in radians."),
             (
                 math.pi / 8,
-                "that would be half the gap. Half the gap is where the border without a margin lies; but the best that an embedding "
-                "can do is to lie *in* its direction, and from there it is the whole gap to the next.",
+                "that would be half the gap. Half the gap is the decision boundary without a margin; but the best "
+                "embedding is exactly *along* its direction, and from there it is the whole gap to the next.",
             ),
-            (22.5, "in degrees, and half the gap: the best that an embedding can do is to lie *in* its own direction."),
-            (math.pi / 2, "that would be with four people. Eight share the circle."),
-            (0.5, "at 0.5 most of them are content, as the right picture shows: it can be more."),
+            (22.5, "in degrees, and half the gap: the best embedding is exactly *along* its direction."),
+            (math.pi / 2, "that would be the answer for four people. Here eight share the circle."),
+            (
+                0.5,
+                "at 0.5 most of them are still classified correctly, as the right picture shows: the margin "
+                "can be larger.",
+            ),
             (
                 0.8,
-                "there, nobody is content any more, but only just: the number that is asked for can be given exactly.",
+                "there, nobody is classified correctly any more, but only just: the exact limit is a formula.",
             ),
         ],
     )
@@ -320,7 +337,7 @@ check_largest_margin = Exercise(
     reference=lambda: math.pi / 4,
     test=_test_largest_margin,
     hints=(
-        "Where would an embedding lie that is as well off as it can be? What is its angle to its own direction, and to the next?",
+        "Which embedding has the lowest loss? What is its angle to its own direction, and to the next?",
         "At θ = 0 the formula compares cos(m) with the cosine of the gap.",
     ),
 )
@@ -331,10 +348,9 @@ check_largest_margin = Exercise(
 def _test_threshold_at(answer) -> None:
     def claims(people, size):
         middles = torch.randn(people, size)
-        spread = 0.2 + 3 * torch.rand(people, 1)  # embeddings come in any length
-        return spread * (middles + 0.6 * torch.randn(people, size)), spread.flip(0) * (
-            middles + 0.6 * torch.randn(people, size)
-        )
+        spread = 0.2 + 3 * torch.rand(people, 1)  # embeddings have any length
+        references, probes = (middles + 0.6 * torch.randn(people, size) for _ in range(2))
+        return spread * references, spread.flip(0) * probes
 
     cases = [(*claims(12, 6), 0.013), (*claims(12, 6), 0.1234), (*claims(9, 4), 0.0), (*claims(20, 5), 0.5011)]
 
@@ -356,12 +372,11 @@ def _test_threshold_at(answer) -> None:
         return torch.quantile(table[~torch.eye(len(table), dtype=torch.bool)], 1 - share).item()
 
     early = (
-        "one place too early, so that only k − 1 others lie above it. A claim passes when its cosine lies *above* the threshold, so the "
-        "threshold is the first cosine that may not pass: number k, counted from 0."
+        "one position too early, so that only k − 1 others are above it. A claim is accepted if its cosine is "
+        "*above* the threshold, so the threshold is the first cosine that must not be accepted: number k, counted "
+        "from 0."
     )
-    rounded = (
-        "where the share allows no whole number of claims, k is rounded *down*: one more would be more than the share."
-    )
+    rounded = "if the share allows no whole number of claims, k is rounded *down*: one more would exceed the share."
     compare(
         answer,
         recognition.threshold_at,
@@ -369,11 +384,12 @@ def _test_threshold_at(answer) -> None:
         tolerance=1e-5,
         mistakes=[
             (
-                "the diagonal is counted too: there everybody is compared with themselves, and those are no false claims.",
+                "the diagonal is counted too: it compares everybody with themselves, and those are no false claims.",
                 lambda r, p, s: of(r, p, s, who=lambda n: torch.ones(n, n, dtype=torch.bool)),
             ),
             (
-                "these are the cosines of the *true* claims. A false-accept rate is a share of the pairs of different people.",
+                "these are the cosines of the *true* claims. A false-accept rate is a share of the pairs of "
+                "different people.",
                 lambda r, p, s: of(r, p, s, who=lambda n: torch.eye(n, dtype=torch.bool)),
             ),
             (
@@ -381,22 +397,21 @@ def _test_threshold_at(answer) -> None:
                 lambda r, p, s: of(r, p, s, table=lambda r, p: p @ r.T),
             ),
             (
-                "sorted the other way: so nearly all strangers pass. Count from the *largest* cosine down.",
+                "sorted the other way, so nearly all strangers are accepted. Count from the *largest* cosine down.",
                 lambda r, p, s: of(r, p, s, descending=False),
             ),
             (early, lambda r, p, s: of(r, p, s, place=lambda allowed: max(0, int(allowed) - 1))),
-            (
-                early,
-                lambda r, p, s: of(r, p, s, place=lambda allowed: int(allowed) - 1),
-            ),  # for k = 0 that is the last of all
+            (early, lambda r, p, s: of(r, p, s, place=lambda allowed: int(allowed) - 1)),  # for k = 0: the last one
             (rounded, lambda r, p, s: of(r, p, s, place=math.ceil)),
             (rounded, lambda r, p, s: of(r, p, s, place=round)),
             (
-                "`quantile` interpolates between two cosines. Sort the cosines and take one of them: k strangers lie above it, no more.",
+                "`quantile` interpolates between two cosines. Sort the cosines and take one of them, with k "
+                "strangers above it.",
                 between,
             ),
             (
-                "the strangers are only half of the table: each pair stands there twice, once with each as the probe, with different pictures.",
+                "only half of the strangers are counted: each pair is in the table twice, with different pictures "
+                "as reference and probe.",
                 lambda r, p, s: of(r, p, s, who=lambda n: torch.ones(n, n, dtype=torch.bool).triu(1)),
             ),
         ],
@@ -415,9 +430,9 @@ check_threshold_at = Exercise(
     reference=recognition.threshold_at,
     test=_test_threshold_at,
     hints=(
-        "Which entries of the table are comparisons of different people? Put those cosines into an order.",
-        "`table[~torch.eye(len(table), dtype=torch.bool)]` are the strangers. In descending order, the one with the number k (counted "
-        "from 0) has exactly k above it.",
+        "Which entries of the table compare different people? Sort those cosines.",
+        "`table[~torch.eye(len(table), dtype=torch.bool)]` are the strangers. In descending order, the one with "
+        "the number k (counted from 0) has exactly k above it.",
     ),
 )
 
@@ -441,7 +456,7 @@ def _test_ious(answer) -> None:
 
     far = np.array([[0.0, 0, 10, 10], [20, 0, 30, 10], [20, 30, 40, 50], [2, 3, 8, 7], [80, 90, 86, 97]])
     cases = [(boxes(4), boxes(6)), (far, far[:3]), (far[:2].astype(np.float32), far.astype(np.float32))]
-    result = "only the *result* is kept from being negative, but two negative sides make a positive area: keep each side from it"
+    result = "only the *result* is clipped at 0, but two negative sides make a positive area: clip each side at 0"
     compare(
         answer,
         detection.ious,
@@ -449,36 +464,38 @@ def _test_ious(answer) -> None:
         tolerance=1e-5,
         mistakes=[
             (
-                "nothing is changed yet, or nothing that matters: two boxes far apart still overlap, and a box has 0.5 in common with itself.",
+                "nothing is changed yet that matters: two boxes far apart still overlap, and the IoU of a box with "
+                "itself is 0.5.",
                 lambda a, b: _iou(a, b, clip="", shared_once=False),
             ),
             (
-                "the part in common is counted twice in the union: take it off once.",
+                "the intersection is counted twice in the union: subtract it once.",
                 lambda a, b: _iou(a, b, shared_once=False),
             ),
             (
-                "boxes apart in both directions still overlap: there the overlap has two negative sides, and their product is positive.",
+                "boxes apart in both directions still overlap: there the overlap has two negative sides, and their "
+                "product is positive.",
                 lambda a, b: _iou(a, b, clip=""),
             ),
             (
-                "the *area* is kept from being negative, but two negative sides make a positive area: keep each side from it.",
+                "the *area* is clipped at 0, but two negative sides make a positive area: clip each side at 0.",
                 lambda a, b: _iou(a, b, clip="area"),
             ),
             (
-                "the area is kept from being negative, though each side should be, and the union counts what is common twice.",
+                "the area is clipped at 0, though each side should be, and the union counts the intersection twice.",
                 lambda a, b: _iou(a, b, clip="area", shared_once=False),
             ),
             *((f"{result}.", lambda a, b, most=most: np.clip(_iou(a, b, clip=""), 0, most)) for most in (None, 1)),
             *(
                 (
-                    f"{result}, and count what is common once in the union.",
+                    f"{result}, and count the intersection once in the union.",
                     lambda a, b, most=most: np.clip(_iou(a, b, clip="", shared_once=False), 0, most),
                 )
                 for most in (None, 1)
             ),
             (
-                "this is divided by the smaller of the two areas, so that a box inside another would have 1 in common with it. Divide by the "
-                "union, all that at least one of them covers.",
+                "this is divided by the smaller of the two areas, so a box inside another would have an IoU of 1 "
+                "with it. Divide by the union, the area that at least one of them covers.",
                 _over_the_smaller,
             ),
             (
@@ -489,7 +506,8 @@ def _test_ious(answer) -> None:
                 ),
             ),
             (
-                "`abs` makes a gap between two boxes into an overlap of the same size: a negative side means that they do not touch, which is 0.",
+                "`abs` turns a gap between two boxes into an overlap of the same size: for a negative side the "
+                "boxes are disjoint, and the area is 0.",
                 lambda a, b: _of_gaps(a, b),
             ),
         ],
@@ -518,12 +536,13 @@ check_ious = Exercise(
     difficulty=2,
     minutes=10,
     points=2,
-    purpose="A detector is trained by this number, thinned out by it and judged by it: an error here is an error three times.",
+    purpose="A detector is trained by this number, thinned out by it and judged by it: an error here is an error "
+    "three times.",
     reference=detection.ious,
     test=_test_ious,
     hints=(
-        "Compute the first row by hand. What are width and height of what two boxes have in common when they do not touch?",
-        "`np.clip(high - low, 0, None)` before the product; and the union is both areas minus what is common.",
+        "Compute the first row by hand. What are width and height of the intersection of two disjoint boxes?",
+        "`np.clip(high - low, 0, None)` before the product; and the union is both areas minus the intersection.",
     ),
 )
 
@@ -539,7 +558,7 @@ def _suppress(boxes: np.ndarray, scores: np.ndarray, joint: float, order: np.nda
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, joint: float = 0.4) -> np.ndarray:
-    """Which of the boxes (D, 4) stay, their numbers, the surest first: of two that overlap by more than `joint` the surer one."""
+    """The indices of the boxes (D, 4) that are kept, by falling score: no two with an IoU above `joint`."""
     return _suppress(boxes, scores, joint)
 
 
@@ -551,7 +570,7 @@ def _test_suppress(answer) -> None:
         boxes = np.concatenate([corner, corner + rng.uniform(35, 45, (faces * each, 2))], axis=1)
         return boxes, rng.permutation(np.linspace(0.2, 0.99, faces * each))
 
-    # A row in which each overlaps its neighbours alone: the second goes, and so the third has to stay.
+    # A row in which each box overlaps only its neighbours: the second is removed, so the third is kept.
     row = np.array([[24.0, 0, 54, 30], [0, 0, 30, 30], [12, 0, 42, 30], [36, 0, 66, 30]])
     cases = [(*crowd(4, 5), 0.4), (row, np.array([0.6, 0.9, 0.8, 0.5]), 0.3), (*crowd(3, 6), 0.7), (*crowd(5, 1), 0.4)]
 
@@ -575,36 +594,39 @@ def _test_suppress(answer) -> None:
         tolerance=0.0,
         mistakes=[
             (
-                "the least sure boxes win: begin with the highest score.",
+                "the boxes with the lowest scores win: begin with the highest score.",
                 lambda b, s, j: _suppress(b, s, j, np.argsort(s, kind="stable")),
             ),
             (
-                "the boxes are taken in the order in which they came: the surest has to be asked first, or a worse box takes its place.",
+                "the boxes are processed in the order in which they came: process the one with the highest score "
+                "first, or a worse box replaces it.",
                 lambda b, s, j: _suppress(b, s, j, np.arange(len(s))),
             ),
             (
-                "a box that was thrown out still throws out others: compare with the boxes that *stay* alone.",
+                "a removed box still removes others: compare only with the boxes that are *kept*.",
                 still_counting,
             ),
             (
-                "only the neighbours of the surest box are thrown out: the next that is left does the same with its own, to the end.",
+                "only boxes that overlap the best one are removed: repeat this with the next box that is left, to "
+                "the end.",
                 only_the_first,
             ),
             (
-                "these are places in the sorted list. Give the numbers of the boxes as they came in.",
+                "these are positions in the sorted list. Return the indices into the input.",
                 places_in_the_order,
             ),
             (
-                "the right boxes stay, but in the order in which they came: the surest first.",
+                "the right boxes are kept, but in the order of the input: sort them by falling score.",
                 lambda b, s, j: np.sort(_suppress(b, s, j)),
             ),
             (
-                "the boxes that overlap stay, and the others go: `joint` is how much two may have in common.",
+                "the boxes that overlap are kept, and the others removed: `joint` is the largest IoU that two kept "
+                "boxes may have.",
                 lambda b, s, j: _kept_if_joint(b, s, j),
             ),
-            ("nothing is thrown out, only sorted.", lambda b, s, j: np.argsort(-s, kind="stable")),
+            ("nothing is removed, only sorted.", lambda b, s, j: np.argsort(-s, kind="stable")),
             (
-                "`joint` is not used: two boxes may overlap by so much, and no more.",
+                "`joint` is not used: it is the largest IoU that two kept boxes may have.",
                 lambda b, s, j: _suppress(b, s, 0.5),
             ),
         ],
@@ -627,12 +649,13 @@ check_suppress = Exercise(
     difficulty=3,
     minutes=15,
     points=3,
-    purpose="Non-maximum suppression stands at the end of nearly every detector, and it is where a face in a crowd gets lost.",
+    purpose="Non-maximum suppression stands at the end of nearly every detector, and it is where a face in a crowd "
+    "gets lost.",
     reference=suppress,
     test=_test_suppress,
     hints=(
-        "Put the numbers of the boxes into the order of their scores. Keep the first; strike out of the rest whatever overlaps it too "
-        "much; begin again with what is left.",
+        "Sort the indices of the boxes by falling score. Keep the first; remove from the rest all that overlap it "
+        "too much; repeat with what is left.",
         "`order = np.argsort(-scores)`; in a `while len(order):` keep `order[0]`, and go on with "
         "`order[1:][ious(boxes[order[:1]], boxes[order[1:]])[0] <= joint]`.",
     ),

@@ -1,4 +1,4 @@
-"""The exercises of notebook 06: words by Bayes' rule, a Vision Transformer, and a table of mistakes."""
+"""The exercises of notebook 06: words by Bayes' rule, a Vision Transformer, and a confusion matrix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gen_affect_lib.encoders import affect
 
 
 def _terms(vectors: np.ndarray, spread: float = 2 * affect.SPREAD**2) -> np.ndarray:
-    """The exponents (M, S, 136): one for each strength and each word, and last the neutral face."""
+    """The exponents (M, S, W + 1): one per strength and word, and last the neutral face."""
     faces = np.concatenate([affect.word_vectors(), np.zeros((1, 21))])
     shown = affect.STRENGTHS[:, None, None] * faces
     return -((vectors[:, None, None] - shown) ** 2).sum(axis=-1) / spread
@@ -42,7 +42,7 @@ def _test_log_likelihoods(answer) -> None:
             return np.log(np.exp(_terms(vectors)).mean(axis=1))
 
     def hidden(tiny, join, late):
-        """With a tiny number that keeps the logarithm finite; late: log 6 is taken off at the end."""
+        """With a small constant that keeps the logarithm finite; late: log 6 is subtracted at the end."""
 
         def mistake(vectors):
             exps = np.exp(_terms(vectors)).sum(axis=1)
@@ -59,12 +59,10 @@ def _test_log_likelihoods(answer) -> None:
         return likelihood - np.logaddexp.reduce(likelihood, axis=1, keepdims=True)
 
     hides = (
-        "a tiny number in the logarithm hides what lies below it: 1e-300 hides −1500 behind −691, so that all words look alike. "
-        "The logarithm of a sum of exps can be had without leaving the logarithms: `np.logaddexp`."
+        "a small constant in the logarithm hides everything below it: 1e-300 hides −1500 behind −691, so all words "
+        "have the same value. `np.logaddexp` computes the logarithm of a sum of exps from logarithms."
     )
-    posterior = (
-        "are the probabilities p(w | x), already divided by their sum. Asked is what stands before that: log p(x | w)."
-    )
+    posterior = "are the probabilities p(w | x), already divided by their sum. Return log p(x | w), the step before."
     tiny_numbers = (
         1e-300,
         1e-200,
@@ -89,12 +87,14 @@ def _test_log_likelihoods(answer) -> None:
         tolerance=1e-6,
         mistakes=[
             (
-                "right for faces that are near a word. For one that is far from all of them each exp is 0 in floating point, and its logarithm "
-                "−∞. The logarithm of a sum of exps can be had without leaving the logarithms: `np.logaddexp`.",
+                "right for faces that are near a word. For a face far from all words each exp is 0 in floating "
+                "point, and its logarithm −∞. `np.logaddexp` computes the logarithm of a sum of exps from "
+                "logarithms.",
                 naive,
             ),
             (
-                "the logarithms were averaged. The formula averages the exps over the strengths and takes the logarithm of that.",
+                "the logarithms were averaged. The formula averages the exps over the strengths and then takes the "
+                "logarithm.",
                 lambda vectors: _terms(vectors).mean(axis=1),
             ),
             (
@@ -106,7 +106,7 @@ def _test_log_likelihoods(answer) -> None:
                 lambda vectors: _log_mean(_terms(vectors))[:, :-1],
             ),
             (
-                "the neutral face comes first, and should be the last column.",
+                "the neutral face is the first column, and should be the last.",
                 lambda vectors: np.roll(_log_mean(_terms(vectors)), 1, axis=1),
             ),
             (
@@ -122,7 +122,7 @@ def _test_log_likelihoods(answer) -> None:
                 lambda vectors: _log_mean(_terms(vectors, 2 * affect.SPREAD)),
             ),
             (
-                "the exponent has lost its minus: the further a word lies from the face, the *less* it explains it.",
+                "the exponent has lost its minus: the further a word is from the face, the *lower* its likelihood.",
                 lambda vectors: _log_mean(-_terms(vectors)),
             ),
             *(
@@ -139,7 +139,7 @@ def _test_log_likelihoods(answer) -> None:
                 lambda vectors: _log_mean(-np.sqrt(-_terms(vectors, 1.0)) / (2 * affect.SPREAD**2)),
             ),
             (
-                "each face is held against the word at full strength only: try all six strengths.",
+                "each face is compared with the word at full strength only: use all six strengths.",
                 lambda vectors: (
                     -((vectors[:, None] - np.concatenate([affect.word_vectors(), np.zeros((1, 21))])) ** 2).sum(axis=-1)
                     / (2 * affect.SPREAD**2)
@@ -161,9 +161,11 @@ check_log_likelihoods = Exercise(
     reference=affect.log_likelihoods,
     test=_test_log_likelihoods,
     hints=(
-        "Make an array (6, 136, 21) of all words at all strengths, the squared distances (M, 6, 136) by broadcasting, and from them the "
-        "exponents. What is left is the logarithm of a mean of exps over the second axis, for exponents such as −1000.",
-        "`np.logaddexp.reduce(exponents, axis=1)` is the logarithm of the sum of exps, and a mean is a sum divided by 6, so subtract log 6.",
+        "Make an array (6, 136, 21) of all words at all strengths, the squared distances (M, 6, 136) by "
+        "broadcasting, and from them the exponents. What is left is the logarithm of a mean of exps over the "
+        "second axis, for exponents such as −1000.",
+        "`np.logaddexp.reduce(exponents, axis=1)` is the logarithm of the sum of exps, and a mean is a sum divided "
+        "by 6, so subtract log 6.",
     ),
 )
 
@@ -175,10 +177,11 @@ def _test_terror_shown_weakly(answer) -> None:
         answer,
         "fear",
         {
-            "terror": "it points in the direction of *terror*, but the model takes nobody's terror for weaker than 0.6. What is nearer than 0.6 times "
-            "*terror*?",
-            "neutral": "at 0.4 the vector is still far from zero, for *terror* has many strong units. The neutral face wins only below about 0.25.",
-            "joy": "*joy* has other units: the vector shrinks, and does not turn.",
+            "terror": "it has the direction of *terror*, but in the model nobody shows terror weaker than 0.6. Which "
+            "word is nearer than 0.6 times *terror*?",
+            "neutral": "at 0.4 the vector is still far from zero, since *terror* has many strong units. The neutral "
+            "face is most probable only below about 0.25.",
+            "joy": "*joy* has other units: the vector becomes shorter, but its direction does not turn.",
         },
     )
 
@@ -191,11 +194,13 @@ check_terror_shown_weakly = Exercise(
     difficulty=2,
     minutes=5,
     points=1,
-    purpose="What a face is taken for hangs on what one believes about faces beforehand: here, on how weakly a word may be shown.",
+    purpose="What a face is taken for hangs on what one believes about faces beforehand: here, on how weakly a "
+    "word may be shown.",
     reference=lambda: "fear",
     test=_test_terror_shown_weakly,
     hints=(
-        "The formula knows each word at strengths from 0.6 to 1.1. Which word's vector, at such a strength, comes nearest to 0.4 times *terror*?",
+        "The formula has each word at strengths from 0.6 to 1.1. Which word's vector, at one of these, is nearest "
+        "to 0.4 times *terror*?",
         "There is a milder word with much the same units.",
     ),
 )
@@ -204,7 +209,7 @@ check_terror_shown_weakly = Exercise(
 
 
 def _attention(axis: int = 3, merged: bool = True, scale: str = "head") -> type:
-    """The right class, or one with a mistake in it."""
+    """The reference, or with other arguments a class with one mistake."""
 
     class Attention(nn.Module):
         def __init__(self, dim, heads):
@@ -239,22 +244,22 @@ def _test_attention(answer) -> None:
         mistakes=[
             ("both faults are still there.", _attention(axis=2, merged=False)),
             (
-                "the heads are put together rightly now. The softmax is not: the weights with which one token looks at all others, a *row* of the "
-                "(T, T) table, must add up to 1.",
+                "the heads are merged correctly now. The softmax is wrong: the weights with which one token "
+                "attends to all tokens, a *row* of the (T, T) matrix, must add up to 1.",
                 _attention(axis=2),
             ),
             (
-                "the softmax is right now. But (B, H, T, D / H) is only cut anew to (B, T, D), so that numbers of one head and several tokens "
-                "become one token: bring the axes into the order (B, T, H, D / H) first.",
+                "the softmax is right now. But (B, H, T, D / H) is only reshaped to (B, T, D), so a token gets "
+                "numbers of one head and several tokens: transpose to (B, T, H, D / H) first.",
                 _attention(merged=False),
             ),
             (
-                "the softmax runs over the heads. It runs over the tokens that are looked at, the last axis.",
+                "the softmax is over the heads. It should be over the keys, the last axis.",
                 _attention(axis=1),
             ),
             ("the scale is gone: divide by the square root of the size of a head.", _attention(scale="none")),
             (
-                "the scale takes the whole width D. What is summed up in a score is the size of one head, D / H.",
+                "the scale uses the whole width D. A score is a sum over one head, D / H numbers.",
                 _attention(scale="all"),
             ),
         ],
@@ -263,11 +268,9 @@ def _test_attention(answer) -> None:
     layer(x)
     kept = getattr(layer, "weights", None)
     if not isinstance(kept, Tensor) or kept.shape != (2, 3, 5, 5):
-        raise Wrong(
-            "the outputs are right, but the weights are not kept: section 8 wants to look at `self.weights`, (B, H, T, T)."
-        )
+        raise Wrong("the outputs are right, but the weights are not kept: section 8 uses `self.weights`, (B, H, T, T).")
     if not torch.allclose(kept.sum(dim=-1), torch.ones(2, 3, 5), atol=1e-5):
-        raise Wrong("the outputs are right, but what is kept in `self.weights` are not the weights after the softmax.")
+        raise Wrong("the outputs are right, but the numbers in `self.weights` are not the weights after the softmax.")
 
 
 check_Attention = Exercise(
@@ -278,13 +281,14 @@ check_Attention = Exercise(
     difficulty=2,
     minutes=10,
     points=2,
-    purpose="Neither fault raises an error, and a network with both still trains, only worse: such mistakes live for years.",
+    purpose="Neither fault raises an error, and a network with both still trains, only worse: such mistakes live "
+    "for years.",
     reference=Attention,
     test=_test_attention,
     hints=(
-        "Write the letters of all four axes beside each line. Over which letter must the weights add up to 1? And which two letters become "
-        "D again, side by side?",
-        "`softmax(dim=-1)` adds up over the tokens that are looked at. Before H and D / H can be flattened, T has to move in front of H.",
+        "Write the letters of all four axes beside each line. Over which axis must the weights add up to 1? Which "
+        "two axes are merged to D?",
+        "`softmax(dim=-1)` normalizes over the keys. Before H and D / H can be flattened, T has to be in front of H.",
     ),
 )
 
@@ -301,7 +305,8 @@ class _Patches(nn.Module):
 
 
 def _embeddings(put) -> type:
-    """A class with the right parameters; `put` makes the tokens of (class token (B, 1, D), patches (B, N, D), places (1, 1 + N, D))."""
+    """A class with the right parameters; `put` makes the tokens from the class token (B, 1, D), patches (B, N, D) and
+    position embeddings (1, 1 + N, D)."""
 
     class Embeddings(nn.Module):
         def __init__(self, config):
@@ -330,27 +335,28 @@ def _test_embeddings(answer) -> None:
         (words, _embeddings(put))
         for words, put in (
             (
-                "the class token stands last. It is the first token, where the head looks for the answer: `[:, 0]`.",
+                "the class token is last. It must be the first token, since the head reads `[:, 0]`.",
                 lambda first, patches, places: torch.cat([patches, first], dim=1) + places,
             ),
             (
-                "the class token stands last, and its place with it: both come first.",
+                "the class token and its position embedding are last: both come first.",
                 lambda first, patches, places: torch.cat([patches + places[:, 1:], first + places[:, :1]], dim=1),
             ),
             (
-                "the places are missing: without them the network cannot tell a brow from a chin.",
+                "the position embeddings are missing: without them the network cannot tell a brow from a chin.",
                 lambda first, patches, places: torch.cat([first, patches], dim=1),
             ),
             (
-                "the class token has no place of its own: all 1 + N tokens get one.",
+                "the class token has no position embedding: all 1 + N tokens get one.",
                 lambda first, patches, places: torch.cat([first, patches + places[:, 1:]], dim=1),
             ),
             (
-                "the places are shifted by one: the first belongs to the class token, the second to the first patch.",
+                "the position embeddings are shifted by one: the first belongs to the class token, the second to "
+                "the first patch.",
                 lambda first, patches, places: torch.cat([first + places[:, -1:], patches + places[:, :-1]], dim=1),
             ),
             (
-                "the places were multiplied, and should be added.",
+                "the position embeddings are multiplied, and should be added.",
                 lambda first, patches, places: torch.cat([first, patches], dim=1) * places,
             ),
             (
@@ -359,7 +365,7 @@ def _test_embeddings(answer) -> None:
             ),
         )
     ]
-    # Two sizes: the number of patches must be computed, not known.
+    # Two sizes, so the number of patches cannot be a constant.
     for side, count in ((8, 3), (12, 1)):
         compare_modules(
             answer, ViTEmbeddings, dict(config=config(side)), (torch.randn(count, 3, side, side),), mistakes=mistakes
@@ -367,7 +373,8 @@ def _test_embeddings(answer) -> None:
     fresh = answer(config(8))
     if fresh.cls_token.any() or fresh.position_embeddings.any():
         raise Wrong(
-            "the outputs are right, but the class token and the places start at zeros: `nn.Parameter(torch.zeros(…))`."
+            "the outputs are right, but the class token and the position embeddings should start at zeros: "
+            "`nn.Parameter(torch.zeros(…))`."
         )
 
 
@@ -383,8 +390,10 @@ check_Embeddings = Exercise(
     reference=ViTEmbeddings,
     test=_test_embeddings,
     hints=(
-        "There are (image_size / patch_size)² patches. `cls_token.expand(B, -1, -1)` gives every picture the same token, without a copy.",
-        "`torch.cat([…, …], dim=1)` puts the class token before the patches, (B, 1 + N, D); the places (1, 1 + N, D) are added to all of them.",
+        "There are (image_size / patch_size)² patches. `cls_token.expand(B, -1, -1)` gives every picture the same "
+        "token, without a copy.",
+        "`torch.cat([…, …], dim=1)` puts the class token before the patches, (B, 1 + N, D); the position "
+        "embeddings (1, 1 + N, D) are added to all of them.",
     ),
 )
 
@@ -392,7 +401,7 @@ check_Embeddings = Exercise(
 
 
 def confusion_table(shown: np.ndarray, read: np.ndarray, count: int) -> np.ndarray:
-    """(count, count): the share of the faces that show class i which are read as class j; zeros for a class never shown."""
+    """(count, count): of the faces that show class i, the share read as class j; zeros for a class never shown."""
     table = _counts(shown, read, count)
     return table / table.sum(axis=1, keepdims=True).clip(1)
 
@@ -425,8 +434,8 @@ def _test_confusion_table(answer) -> None:
         return quiet(table, table.sum(axis=1).clip(least))
 
     crossed = (
-        "the sums are right, but each stands above a column: `.sum(axis=1)` has the shape (count,), and NumPy lays that along the row. "
-        "With `keepdims=True` it is (count, 1), one sum beside each row."
+        "the sums are right, but each divides a column: `.sum(axis=1)` has the shape (count,), which NumPy "
+        "broadcasts along the rows. With `keepdims=True` it is (count, 1), one sum per row."
     )
     compare(
         answer,
@@ -434,16 +443,17 @@ def _test_confusion_table(answer) -> None:
         *cases,
         mistakes=[
             (
-                "each cell was counted once at most. `table[shown, read] += 1` reads all cells first and then writes them, so that a pair of classes "
-                "that comes up ten times adds 1. Use `np.add.at`, or a loop.",
+                "each cell was counted once at most. `table[shown, read] += 1` reads all cells first and then "
+                "writes them, so a pair of classes that occurs ten times adds 1. Use `np.add.at`, or a loop.",
                 each_once,
             ),
             (
-                "rows and columns have changed places: a row is a class that was shown, a column one that was read.",
+                "rows and columns are swapped: a row is a class that was shown, a column one that was read.",
                 lambda shown, read, count: confusion_table(shown, read, count).T,
             ),
             (
-                "each column adds up to 1. Divide by the sums of the rows: of all that *show* a class, which share is read as what?",
+                "each column adds up to 1. Divide by the sums of the rows: of all that *show* a class, which share "
+                "is read as what?",
                 lambda shown, read, count: (lambda table: table / table.sum(axis=0, keepdims=True).clip(1))(
                     _counts(shown, read, count)
                 ),
@@ -451,12 +461,13 @@ def _test_confusion_table(answer) -> None:
             (crossed, divided_along_the_row),
             (crossed, lambda shown, read, count: divided_along_the_row(shown, read, count, least=0)),
             (
-                "rows and columns have changed places, and so have their sums: count at [shown, read] and divide by the sums of the rows.",
+                "rows and columns are swapped, and so are their sums: count at [shown, read] and divide by the "
+                "sums of the rows.",
                 lambda shown, read, count: confusion_table(read, shown, count),
             ),
             ("these are the numbers of faces. Divide each row by its sum.", _counts),
             (
-                "the whole table adds up to 1, and each row should.",
+                "the whole table adds up to 1, but each row should.",
                 lambda shown, read, count: _counts(shown, read, count) / len(shown),
             ),
             (
@@ -482,8 +493,8 @@ check_confusion_table = Exercise(
     test=_test_confusion_table,
     hints=(
         "Count first, and divide then. A class that is never shown must not end in 0/0.",
-        "`np.add.at(table, (shown, read), 1)` counts every face. `.sum(axis=1, keepdims=True)` has one sum for each row; `.clip(1)` keeps it "
-        "from being 0.",
+        "`np.add.at(table, (shown, read), 1)` counts every face. `.sum(axis=1, keepdims=True)` has one sum for "
+        "each row; `.clip(1)` keeps it from being 0.",
     ),
 )
 
@@ -498,15 +509,15 @@ def _test_always_sadness(answer) -> None:
         wrong=[
             (
                 37 / 135,
-                "that is the share of all faces that are read rightly: 37 of the 135 words belong to *sadness*. In the mean of the "
-                "diagonal each family counts alike, however many words it has.",
+                "that is the accuracy over all faces: 37 of the 135 words belong to *sadness*. In the mean of the "
+                "diagonal each family has the same weight, however many words it has.",
             ),
             *(
                 (number, "the number is right, but in per cent: give a share, from 0 to 1.")
                 for number in (16.6, 16.66, 16.67, 16.7, 17.0)
             ),
-            (1.0, "that is one cell of the diagonal, *sadness* read as *sadness*. What stands in the five others?"),
-            (0.0, "one of the six cells is not 0: faces of *sadness* are read rightly, all of them."),
+            (1.0, "that is one cell of the diagonal, *sadness* read as *sadness*. What are the five others?"),
+            (0.0, "one of the six cells is not 0: all faces of *sadness* are read correctly."),
             (1 / 135, "that would be the chance for 135 classes. The table has six rows."),
             (1 / 25, "that would be the chance for 25 classes. The table has six rows."),
         ],
@@ -521,11 +532,12 @@ check_always_sadness = Exercise(
     difficulty=2,
     minutes=5,
     points=1,
-    purpose="A score is only worth its distance to what a reader without eyes gets, and that hangs on how the mean is taken.",
+    purpose="A score is only worth its distance to what a reader without eyes gets, and that hangs on how the mean "
+    "is taken.",
     reference=lambda: 1 / 6,
     test=_test_always_sadness,
     hints=(
-        "Draw the table: six rows, each of which adds up to 1. In which column does everything stand?",
-        "The column of *sadness* is full of ones. One of these ones lies on the diagonal.",
+        "Draw the table: six rows, each of which adds up to 1. Which column has all the entries?",
+        "The column of *sadness* is all ones. One of them is on the diagonal.",
     ),
 )

@@ -6,9 +6,14 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from gen_affect_lib.avatars import EMOTIONS, Appearance, Avatar, Expression, Identity
-from gen_affect_lib.avatars.pairs import fingerprint
+from gen_affect_lib.avatars.drawing import DRAWING
+from gen_affect_lib.avatars.factors import FACTORS
+from gen_affect_lib.avatars.splits import picture_seed
 from gen_affect_lib.evaluation.judges.networks import SIZE
+from gen_affect_lib.keys import Producer, key
 from gen_affect_lib.paths import CACHE
+
+JUDGES_DRAWINGS = Producer("drawings for judges", 1, uses=(FACTORS, DRAWING))
 
 IMAGES = 4  # of each person
 _WORDS_STREAM = 9  # makes the choice of words independent of the factors
@@ -38,7 +43,7 @@ class Drawings:
             identity = Identity.sample(first_seed + n)
             self.identity[n] = identity.to_vector()
             for k in range(images):
-                seed = (first_seed + n) * 1000 + k  # its own expression and appearance
+                seed = picture_seed(first_seed + n, k)  # its own expression and appearance
                 if k % 2 == 0:
                     self.word[n, k] = np.random.default_rng([_WORDS_STREAM, seed]).integers(len(EMOTIONS))
                     expression = Expression.named(EMOTIONS[self.word[n, k]])
@@ -51,7 +56,8 @@ class Drawings:
     @classmethod
     def cached(cls, first_seed: int, people: int, images: int = IMAGES) -> Drawings:
         """The same, kept in the cache; drawn again when the drawing has changed."""
-        folder = CACHE / "judges" / f"{first_seed}-{people}x{images}-{fingerprint()}"
+        mark = key(JUDGES_DRAWINGS, dict(first_seed=first_seed, people=people, images=images))
+        folder = CACHE / "judges" / f"{first_seed}-{people}x{images}-{mark}"
         if not (folder / "word.npy").exists():
             drawings = cls(first_seed, people, images)
             folder.mkdir(parents=True, exist_ok=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from gen_affect_lib.avatars import Appearance, Identity
-from gen_affect_lib.avatars.emotions import table
+from gen_affect_lib.avatars.emotions import FAMILIES, GROUPS, membership
 
 
 @dataclass(frozen=True)
@@ -37,18 +36,11 @@ class ExpressionReading:
 
     @property
     def groups(self) -> np.ndarray:
-        return self.words @ membership("groups")
+        return self.words @ membership(len(GROUPS))
 
     @property
     def families(self) -> np.ndarray:
-        return self.words @ membership("families")
+        return self.words @ membership(len(FAMILIES))
 
     def appearances(self) -> list[Appearance]:
         return [Appearance.from_vector(vector) for vector in self.appearance]
-
-
-@lru_cache(maxsize=2)
-def membership(level: str) -> np.ndarray:
-    """float32 (135, 25) for "groups", (135, 6) for "families": 1 where the word belongs there."""
-    homes = [row.group if level == "groups" else row.family for row in table().values()]
-    return np.array([[home == branch for branch in dict.fromkeys(homes)] for home in homes], dtype=np.float32)

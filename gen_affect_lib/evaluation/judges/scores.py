@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from gen_affect_lib.avatars import EMOTIONS, Appearance, Expression, Identity
+from gen_affect_lib.avatars.emotions import LEVELS, branches
 from gen_affect_lib.avatars.factors import Choice, Hue
+from gen_affect_lib.avatars.splits import REPORT_SEED
 from gen_affect_lib.evaluation.judges.data import Drawings
 from gen_affect_lib.evaluation.judges.networks import ExpressionJudge, IdentityJudge
-from gen_affect_lib.evaluation.judges.readings import membership
 from gen_affect_lib.evaluation.metrics.recognition import hits
 from gen_affect_lib.evaluation.metrics.skin import THIRDS, third
 
-REPORT_SEED = 2_000_000
 TOLERANCE = 1 / 16  # of the range
 RANGES = np.array([kind.high - kind.low for kind in Expression.KINDS])  # of the 21 numbers
 COVERINGS = ("headscarf", "turban", "beanie")
@@ -114,8 +114,7 @@ def score(
     rows["unit_error_words"] = (only(named, error), only(named, floor))
     rows["unit_error_mixtures"] = (only(~named, error), only(~named, floor))
     best = np.where(named, nearest_words(expression), 0)
-    group_of, family_of = (membership(level).argmax(axis=1) for level in ("groups", "families"))
-    words = np.arange(len(EMOTIONS))
+    family_of, group_of, words = (branches()[classes] for classes in LEVELS)
     levels = (("word", words, face.words), ("group", group_of, face.groups), ("family", family_of, face.families))
     for level, label, probabilities in levels:
         answer = probabilities.argmax(axis=1)

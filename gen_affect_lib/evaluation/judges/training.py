@@ -21,17 +21,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gen_affect_lib.avatars import Appearance, Expression, Identity
+from gen_affect_lib.avatars.emotions import GROUPS, membership
 from gen_affect_lib.avatars.factors import Choice
+from gen_affect_lib.avatars.splits import JUDGES_SEED
 from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.judges.data import Drawings
 from gen_affect_lib.evaluation.judges.networks import ExpressionJudge, IdentityJudge
-from gen_affect_lib.evaluation.judges.readings import membership
 from gen_affect_lib.recipe import Recipe
 from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.training import loop
 
-FIRST_SEED = 500_000  # of the people to train on; those of the encoders end at 499,999
 RECIPE = Recipe(batch_size=64, optimizer="muon", learning_rate=2e-3, warmup_steps=50, betas=(0.9, 0.99), seed=77)
 FURTHER_LEARNING_RATE = 1.2e-3  # of a judge that is trained already
 # Earrings are two or three pixels wide, and a tilt must be exact to a degree: with equal weights they are learned last.
@@ -106,7 +106,7 @@ def expression_loss(
     units = factor_loss(Expression.KINDS, factors, truth)
     named = word >= 0
     logits, word = words[named].log_softmax(1), word[named]
-    member = torch.from_numpy(membership("groups")).to(factors.device)
+    member = torch.from_numpy(membership(len(GROUPS))).to(factors.device)
     in_group = torch.logsumexp(logits[:, None] + member.T.log(), dim=2)  # (named, 25)
     words_loss = F.nll_loss(logits, word) + F.nll_loss(in_group, member.argmax(1)[word]) if len(word) else 0.0
     return 10 * units + 0.1 * words_loss + 10 * factor_loss(Appearance.KINDS, appearance, dressed, FINE)
@@ -163,7 +163,7 @@ def _train(kind, loss_of, out_dir, minutes, profile, start):
     if further:
         recipe = replace(recipe, learning_rate=FURTHER_LEARNING_RATE)
     seed_everything(recipe.seed)
-    data, generator = Drawings.cached(FIRST_SEED, config.people), torch.Generator().manual_seed(recipe.seed)
+    data, generator = Drawings.cached(JUDGES_SEED, config.people), torch.Generator().manual_seed(recipe.seed)
     judge = kind()
     rng = np.random.default_rng([recipe.seed, further])  # further training draws other batches
     if start is not None:

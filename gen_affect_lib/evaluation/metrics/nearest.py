@@ -9,15 +9,15 @@ its floor (true drawings of another answer).
 import numpy as np
 
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
+from gen_affect_lib.avatars.regions import INNER_FACE, pixel_box
 
 TILTS = tuple(np.linspace(-1, 1, 9))
-FACE = (0.27, 0.27, 0.73, 0.85)  # x0, y0, x1, y1 as shares of the picture
 
 
 def crop(image) -> np.ndarray:
     """The inside of the face of a picture (S, S, 3): float32 in [0, 1]."""
     image = np.asarray(image, np.float32) / 255
-    x0, y0, x1, y1 = (round(place * image.shape[0]) for place in FACE)
+    x0, y0, x1, y1 = pixel_box(INNER_FACE, image.shape[0])
     return image[y0:y1, x0:x1]
 
 

@@ -23,15 +23,20 @@ from diffusers.utils import logging
 from torch import Tensor
 
 from gen_affect_lib.avatars import EMOTIONS
+from gen_affect_lib.avatars.splits import VALIDATION_SEED
 from gen_affect_lib.device import pick_device
-from gen_affect_lib.evaluation.evaluate import both_judges, intervals, read_rows, score_row, weights_mark, write_rows
+from gen_affect_lib.encoders.pack import FacePack
+from gen_affect_lib.evaluation.evaluate import both_judges, intervals, read_rows, score_row, write_rows
 from gen_affect_lib.evaluation.figures import Truth
-from gen_affect_lib.evaluation.sets import VALIDATION_SEED, Draw, Plan, draw_sets, drawn_by, plan_mark
+from gen_affect_lib.evaluation.sets import PLAN, Draw, Plan, draw_sets, drawn_by
+from gen_affect_lib.keys import Producer, fingerprint, key
 from gen_affect_lib.machine import PeakMemory
 from gen_affect_lib.model.attention import QKV
 from gen_affect_lib.model.consistent import Consistency, SharedAttention, loop, packed
 from gen_affect_lib.paths import OUTPUTS, SHIPPED
-from gen_affect_lib.pipeline import GenAffectPipeline
+from gen_affect_lib.pipeline import PIPELINE, GenAffectPipeline
+
+SHARED_SETS = Producer("sets of the sharing study", 1, uses=(PLAN, PIPELINE))
 
 
 def style_aligned(image: QKV, condition: QKV, members: int, lenders: int, lent: Tensor, instead: bool) -> Tensor:
@@ -144,12 +149,13 @@ def _seconds(name: str, count: int) -> float:
 def _shipped() -> GenAffectPipeline:
     pipeline = GenAffectPipeline.from_pretrained(SHIPPED).to(pick_device())
     pipeline.set_progress_bar_config(disable=True)
+    pipeline.face_pack = FacePack()
     return pipeline
 
 
 def compare_sharing(plan: Plan, names: list[str], path: Path, folder: Path = OUTPUTS / "sharing") -> dict:
     """Draw a plan's sets in each way and score them, resumably; rows as of `variants.compare`. With all ways, "costs" too."""
-    pipeline, weights = _shipped(), weights_mark(SHIPPED)
+    pipeline, weights = _shipped(), fingerprint(SHIPPED)
     about = {"weights": weights, "plan": asdict(plan), "words": list(plan.asked)}
     rows, truth = read_rows(path, about), Truth(plan, both_judges())
     if not rows:
@@ -159,7 +165,9 @@ def compare_sharing(plan: Plan, names: list[str], path: Path, folder: Path = OUT
         if any(row["name"] == name for row in rows):
             continue
         way = WAYS[name]
-        sets = draw_sets(drawn_in(way, pipeline), plan, folder / name / plan_mark(plan, weights, repr(way.consistency)))
+        config = {"plan": asdict(plan), "way": name, "consistency": repr(way.consistency)}
+        mark = key(SHARED_SETS, config, weights, *pipeline.face_pack.weights)
+        sets = draw_sets(drawn_in(way, pipeline), plan, folder / name / mark)
         seconds = float(sets.seconds.mean() / (plan.seeds * plan.words))
         row = {"name": name, "about": way.about, "seconds_per_image": round(seconds, 4)}
         rows.append(row | score_row(sets, truth))

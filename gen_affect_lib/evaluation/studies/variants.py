@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,31 +26,26 @@ from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.device import on_device, pick_device, seed_everything
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.evaluation.evaluate import (
-    COMPARED,
-    both_judges,
-    heading,
-    read_rows,
-    score_row,
-    weights_mark,
-    write_rows,
-)  # fmt: skip
+from gen_affect_lib.evaluation.evaluate import COMPARED, both_judges, heading, read_rows, score_row, write_rows
 from gen_affect_lib.evaluation.figures import Truth
 from gen_affect_lib.evaluation.rivals.decoupled import DecoupledDiT
-from gen_affect_lib.evaluation.sets import Draw, Plan, draw_sets, drawn_by, plan_mark
+from gen_affect_lib.evaluation.sets import PLAN, Draw, Plan, draw_sets, drawn_by
 from gen_affect_lib.evaluation.studies.codecs import CODECS, compare_codecs
 from gen_affect_lib.evaluation.studies.sharing import WAYS, compare_sharing
 from gen_affect_lib.flow import RectifiedFlow
+from gen_affect_lib.keys import Producer, fingerprint, key
 from gen_affect_lib.model.fusion import IdentityExpressionFusion
 from gen_affect_lib.model.mmdit import MMDiT
 from gen_affect_lib.model.modulation import Modulator
 from gen_affect_lib.paths import OUTPUTS, SHIPPED
-from gen_affect_lib.pipeline import GenAffectPipeline
+from gen_affect_lib.pipeline import PIPELINE, GenAffectPipeline
 from gen_affect_lib.profiles import Profile
 from gen_affect_lib.training.assembly import assemble
 from gen_affect_lib.training.face_loss import FaceLoss
 from gen_affect_lib.training.latent_pairs import LatentPairs, Split, cache_split
 from gen_affect_lib.training.trainer import Trainer
+
+VARIANT_SETS = Producer("sets of trained variants", 1, uses=(PLAN, PIPELINE))
 
 
 @dataclass(frozen=True)
@@ -267,10 +262,10 @@ def compare(
     about = heading(profile, plan, minutes, steps)
     rows = read_rows(path, about)
     study, truth = Study(profile), Truth(plan, both_judges())
-    mark = weights_mark(SHIPPED / "codec")
+    mark = key(VARIANT_SETS, {"plan": asdict(plan)}, fingerprint(SHIPPED / "codec"), *study.faces.weights)
 
     def keep(row: dict, draw: Draw, where: str) -> None:
-        sets = draw_sets(draw, plan, folder / where / f"sets-{plan_mark(plan, mark)}")
+        sets = draw_sets(draw, plan, folder / where / f"sets-{mark}")
         rows.append(row | score_row(sets, truth))
         write_rows(path, rows, about)
 

@@ -9,16 +9,14 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from gen_affect_lib.avatars import EMOTIONS, Appearance, Avatar, Expression, Identity
-from gen_affect_lib.avatars.emotions import emotion, families, groups
+from gen_affect_lib.avatars import EMOTIONS, Appearance, Avatar, Expression, Identity, splits
+from gen_affect_lib.avatars.emotions import emotion, families, groups, membership
 from gen_affect_lib.avatars.factors import Choice
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.evaluation.judges import scores as judge_scores
 from gen_affect_lib.evaluation.judges import training as judge_training
 from gen_affect_lib.evaluation.judges.data import Drawings
 from gen_affect_lib.evaluation.judges.networks import JUDGES, ExpressionJudge, IdentityJudge
-from gen_affect_lib.evaluation.judges.readings import membership
-from gen_affect_lib.evaluation.judges.scores import nearest_words, right_factors, score, unit_errors
+from gen_affect_lib.evaluation.judges.scores import COVERINGS, nearest_words, right_factors, score, unit_errors
 from gen_affect_lib.evaluation.judges.training import (
     contrastive_loss,
     expression_loss,
@@ -45,7 +43,7 @@ def numbers(reading):
 
 @pytest.fixture(scope="module")
 def data():
-    return Drawings(judge_training.FIRST_SEED, 24)
+    return Drawings(splits.JUDGES_SEED, 24)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -70,7 +68,7 @@ def test_an_expression_reading_is_units_words_and_a_look():
 
 @pytest.mark.parametrize("level, names", [("groups", tuple(groups())), ("families", tuple(families()))])
 def test_a_group_is_as_likely_as_its_words_together(level, names):
-    table = membership(level)
+    table = membership(len(names))
     assert table.shape == (135, len(names)) and (table.sum(axis=1) == 1).all()
     for word in ("glee", "contempt", "dread"):
         home = emotion(word).group if level == "groups" else emotion(word).family
@@ -124,9 +122,9 @@ def test_a_folder_without_a_judge_says_how_to_train_one(kind, tmp_path):
 
 
 def test_no_person_to_learn_from_is_shared_with_encoders_validation_or_report():
-    assert judge_training.FIRST_SEED >= 500_000
-    assert judge_training.FIRST_SEED + max(config.people for config in judge_training.CONFIGS.values()) <= 1_000_000
-    assert 2_000_000 <= judge_scores.REPORT_SEED < 3_000_000
+    assert splits.JUDGES_SEED >= 500_000
+    assert splits.JUDGES_SEED + max(config.people for config in judge_training.CONFIGS.values()) <= 1_000_000
+    assert 2_000_000 <= splits.REPORT_SEED < 3_000_000
 
 
 # --- learning --------------------------------------------------------------------------------------------------------
@@ -135,7 +133,7 @@ def test_no_person_to_learn_from_is_shared_with_encoders_validation_or_report():
 def test_drawings_show_what_they_say(data):
     for n, k in ((0, 0), (5, 3)):
         drawn = Avatar(
-            Identity.sample(judge_training.FIRST_SEED + n),
+            Identity.sample(splits.JUDGES_SEED + n),
             Expression.from_vector(data.expression[n, k]),
             Appearance.from_vector(data.appearance[n, k]),
         )
@@ -230,7 +228,7 @@ def test_the_truth_is_right_in_everything_that_can_be_seen():
     truth = np.stack([Identity.sample(seed).to_vector() for seed in range(40)])
     for name, right in right_factors(Identity, truth, truth).items():
         assert np.nanmin(right) == 1, name
-    covered = [Identity.sample(seed).hair_style in judge_scores.COVERINGS for seed in range(40)]
+    covered = [Identity.sample(seed).hair_style in COVERINGS for seed in range(40)]
     assert (np.isnan(right_factors(Identity, truth, truth)["covering_color"]) == ~np.array(covered)).all()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from gen_affect_lib.avatars.splits import VALIDATION_SEED
 from gen_affect_lib.evaluation import sets
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.evaluation.studies import sharing
@@ -17,7 +18,7 @@ from gen_affect_lib.paths import SHIPPED
 from gen_affect_lib.pipeline import GenAffectPipeline
 
 N, L, M, H, D = 4, 16, 8, 5, 32
-PLAN = Plan(people=2, words=3, seeds=1, first_person=sets.VALIDATION_SEED)
+PLAN = Plan(people=2, words=3, seeds=1, first_person=VALIDATION_SEED)
 LENT = torch.arange(L)
 
 

@@ -7,9 +7,10 @@ import numpy as np
 
 from gen_affect_lib.avatars import ACTION_UNITS, EMOTIONS, Appearance, Avatar, Identity, emotions
 from gen_affect_lib.avatars import Expression as Library
+from gen_affect_lib.avatars.splits import VALIDATION_SEED
 from tests.course.checks.answers import Answers
 
-FIRST = 1_000_000
+FIRST = VALIDATION_SEED
 
 # --- mouth_line ---
 
@@ -374,8 +375,8 @@ ANSWERS = {
         wrong=[
             (control_at_the_middle, "three quarters of the way"),
             (no_threes, "do not add up to 1"),
-            (the_other_way_round, "have changed places in k"),
-            (reaching_the_corners, "stand below the corners"),
+            (the_other_way_round, "are swapped in k"),
+            (reaching_the_corners, "at the x of the corners"),
             (as_two_rows, "the shape is (2, 60)"),
             (without_the_end, "is not the right corner"),
         ],
@@ -386,21 +387,21 @@ ANSWERS = {
             (InDoublePrecision, "float64"),
             (AsAList, "a list"),
             (Alphabetical, "in another order"),
-            (Unclipped, "that overshoots"),
+            (Unclipped, "which a network may predict"),
             (NeverNegative, "may be negative"),
-            (AnyLength, "lost in silence"),
+            (AnyLength, "without an error"),
             (InPlace, "clip into a new array"),
             (Backward, "the wrong way"),
             (MixesIntoItself, "build a new one"),
             (MixesToAVector, "a ndarray came back"),
-            (OnlyTheFirst, "still to be written"),
+            (OnlyTheFirst, "not written yet"),
             (by_random, "should be a class"),
         ],
     ),
     "added_pixels": Answers(
         right=[lambda: "c", lambda: "C "],
         wrong=[
-            (lambda: "a", "Pixels know of no brow"),
+            (lambda: "a", "cannot know that both units"),
             (lambda: "b", "nothing cancels"),
             (lambda: "d", "no order"),
             (lambda: 3, "return one of"),
@@ -409,10 +410,10 @@ ANSWERS = {
     "tree_distance": Answers(
         right=[by_counting_levels, by_paths],
         wrong=[
-            (not_itself, "a word and itself"),
-            (family_first, "ask for the group first"),
-            (up_and_down, "the way up and the way down"),
-            (likeness, "what the two words share"),
+            (not_itself, "of a word to itself"),
+            (family_first, "test the group first"),
+            (up_and_down, "on the way up and down"),
+            (likeness, "that the two words share"),
             (stops_at_two, "one too few"),
         ],
     ),
@@ -424,19 +425,19 @@ ANSWERS = {
             (always_upward, "always goes upward"),
             (through_the_circle, "does not change evenly"),
             (through_rgb, "should be"),
-            (ends_swapped, "have changed places"),
+            (ends_swapped, "are swapped"),
         ],
     ),
     "pair": Answers(
         right=[by_random, until_they_differ],
         wrong=[
             (same_clothes, "the same clothes"),
-            (two_shirts, "by heart"),
+            (two_shirts, "memorises"),
             (drawn_one_by_one, "once in 135"),
-            (tells_the_reference, "what the *reference* shows"),
+            (tells_the_reference, "that the *reference* shows"),
             (two_people, "are two people"),
             (training_people, "training split"),
-            (always_joy, "hardly any come up"),
+            (always_joy, "only few of the 135"),
             (without_a_seed, "two different pairs"),
         ],
     ),
@@ -446,7 +447,7 @@ ANSWERS = {
             (lambda: 0, "*is* the reference"),
             (lambda: 0.18, "bar of the appearance"),
             (lambda: 0.11, "bar of the identity"),
-            (lambda: 0.2, "change together"),
+            (lambda: 0.2, "expression and appearance together"),
             (lambda: 0.06, "too large"),
         ],
     ),
