@@ -16,7 +16,7 @@ from gen_affect_lib.evaluation.faces import measure_detector, measure_recognizer
 from gen_affect_lib.evaluation.judges.training import train_expression_judge, train_identity_judge
 from gen_affect_lib.profiles import get_profile
 from gen_affect_lib.training import identity
-from gen_affect_lib.training.detector import SCENES, train_detector
+from gen_affect_lib.training.detector import SCENE_SETS, train_detector
 from gen_affect_lib.training.expression import train_expression
 from gen_affect_lib.training.landmarks import train_landmarks
 
@@ -31,14 +31,14 @@ def _identity(out: Path, minutes: float | None, profile: str) -> None:
 
 def _detector(out: Path, minutes: float | None, profile: str) -> None:
     net = train_detector(out, minutes, profile)
-    scenes = min(500, SCENES[profile].scenes)
+    scenes = min(500, SCENE_SETS[profile].scenes)
     note(out / "figures.json", "detector", measure_detector(net, FIRST_PERSON, scenes))
 
 
 def _landmarks(out: Path, minutes: float | None, profile: str) -> None:
     net = train_landmarks(out, minutes, profile)
     if (out / DETECTOR).is_file():  # landmarks are measured on the boxes of a detector
-        scenes = min(500, SCENES[profile].scenes)
+        scenes = min(500, SCENE_SETS[profile].scenes)
         note(out / "figures.json", "landmarks", measure_detector(load_detector(out), FIRST_PERSON, scenes, net))
 
 

@@ -21,7 +21,7 @@ from gen_affect_lib.training.identity_data import IdentityPictures
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setitem(detector_training.SCENES, "smoke", detector_training.ScenesConfig(6, 50))
+    monkeypatch.setitem(detector_training.SCENE_SETS, "smoke", detector_training.ScenesConfig(6, 50))
     for training, sizes in (
         (identity_training, dict(people=6, pictures=2, widths=(8, 8, 16), squeeze=4, embedding=32)),
         (detector_training, dict(widths=(8, 8, 8, 16), neck=8)),

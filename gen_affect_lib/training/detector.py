@@ -122,7 +122,11 @@ class ScenesConfig:
         return Scenes.cached(0, self.people, self.scenes)
 
 
-SCENES = {"smoke": ScenesConfig(24, 100), "laptop": ScenesConfig(4000, 500_000), "gpu": ScenesConfig(20000, 500_000)}
+SCENE_SETS = {
+    "smoke": ScenesConfig(24, 100),
+    "laptop": ScenesConfig(4000, 500_000),
+    "gpu": ScenesConfig(20000, 500_000),
+}
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ def train_detector(out_dir: Path, minutes: float | None = None, profile: str = "
     """Draw a profile's scenes, train a detector on them, and write `detector.onnx` and `config.json`."""
     config = CONFIGS[profile]
     net = config.network()
-    fit_detector(net, SCENES[profile].draw(), config.recipe.limited_to(minutes=minutes))
+    fit_detector(net, SCENE_SETS[profile].draw(), config.recipe.limited_to(minutes=minutes))
     round_weights(net)
     save_detector(net, Path(out_dir))
     return net

@@ -17,7 +17,7 @@ from gen_affect_lib.encoders.onnx_files import round_weights
 from gen_affect_lib.encoders.pack import save_landmarks
 from gen_affect_lib.recipe import Recipe
 from gen_affect_lib.training import loop
-from gen_affect_lib.training.detector import SCENES, Scenes
+from gen_affect_lib.training.detector import SCENE_SETS, Scenes
 
 RECIPE = Recipe(batch_size=32, optimizer="muon", learning_rate=2e-3, warmup_steps=50, betas=(0.9, 0.99))
 
@@ -82,7 +82,7 @@ def train_landmarks(out_dir: Path, minutes: float | None = None, profile: str = 
     """Draw a profile's scenes, train a network on them, and write `landmarks.onnx` and `config.json`."""
     config = CONFIGS[profile]
     net = config.network()
-    fit_landmarks(net, SCENES[profile].draw(), config.recipe.limited_to(minutes=minutes))
+    fit_landmarks(net, SCENE_SETS[profile].draw(), config.recipe.limited_to(minutes=minutes))
     round_weights(net)
     save_landmarks(net, Path(out_dir))
     return net
