@@ -1,19 +1,28 @@
-"""The commands. Each loads what it needs when it runs, so that `--help` answers at once.
+"""The commands. Each imports what it needs when it runs, so that `--help` answers at once.
 
 An error that the user can cause ends in one line on stderr and exit code 2; a traceback means a fault of ours.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import CHECKPOINTS, OUTPUTS
 
-# What `train-encoder` trains: the keys of `readers.TRAINERS`, which would load torch.
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from gen_affect_lib.avatars import Expression
+
+# The keys of `readers.TRAINERS`, which imports torch.
 READERS = ("identity", "detector", "landmarks", "expression", "identity-judge", "expression-judge")
-FEELINGS = "joy,amusement,surprise,fear,sadness,anger,disgust"
+DEFAULT_EMOTIONS = "joy,amusement,surprise,fear,sadness,anger,disgust"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,273 +47,124 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _fail(message) -> int:
+def _fail(message: object) -> int:
     print("error: " + " ".join(str(message).split()), file=sys.stderr)
     return 2
 
 
+# --- the parser ------------------------------------------------------------------------------------------------------
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds the default to the help of an option, but not None or False: the help of these options says enough."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default is None or action.default is False
+        return action.help if silent else super()._get_help_string(action)
+
+
 class _Parser(argparse.ArgumentParser):
-    def error(self, message):
+    def __init__(self, **options):
+        super().__init__(formatter_class=_Help, **options)
+
+    def error(self, message: str):
         raise UserError(f"{message} (see `{self.prog} --help`)")
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m gen_affect_lib",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         description="Gen-AFFECT from scratch: one person, many fine-grained expressions.",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run, about: str):
-        sub = commands.add_parser(
-            name, help=about, description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+    def command(name: str, run: Callable, about: str, among=commands) -> argparse.ArgumentParser:
+        sub = among.add_parser(name, help=about, description=about)
         sub.set_defaults(run=run)
         return sub
 
-    command("doctor", _doctor, "check packages, system libraries, device, disk, and what the course will take here")
+    command("doctor", _doctor, "check packages, libraries, device, memory and disk; list what each notebook takes")
+    _render_options(command("render", _render, "draw one avatar"))
+    about = "train the model of a profile; on several GPUs with `accelerate launch -m gen_affect_lib train`"
+    _train_options(command("train", _train, about))
+    _train_encoder_options(command("train-encoder", _train_encoder, "train a network that reads faces"))
+    _sample_options(command("sample", _sample, "generate one person with several expressions"))
+    about = "let the judges score the images that a checkpoint generates of unseen people"
+    _evaluate_options(command("evaluate", _evaluate, about))
+    about = "train variants of the recipe, the model or the autoencoder, or vary consistent attention, and score all"
+    _compare_options(command("compare", _compare, about))
+    _json_option(command("bench", _bench, "time the MM-DiT against that of diffusers with the same weights"), "bench")
 
-    sub = command("render", _render, "draw one avatar")
-    sub.add_argument("--identity", type=_seed, default=0, metavar="SEED", help="who it is")
-    sub.add_argument("--emotion", default="joy", metavar="WORD", help="one of the 135 emotion words, or neutral")
-    sub.add_argument("--appearance", type=_seed, default=0, metavar="SEED", help="clothes and background")
-    sub.add_argument("--size", type=int, default=256, metavar="PX", help="side of the picture in pixels")
-    sub.add_argument("--out", type=Path, default=OUTPUTS / "avatar.png", metavar="FILE", help="where the picture goes")
-
-    sub = command(
-        "train",
-        _train,
-        "train the model of one profile; on several GPUs by `accelerate launch -m gen_affect_lib train`",
-    )
-    sub.add_argument(
-        "--profile", default=None, metavar="NAME", help="smoke, laptop or gpu; None takes what this machine can do"
-    )
-    sub.add_argument(
-        "--data",
-        type=Path,
-        default=None,
-        metavar="FOLDER",
-        help="your own image folder with metadata.jsonl, which laptop fits the shipped checkpoint to; of five people "
-        "or more, one in five is kept for validation; None draws avatars",
-    )
-    sub.add_argument("--out", type=Path, default=OUTPUTS / "train", metavar="DIR", help="where the checkpoints go")
-    sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
-    sub.add_argument(
-        "--minutes",
-        type=_positive,
-        default=None,
-        metavar="M",
-        help="how long the training lasts; None takes the profile's own time or number of steps",
-    )
-    sub.add_argument(
-        "--size",
-        type=int,
-        default=None,
-        metavar="PX",
-        help="side of the pictures that it learns to draw, such as 64 or 128; None takes the profile's own",
-    )
-    sub.add_argument(
-        "--from-nothing",
-        action="store_true",
-        help="do not start from the shipped checkpoint: train what it was trained with",
-    )
-
-    sub = command("train-encoder", _train_encoder, "train a network that reads faces")
-    sub.add_argument("name", metavar="NAME", help="one of " + ", ".join(READERS))
-    sub.add_argument(
-        "--out",
-        type=Path,
-        default=None,
-        metavar="DIR",
-        help="where it goes; None takes a folder of its name under outputs",
-    )
-    sub.add_argument(
-        "--minutes",
-        type=_positive,
-        default=None,
-        metavar="M",
-        help="how long the training lasts; None takes the profile's own time",
-    )
-    sub.add_argument(
-        "--profile", default=None, metavar="NAME", help="smoke, laptop or gpu; None takes what this machine can do"
-    )
-
-    sub = command("sample", _sample, "generate one person with several expressions")
-    sub.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "gen_affect", metavar="DIR", help="trained model")
-    sub.add_argument(
-        "--reference",
-        type=Path,
-        default=None,
-        metavar="FILE",
-        help="a picture of the person; None draws a person who was never trained on",
-    )
-    sub.add_argument(
-        "--which",
-        type=_seed,
-        default=None,
-        metavar="N",
-        help="which face of --reference, from 0 at the left; None takes the largest",
-    )
-    sub.add_argument(
-        "--emotions",
-        default=FEELINGS,
-        metavar="WORD,WORD",
-        help="what to show, separated by commas: emotion words, or files with faces to copy it from",
-    )
-    sub.add_argument("--steps", type=_count, default=None, metavar="N", help="sampling steps; None is the model's own")
-    sub.add_argument("--seed", type=_seed, default=0, help="of the noise")
-    sub.add_argument(
-        "--consistency",
-        type=float,
-        default=1.0,
-        metavar="C",
-        help="how much the images share of what nothing tells them, from 0 (each alone) to 1",
-    )
-    sub.add_argument("--out", type=Path, default=OUTPUTS / "sample.png", metavar="FILE", help="where the picture goes")
-
-    sub = command("evaluate", _evaluate, "let the judges score what a checkpoint draws of people it never saw")
-    sub.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "gen_affect", metavar="DIR", help="trained model")
-    sub.add_argument("--identities", type=_count, default=100, metavar="N", help="people, from seed 2,000,000 on")
-    sub.add_argument("--words", type=_count, default=27, metavar="N", help="how many of the 135, spread over the tree")
-    sub.add_argument("--seeds", type=_count, default=2, metavar="N", help="sets of each person, with other noise")
-    sub.add_argument(
-        "--consistency",
-        type=float,
-        default=0.0,
-        metavar="C",
-        help="how much the images of a set share, from 0 (each alone) to 1",
-    )
-    sub.add_argument(
-        "--json", type=Path, default=OUTPUTS / "evaluation.json", metavar="FILE", help="where the figures go"
-    )
-
-    sub = command(
-        "compare",
-        _compare,
-        "train other recipes, baselines or autoencoders beside ours, or share otherwise, and score all",
-    )
-    sub.add_argument("table", metavar="WHAT", help="recipes, baselines, codecs or sharing")
-    sub.add_argument(
-        "--profile", default=None, metavar="NAME", help="smoke, laptop or gpu; None takes what this machine can do"
-    )
-    length = sub.add_mutually_exclusive_group()
-    length.add_argument(
-        "--minutes",
-        type=_positive,
-        default=None,
-        metavar="M",
-        help="how long each is trained, from nothing; None, and no --steps: 8",
-    )
-    length.add_argument(
-        "--steps",
-        type=_count,
-        default=None,
-        metavar="N",
-        help="for how many steps each is trained: the same on any machine, however busy",
-    )
-    sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="how often each is trained")
-    sub.add_argument(
-        "--identities",
-        type=_count,
-        default=40,
-        metavar="N",
-        help="people to score on: reported ones for baselines, validation's for what is chosen by it",
-    )
-    sub.add_argument("--words", type=_count, default=27, metavar="N", help="how many of the 135, spread over the tree")
-    sub.add_argument("--only", default=None, metavar="NAME,NAME", help="only these")
-    sub.add_argument(
-        "--json",
-        type=Path,
-        default=None,
-        metavar="FILE",
-        help="where the figures go; None takes a file named after what is compared, under outputs",
-    )
-
-    sub = command("bench", _bench, "time the MM-DiT against diffusers' with the same weights")
-    sub.add_argument("--json", type=Path, default=OUTPUTS / "bench.json", metavar="FILE", help="where the figures go")
-
-    course = command("course", None, "run the notebooks and measure them, hand them out, and grade what comes back")
-    actions = course.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
-    sub = actions.add_parser(
-        "run",
-        help="run every notebook in order and measure time and memory",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    sub.add_argument(
-        "profile",
-        nargs="?",
-        default=None,
-        metavar="PROFILE",
-        help="smoke, laptop or gpu; None takes what this machine can do",
-    )
-    sub.add_argument("--only", default=None, metavar="NAME,NAME", help="only these notebooks, by number or name")
-    sub.add_argument("--in-place", action="store_true", help="keep the outputs in the notebooks themselves")
-    sub.add_argument(
-        "--reference", action="store_true", help="make this run the one that readers' runs are compared with"
-    )
-    sub.set_defaults(run=_course_run)
-    sub = actions.add_parser(
-        "student",
-        help="write the notebooks without solutions and outputs",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    sub.add_argument(
-        "folder",
-        nargs="?",
-        type=Path,
-        default=OUTPUTS / "student",
-        metavar="DIR",
-        help="a new folder, an empty one, or an older student edition",
-    )
-    sub.set_defaults(run=_course_student)
-    sub = actions.add_parser(
-        "validate",
-        help="prove that the solutions pass, and that without them only the checks fail",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    sub.add_argument("--only", default=None, metavar="NAME,NAME", help="only these notebooks, by number or name")
-    sub.add_argument(
-        "--jobs", type=_count, default=None, metavar="N", help="how many run at once; None takes one for each core"
-    )
-    sub.set_defaults(run=_course_validate)
-    sub = actions.add_parser(
-        "grade",
-        help="submitted notebooks to a table of points, and a page of feedback each",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    sub.add_argument("folder", type=Path, metavar="DIR", help="where the submitted notebooks lie, in folders or not")
-    sub.add_argument("--out", type=Path, default=None, metavar="DIR", help="where the grades go; None takes DIR_grades")
-    sub.add_argument("--seconds", type=_positive, default=600.0, help="the most that one submission may take")
-    sub.add_argument(
-        "--memory-gb", type=_positive, default=4.0, metavar="GB", help="the most that one submission may hold"
-    )
-    sub.add_argument(
-        "--jobs", type=_count, default=None, metavar="N", help="how many run at once; None takes one for each core"
-    )
-    sub.set_defaults(run=_course_grade)
-    sub = actions.add_parser(
-        "timings", help="write the measured times into the notebooks, README.md and INSTRUCTORS.md"
-    )
-    sub.set_defaults(run=_course_timings)
-
-    sub = actions.add_parser("light", help="compress the pictures in the notebooks' outputs")
-    sub.set_defaults(run=_course_light)
+    course = commands.add_parser("course", help="run, measure, validate, hand out and grade the notebooks")
+    actions = course.add_subparsers(dest="action", required=True, metavar="ACTION")
+    about = "run every notebook in order, and measure time and memory"
+    _course_run_options(command("run", _course_run, about, actions))
+    about = "write the notebooks without solutions and outputs"
+    _course_student_options(command("student", _course_student, about, actions))
+    about = "check that all solutions are right, and that without them every exercise is unfinished"
+    _course_validate_options(command("validate", _course_validate, about, actions))
+    about = "grade submitted notebooks: a table of points, and a page of feedback each"
+    _course_grade_options(command("grade", _course_grade, about, actions))
+    about = "write the measured times into the notebooks, README.md and INSTRUCTORS.md"
+    command("timings", _course_timings, about, actions)
+    command("light", _course_light, "compress the pictures in the notebooks' outputs", actions)
     return parser
 
 
-# --- kinds of values -------------------------------------------------------------------------------------------------
+# --- options that several commands have ------------------------------------------------------------------------------
+
+
+def _profile_option(sub: argparse.ArgumentParser, name: str = "--profile", **options) -> None:
+    about = "smoke, laptop or gpu (default: GEN_AFFECT_PROFILE, else gpu with a GPU and laptop without)"
+    sub.add_argument(name, default=None, metavar=name.strip("-").upper(), help=about, **options)
+
+
+def _minutes_option(sub: argparse._ActionsContainer, about: str) -> None:
+    sub.add_argument("--minutes", type=_positive, default=None, metavar="M", help=about)
+
+
+def _checkpoint_option(sub: argparse.ArgumentParser) -> None:
+    about = "folder of a trained pipeline, or of `train --out`"
+    sub.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "gen_affect", metavar="DIR", help=about)
+
+
+def _consistency_option(sub: argparse.ArgumentParser, default: float) -> None:
+    about = "consistent attention: the fraction of eligible tokens that are shared, from 0 (each image alone) to 1"
+    sub.add_argument("--consistency", type=float, default=default, metavar="C", help=about)
+
+
+def _words_option(sub: argparse.ArgumentParser) -> None:
+    about = "how many of the 135 words, spread over the tree of emotions"
+    sub.add_argument("--words", type=_count, default=27, metavar="N", help=about)
+
+
+def _json_option(sub: argparse.ArgumentParser, name: str) -> None:
+    default = OUTPUTS / f"{name}.json"
+    sub.add_argument("--json", type=Path, default=default, metavar="FILE", help="the file for the figures")
+
+
+def _only_option(sub: argparse.ArgumentParser) -> None:
+    about = "only these notebooks, by number or name (default: all)"
+    sub.add_argument("--only", default=None, metavar="NAME,NAME", help=about)
+
+
+def _jobs_option(sub: argparse.ArgumentParser) -> None:
+    about = "how many run at once (default: one per core, at most 8)"
+    sub.add_argument("--jobs", type=_count, default=None, metavar="N", help=about)
+
+
+# --- types of values -------------------------------------------------------------------------------------------------
 
 
 def _seed(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no seed: give a whole number from 0 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed: give a whole number from 0 up")
     return int(text)
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number to count by: give a whole number from 1 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a count: give a whole number from 1 up")
     return int(text)
 
 
@@ -314,61 +174,64 @@ def _positive(text: str) -> float:
     except ValueError:
         number = 0.0
     if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: give a number of minutes above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number: give one above 0, such as 2.5")
     return number
-
-
-def _save(picture, out: Path) -> None:
-    """Write a PIL image, in the format that the name ends in."""
-    from PIL import Image
-
-    if out.is_dir():
-        raise UserError(f"{out} is a folder: give --out the name of a picture, such as {out / 'picture.png'}")
-    if out.suffix.lower() not in Image.registered_extensions():
-        raise UserError(f"{out} ends in {out.suffix or 'nothing'!r}: give --out a name that ends in .png")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(out)
-    print(out)
 
 
 # --- the commands ----------------------------------------------------------------------------------------------------
 
 
-def _doctor(options) -> int:
+def _doctor(options: argparse.Namespace) -> int:
     from gen_affect_lib import doctor
 
     return doctor.report()
 
 
-def _render(options) -> None:
+def _render_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--identity", type=_seed, default=0, metavar="SEED", help="seed of the person")
+    sub.add_argument("--emotion", default="joy", metavar="WORD", help="one of the 135 emotion words, or neutral")
+    sub.add_argument("--appearance", type=_seed, default=0, metavar="SEED", help="seed of clothes and background")
+    sub.add_argument("--size", type=int, default=256, metavar="PX", help="side of the picture in pixels")
+    sub.add_argument("--out", type=Path, default=OUTPUTS / "avatar.png", metavar="FILE", help="the file to write")
+
+
+def _render(options: argparse.Namespace) -> None:
     from PIL import Image
 
     from gen_affect_lib.avatars import Appearance, Avatar, Identity
 
-    avatar = Avatar(
-        Identity.sample(options.identity), _expression(options.emotion), Appearance.sample(options.appearance)
-    )
+    identity, appearance = Identity.sample(options.identity), Appearance.sample(options.appearance)
+    avatar = Avatar(identity, _expression(options.emotion), appearance)
     _save(Image.fromarray(avatar.render(options.size)), options.out)
 
 
-def _expression(word: str):
-    from gen_affect_lib.avatars import Expression
+def _train_options(sub: argparse.ArgumentParser) -> None:
+    _profile_option(sub)
+    about = (
+        "your own image folder with a metadata.jsonl, on which laptop fine-tunes the shipped checkpoint; "
+        "of five or more people, one in five is kept for validation (default: drawn avatars)"
+    )
+    sub.add_argument("--data", type=Path, default=None, metavar="FOLDER", help=about)
+    sub.add_argument("--out", type=Path, default=OUTPUTS / "train", metavar="DIR", help="folder for the checkpoints")
+    sub.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
+    _minutes_option(sub, "length of the training (default: the profile's minutes or steps)")
+    about = "side of the pictures in pixels, such as 64 or 128 (default: the profile's)"
+    sub.add_argument("--size", type=int, default=None, metavar="PX", help=about)
+    about = "do not start from the shipped checkpoint: train with the settings that it was trained with"
+    sub.add_argument("--from-nothing", action="store_true", help=about)
 
-    return Expression.neutral() if word == "neutral" else Expression.named(word)
 
-
-def _train(options) -> None:
+def _train(options: argparse.Namespace) -> None:
     if options.data is not None and not options.data.is_dir():
         raise UserError(f"--data {options.data} is no folder: give an image folder with a metadata.jsonl in it")
-    if options.out.exists() and not options.out.is_dir():
-        raise UserError(f"--out {options.out} is a file: give a folder for the checkpoints")
+    _require_folder_name(options.out, "the checkpoints")
     from gen_affect_lib.device import processes
     from gen_affect_lib.profiles import get_profile
     from gen_affect_lib.training.assembly import train_profile
     from gen_affect_lib.training.checkpoint import LAST
 
     if (options.out / LAST).exists() and not options.resume:
-        raise UserError(f"--out {options.out} holds a run already: go on with it by --resume, or give another folder")
+        raise UserError(f"--out {options.out} contains a run: continue it with --resume, or give another folder")
     profile = get_profile(options.profile)
     if options.size is not None:
         profile = profile.at(options.size)
@@ -383,24 +246,46 @@ def _train(options) -> None:
     processes().print(options.out / "pipeline")
 
 
-def _train_encoder(options) -> None:
+def _train_encoder_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("name", metavar="NAME", help="one of " + ", ".join(READERS))
+    about = "folder for the network (default: outputs/encoders/NAME)"
+    sub.add_argument("--out", type=Path, default=None, metavar="DIR", help=about)
+    _minutes_option(sub, "length of the training (default: the profile's)")
+    _profile_option(sub)
+
+
+def _train_encoder(options: argparse.Namespace) -> None:
     out = options.out or OUTPUTS / "encoders" / options.name
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file: give a folder for the network")
+    _require_folder_name(out, "the network")
     from gen_affect_lib.readers import train_reader
 
     train_reader(options.name, out, options.minutes, options.profile)
     print(out)
 
 
-def _sample(options) -> None:
-    words = [word.strip() for word in options.emotions.split(",") if word.strip()]
-    if not words:
+def _sample_options(sub: argparse.ArgumentParser) -> None:
+    _checkpoint_option(sub)
+    about = "a picture of the person (default: a drawn person who was never trained on)"
+    sub.add_argument("--reference", type=Path, default=None, metavar="FILE", help=about)
+    about = "which face of --reference, counted from the left, from 0 (default: the largest)"
+    sub.add_argument("--which", type=_seed, default=None, metavar="N", help=about)
+    about = "the expressions, separated by commas: emotion words, or files of faces that show the expression"
+    sub.add_argument("--emotions", default=DEFAULT_EMOTIONS, metavar="WORD,WORD", help=about)
+    about = "sampling steps (default: the checkpoint's)"
+    sub.add_argument("--steps", type=_count, default=None, metavar="N", help=about)
+    sub.add_argument("--seed", type=_seed, default=0, help="seed of the noise")
+    _consistency_option(sub, default=1.0)
+    sub.add_argument("--out", type=Path, default=OUTPUTS / "sample.png", metavar="FILE", help="the file to write")
+
+
+def _sample(options: argparse.Namespace) -> None:
+    entries = [entry.strip() for entry in options.emotions.split(",") if entry.strip()]
+    if not entries:
         raise UserError("--emotions names no emotion: give words separated by commas, such as joy,fear")
     checkpoint = _pipeline_folder(options.checkpoint)
     if options.reference is not None and not options.reference.is_file():
         raise UserError(f"--reference {options.reference} is no file: give a picture of a face")
-    expressions = [_told(word) for word in words]  # a misspelt word ends here, before anything heavy loads
+    expressions = [_expression_or_file(entry) for entry in entries]  # finds misspelt words before torch is imported
 
     import torch
 
@@ -422,36 +307,49 @@ def _sample(options) -> None:
         which="largest" if options.which is None else options.which,
         consistency=options.consistency,
     ).images
-    titles = ["reference", *(Path(word).stem if Path(word).suffix else word for word in words)]
+    titles = ["reference", *(Path(entry).stem if Path(entry).suffix else entry for entry in entries)]
     _save(grid([square(open_picture(reference), 256), *images], titles, tile=160), options.out)
 
 
-def _told(entry: str):
-    """The expression of a word, or the path of a file that shows one."""
-    if not Path(entry).suffix:
-        return _expression(entry)
-    if not Path(entry).is_file():
-        raise UserError(f"--emotions {entry} is no file: give a picture of a face, or an emotion word")
-    return Path(entry)
+def _evaluate_options(sub: argparse.ArgumentParser) -> None:
+    _checkpoint_option(sub)
+    sub.add_argument("--identities", type=_count, default=100, metavar="N", help="people, from seed 2,000,000 on")
+    _words_option(sub)
+    about = "how many sets of each person, each with other noise"
+    sub.add_argument("--seeds", type=_count, default=2, metavar="N", help=about)
+    _consistency_option(sub, default=0.0)
+    _json_option(sub, "evaluation")
 
 
-def _evaluate(options) -> None:
+def _evaluate(options: argparse.Namespace) -> None:
     _require_file_name(options.json)
     checkpoint = _pipeline_folder(options.checkpoint)
-    from gen_affect_lib.evaluation.evaluate import evaluate, say
+    from gen_affect_lib.evaluation.evaluate import evaluate
+    from gen_affect_lib.evaluation.report import say
     from gen_affect_lib.evaluation.sets import Plan
 
-    print(
-        say(
-            evaluate(
-                checkpoint, Plan(options.identities, options.words, options.seeds), options.json, options.consistency
-            )
-        )
-    )
+    plan = Plan(options.identities, options.words, options.seeds)
+    print(say(evaluate(checkpoint, plan, options.json, options.consistency)))
     print(options.json)
 
 
-def _compare(options) -> None:
+def _compare_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("table", metavar="WHAT", help="recipes, baselines, codecs or sharing")
+    _profile_option(sub)
+    length = sub.add_mutually_exclusive_group()
+    _minutes_option(length, "length of each training, from nothing (default without --steps: 8)")
+    about = "length of each training in steps, which is the same on every machine"
+    length.add_argument("--steps", type=_count, default=None, metavar="N", help=about)
+    sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="how many trainings of each variant")
+    about = "people to score on: from the reported seeds for baselines, from the validation seeds for the rest"
+    sub.add_argument("--identities", type=_count, default=40, metavar="N", help=about)
+    _words_option(sub)
+    sub.add_argument("--only", default=None, metavar="NAME,NAME", help="only these variants (default: all)")
+    about = "the file for the figures (default: outputs/compare_WHAT.json)"
+    sub.add_argument("--json", type=Path, default=None, metavar="FILE", help=about)
+
+
+def _compare(options: argparse.Namespace) -> None:
     out = options.json or OUTPUTS / f"compare_{options.table}.json"
     _require_file_name(out)
     from gen_affect_lib.avatars.splits import REPORT_SEED, VALIDATION_SEED
@@ -459,7 +357,7 @@ def _compare(options) -> None:
     from gen_affect_lib.evaluation.studies import variants
     from gen_affect_lib.profiles import get_profile
 
-    # What is chosen by its figures must not be chosen on the people that are reported.
+    # A choice that depends on the figures must not be made on the people of the reported figures.
     first = REPORT_SEED if options.table == "baselines" else VALIDATION_SEED
     plan = Plan(options.identities, options.words, 1, first)
     minutes = options.minutes or (None if options.steps else 8.0)
@@ -470,21 +368,7 @@ def _compare(options) -> None:
     print(out)
 
 
-def _require_file_name(path: Path) -> None:
-    if path.is_dir():
-        raise UserError(f"--json {path} is a folder: give the name of a file")
-
-
-def _pipeline_folder(checkpoint: Path) -> Path:
-    if not checkpoint.is_dir():
-        raise UserError(
-            f"--checkpoint {checkpoint} is no folder: train one with "
-            "`python -m gen_affect_lib train`, or leave the option out"
-        )
-    return checkpoint / "pipeline" if (checkpoint / "pipeline").is_dir() else checkpoint  # what `train --out` wrote
-
-
-def _bench(options) -> None:
+def _bench(options: argparse.Namespace) -> None:
     _require_file_name(options.json)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     from gen_affect_lib import bench
@@ -492,30 +376,60 @@ def _bench(options) -> None:
     bench.run(options.json)
 
 
-def _course_run(options) -> None:
+def _course_run_options(sub: argparse.ArgumentParser) -> None:
+    _profile_option(sub, "profile", nargs="?")
+    _only_option(sub)
+    sub.add_argument("--in-place", action="store_true", help="write the outputs into the notebooks themselves")
+    about = "make the numbers of this run the reference with which readers compare theirs"
+    sub.add_argument("--reference", action="store_true", help=about)
+
+
+def _course_run(options: argparse.Namespace) -> None:
     from gen_affect_lib.course.release.run import run_course
     from gen_affect_lib.profiles import get_profile
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    run_course(
-        get_profile(options.profile).name, only=options.only, in_place=options.in_place, reference=options.reference
-    )
+    profile = get_profile(options.profile).name
+    run_course(profile, only=options.only, in_place=options.in_place, reference=options.reference)
 
 
-def _course_student(options) -> None:
+def _course_student_options(sub: argparse.ArgumentParser) -> None:
+    about = "a new folder, an empty one, or an older student edition"
+    sub.add_argument("folder", nargs="?", type=Path, default=OUTPUTS / "student", metavar="DIR", help=about)
+
+
+def _course_student(options: argparse.Namespace) -> None:
     from gen_affect_lib.course.release.student import write_student
 
     written = write_student(options.folder)
     print(f"{len(written)} notebooks without solutions are in {options.folder}")
 
 
-def _course_validate(options) -> None:
+def _course_validate_options(sub: argparse.ArgumentParser) -> None:
+    _only_option(sub)
+    _jobs_option(sub)
+
+
+def _course_validate(options: argparse.Namespace) -> None:
     from gen_affect_lib.course.release.validate import validate
 
     validate(options.only, options.jobs)
 
 
-def _course_grade(options) -> None:
+def _course_grade_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "folder", type=Path, metavar="DIR", help="the folder of the submitted notebooks; may have subfolders"
+    )
+    sub.add_argument(
+        "--out", type=Path, default=None, metavar="DIR", help="folder for the grades (default: DIR_grades)"
+    )
+    sub.add_argument("--seconds", type=_positive, default=600.0, help="time limit of one submission")
+    about = "memory limit of one submission"
+    sub.add_argument("--memory-gb", type=_positive, default=4.0, metavar="GB", help=about)
+    _jobs_option(sub)
+
+
+def _course_grade(options: argparse.Namespace) -> None:
     from gen_affect_lib.course.grading.grade import grade_folder
 
     table = grade_folder(
@@ -524,16 +438,67 @@ def _course_grade(options) -> None:
     print(f"the points are in {table}, and the feedback in {table.parent / 'feedback'}")
 
 
-def _course_timings(options) -> None:
-    from gen_affect_lib.course.release import timings
+def _course_timings(options: argparse.Namespace) -> None:
+    from gen_affect_lib.course.release import tables
 
-    changed = timings.refresh()
+    changed = tables.refresh()
     print("changed: " + ", ".join(changed) if changed else "nothing to change")
 
 
-def _course_light(options) -> None:
+def _course_light(options: argparse.Namespace) -> None:
     from gen_affect_lib.course import notebooks
     from gen_affect_lib.course.release import light
 
     saved = light.compress_notebooks(notebooks())
     print("\n".join(f"{name}: {size / 1e6:.1f} MB less" for name, size in saved.items()) or "nothing to compress")
+
+
+# --- arguments and files ---------------------------------------------------------------------------------------------
+
+
+def _expression(word: str) -> Expression:
+    from gen_affect_lib.avatars import Expression
+
+    return Expression.neutral() if word == "neutral" else Expression.named(word)
+
+
+def _expression_or_file(entry: str) -> Expression | Path:
+    """The expression of a word, or the path of a picture. Raises UserError for a word or file that does not exist."""
+    if not Path(entry).suffix:
+        return _expression(entry)
+    if not Path(entry).is_file():
+        raise UserError(f"--emotions {entry} is no file: give a picture of a face, or an emotion word")
+    return Path(entry)
+
+
+def _pipeline_folder(checkpoint: Path) -> Path:
+    """The folder of the pipeline: `checkpoint` itself, or its subfolder `pipeline`, which `train --out` writes."""
+    if not checkpoint.is_dir():
+        raise UserError(
+            f"--checkpoint {checkpoint} is no folder: train one with "
+            "`python -m gen_affect_lib train`, or leave the option out"
+        )
+    return checkpoint / "pipeline" if (checkpoint / "pipeline").is_dir() else checkpoint
+
+
+def _require_file_name(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"--json {path} is a folder: give the name of a file")
+
+
+def _require_folder_name(path: Path, content: str) -> None:
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--out {path} is a file: give a folder for {content}")
+
+
+def _save(picture: Image, out: Path) -> None:
+    """Write a PIL image in the format of the file's ending."""
+    from PIL import Image
+
+    if out.is_dir():
+        raise UserError(f"{out} is a folder: give --out the name of a picture, such as {out / 'picture.png'}")
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise UserError(f"{out} ends in {out.suffix or 'nothing'!r}: give --out a name that ends in .png")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(out)
+    print(out)

@@ -1,4 +1,4 @@
-"""Will the course run here? One line for each thing that could be missing, and what to do about it."""
+"""Whether the course can run on this machine: a line for each thing that could be missing, and what to do about it."""
 
 import ctypes
 import platform
@@ -16,19 +16,20 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from gen_affect_lib.course import notebooks, timings
 from gen_affect_lib.machine import describe_machine, gpu_name
 from gen_affect_lib.paths import ROOT
 
 INSTALL = "python -m pip install -c constraints.txt -e '.[test]'"
-# Linux: the library that is loaded by name, and the Debian and Ubuntu package that brings it.
+# Linux: {library: the package of Debian and Ubuntu that contains it}
 SYSTEM_LIBRARIES = {"libGL.so.1": "libgl1", "libEGL.so.1": "libegl1"}
-DISK_GB = 2  # the cache of pairs, checkpoints while training, executed notebooks
-MEMORY_GB = 3
+DISK_GB = 2  # free disk: rendered pairs, checkpoints of a training, executed notebooks
+MEMORY_GB = 3  # free memory
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: whether it is well, and what to say."""
+    """One line of the report."""
 
     ok: bool
     text: str
@@ -38,7 +39,7 @@ class Finding:
 
 
 def report() -> int:
-    """Print everything, and return the exit code: 0 when all is well, else 1."""
+    """Print the whole report; return the exit code, 0 if nothing is wrong, else 1."""
     failed = 0
     for heading, findings in (
         ("Python and packages", [check_python(), *check_packages()]),
@@ -52,11 +53,12 @@ def report() -> int:
     print("Notebooks")
     for line in notebook_lines():
         print("  " + line)
-    print("All is well." if not failed else f"{failed} to mend: see the lines marked [FAIL].")
+    print(f"{failed} to fix: see the lines marked [FAIL]." if failed else "All is well.")
     return 1 if failed else 0
 
 
 def check_python(requires: str | None = None, current: str | None = None) -> Finding:
+    """Whether the running Python is one that pyproject.toml allows."""
     requires = requires or _pyproject()["requires-python"]
     current = current or platform.python_version()
     if Version(current) in SpecifierSet(requires, prereleases=True):
@@ -67,10 +69,10 @@ def check_python(requires: str | None = None, current: str | None = None) -> Fin
 def check_packages(
     requirements: list[str] | None = None, constraints: dict[str, str] | None = None
 ) -> Iterator[Finding]:
-    """Each package that pyproject.toml asks for, held against the version in constraints.txt that was tested."""
+    """Each required package, compared with the tested version in constraints.txt."""
     if requirements is None:
         project = _pyproject()
-        requirements = project["dependencies"] + project["optional-dependencies"]["test"]
+        requirements = [*project["dependencies"], *project["optional-dependencies"]["test"]]
     constraints = read_constraints() if constraints is None else constraints
     for requirement in map(Requirement, requirements):
         tested = constraints.get(canonicalize_name(requirement.name))
@@ -79,7 +81,7 @@ def check_packages(
         except PackageNotFoundError:
             yield Finding(False, f"{requirement.name} is not installed: {INSTALL}")
             continue
-        # 2.13.0+cpu and 2.13.0+cu129 are the same code for another device.
+        # 2.13.0+cpu and 2.13.0+cu129 are builds of the same code.
         if tested is not None and Version(found).public != Version(tested).public:
             yield Finding(False, f"{requirement.name} {found}, but {tested} was tested: {INSTALL}")
         else:
@@ -87,7 +89,7 @@ def check_packages(
 
 
 def check_system_libraries(libraries: dict[str, str] = SYSTEM_LIBRARIES) -> Iterator[Finding]:
-    """skia-python and OpenCV load libGL and libEGL, which no pip package brings."""
+    """libGL and libEGL, which skia-python and OpenCV load and no pip package contains; and whether skia draws."""
     if sys.platform.startswith("linux"):
         missing = [name for name in libraries if not _loads(name)]
         packages = " ".join(libraries[name] for name in missing)
@@ -111,12 +113,12 @@ def check_system_libraries(libraries: dict[str, str] = SYSTEM_LIBRARIES) -> Iter
         surface = skia.Surface(side, side)
         surface.getCanvas().clear(skia.ColorRED)
         drawn = tuple(int(value) for value in surface.makeImageSnapshot().toarray()[0, 0])
-        red = drawn[:3] in ((255, 0, 0), (0, 0, 255))  # RGBA or BGRA, as the platform has it
+        red = drawn[:3] in ((255, 0, 0), (0, 0, 255))  # RGBA or BGRA, depending on the platform
         yield Finding(red, "skia-python draws" if red else f"skia-python draws {drawn} for red: {INSTALL}")
 
 
 def check_machine(root: Path = ROOT, disk_gb: float = DISK_GB, memory_gb: float = MEMORY_GB) -> Iterator[Finding]:
-    """The device with its memory, the machine's memory, and the disk."""
+    """The cores, the GPU with its memory, the free memory in GB, and the free disk space in GB at `root`."""
     machine = describe_machine()
     yield Finding(True, f"{machine['cores']} CPU cores ({machine['cpu']}), {machine['system']}")
     if machine["gpu"]:
@@ -130,44 +132,41 @@ def check_machine(root: Path = ROOT, disk_gb: float = DISK_GB, memory_gb: float 
     yield Finding(
         free >= memory_gb,
         f"{free:.1f} of {total:.1f} GB memory free"
-        + ("" if free >= memory_gb else f", but {memory_gb} are needed: close other programs"),
+        + ("" if free >= memory_gb else f", but {memory_gb} GB are needed: close other programs"),
     )
     free = shutil.disk_usage(root).free / 2**30
     yield Finding(
         free >= disk_gb,
         f"{free:.0f} GB disk free"
-        + ("" if free >= disk_gb else f", but {disk_gb} are needed: make room on the disk of {root}"),
+        + ("" if free >= disk_gb else f", but {disk_gb} GB are needed: free some space on the disk of {root}"),
     )
 
 
 def notebook_lines() -> Iterator[str]:
-    """Which notebooks will run here at which profile, and in about what time."""
-
-    from gen_affect_lib.course import notebooks
-    from gen_affect_lib.course.release import timings
-    from gen_affect_lib.profiles import default_profile
+    """A table: time and memory of each notebook at each profile, or why it cannot run here."""
+    from gen_affect_lib.profiles import default_profile  # here: this loads packages that may be missing
 
     names = [path.stem for path in notebooks()]
-    measured, has_gpu = timings.load(), gpu_name() is not None
+    known, has_gpu = timings.load(), gpu_name() is not None
     total = psutil.virtual_memory().total / 2**30
     yield " ".join(["".ljust(22), *(size.rjust(20) for size in timings.SIZES)])
     for name in names:
         cells = []
         for size in timings.SIZES:
-            known = measured.get(size, {}).get("notebooks", {}).get(name)
+            cost = timings.measured(known, size, name)
             if size == "gpu" and not has_gpu:
                 cells.append("needs a GPU")
-            elif known is None:
+            elif cost is None:
                 cells.append(timings.UNKNOWN)
-            elif known["memory_gb"] > total:
-                cells.append(f"needs {known['memory_gb']:.1f} GB")
+            elif cost["memory_gb"] > total:
+                cells.append(f"needs {cost['memory_gb']:.1f} GB")
             else:
-                cells.append(f"{timings.say_seconds(known['seconds'])}, {known['memory_gb']:.1f} GB")
+                cells.append(timings.format_cost(cost))
         yield " ".join([name.ljust(22), *(cell.rjust(20) for cell in cells)])
     for size in timings.SIZES:
-        if size in measured:
-            yield f"{size}: measured on {timings.say_where(measured[size])}"
-    yield f"Notebooks here start with PROFILE = {default_profile()!r}"
+        if size in known:
+            yield f"{size}: measured on {timings.format_origin(known[size])}"
+    yield f"The notebooks start with PROFILE = {default_profile()!r} on this machine"
 
 
 def read_constraints(path: Path = ROOT / "constraints.txt") -> dict[str, str]:

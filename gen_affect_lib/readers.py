@@ -12,7 +12,7 @@ from pathlib import Path
 from gen_affect_lib.avatars.splits import VALIDATION_SEED
 from gen_affect_lib.encoders.pack import DETECTOR, load_detector, update_json
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.evaluation.faces import measure_detector, measure_recognizer
+from gen_affect_lib.evaluation.encoders.face_pack import measure_detector, measure_recognizer
 from gen_affect_lib.evaluation.judges.training import train_expression_judge, train_identity_judge
 from gen_affect_lib.profiles import get_profile
 from gen_affect_lib.training import identity

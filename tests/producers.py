@@ -188,8 +188,8 @@ def walks() -> bytes:
 
 
 def plan() -> bytes:
-    asked = Plan(people=2, words=3, seeds=2)
-    return asked.references.tobytes() + repr(asked.asked).encode()
+    some = Plan(people=2, words=3, seeds=2)
+    return some.references.tobytes() + repr(some.target_words).encode()
 
 
 SAMPLES = {

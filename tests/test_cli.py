@@ -51,7 +51,7 @@ def test_every_option_has_a_default():
         assert callable(cli.build_parser().parse_args(command).run)
 
 
-def test_train_hands_its_options_on(monkeypatch, tmp_path):
+def test_train_passes_its_options_on(monkeypatch, tmp_path):
     from gen_affect_lib.profiles import get_profile
     from gen_affect_lib.training import assembly
 
@@ -82,7 +82,7 @@ def test_train_hands_its_options_on(monkeypatch, tmp_path):
     assert calls[1] == ((get_profile("gpu").at(128), cli.OUTPUTS / "train"), options)
 
 
-def test_bench_hands_its_file_on(monkeypatch, tmp_path):
+def test_bench_passes_its_file_on(monkeypatch, tmp_path):
     from gen_affect_lib import bench
 
     calls = []
@@ -91,13 +91,13 @@ def test_bench_hands_its_file_on(monkeypatch, tmp_path):
     assert calls == [tmp_path / "new" / "bench.json"] and (tmp_path / "new").is_dir()
 
 
-def test_evaluate_hands_its_options_on(monkeypatch, tmp_path, capsys):
-    from gen_affect_lib.evaluation import evaluate
+def test_evaluate_passes_its_options_on(monkeypatch, tmp_path, capsys):
+    from gen_affect_lib.evaluation import evaluate, report
     from gen_affect_lib.evaluation.sets import Plan
 
     calls = []
     monkeypatch.setattr(evaluate, "evaluate", lambda *args: calls.append(args) or "the report")
-    monkeypatch.setattr(evaluate, "say", lambda report: f"{report} in lines")
+    monkeypatch.setattr(report, "say", lambda result: f"{result} in lines")
     (tmp_path / "run" / "pipeline").mkdir(parents=True)
     out = tmp_path / "new" / "figures.json"
     sizes = ["--identities", "7", "--words", "5", "--seeds", "3", "--consistency", "0.5"]
@@ -109,7 +109,7 @@ def test_evaluate_hands_its_options_on(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     "table, first", [("recipes", 1_000_000), ("codecs", 1_000_000), ("sharing", 1_000_000), ("baselines", 2_000_000)]
 )
-def test_compare_hands_its_options_on_and_chooses_on_no_one_who_is_reported(
+def test_compare_passes_its_options_on_and_uses_validation_people_for_choices(
     table, first, monkeypatch, tmp_path, capsys
 ):
     from gen_affect_lib.evaluation.sets import Plan
@@ -139,7 +139,7 @@ def test_compare_hands_its_options_on_and_chooses_on_no_one_who_is_reported(
     assert capsys.readouterr().out.startswith(f"rows in lines\n{out}\n")
 
 
-def test_train_does_not_throw_an_earlier_run_away(tmp_path, capsys):
+def test_train_does_not_overwrite_an_earlier_run(tmp_path, capsys):
     (tmp_path / "last.safetensors").write_bytes(b"hours of work")
     assert cli.main(["train", "--profile", "smoke", "--out", str(tmp_path)]) == 2
     assert "--resume" in capsys.readouterr().err
@@ -179,8 +179,8 @@ MISTAKES = {
     "no command": ([], "COMMAND"),
     "an unknown command": (["paint"], "invalid choice: 'paint'"),
     "an unknown option": (["render", "--colour", "red"], "--colour"),
-    "a seed that is no number": (["render", "--identity", "Ada"], "'Ada' is no seed"),
-    "a negative seed": (["render", "--appearance", "-1"], "'-1' is no seed"),
+    "a seed that is no number": (["render", "--identity", "Ada"], "'Ada' is not a seed"),
+    "a negative seed": (["render", "--appearance", "-1"], "'-1' is not a seed"),
     "a misspelt emotion": (["render", "--emotion", "gle"], "did you mean glee"),
     "a time and a number of steps": (
         ["compare", "recipes", "--minutes", "1", "--steps", "9"],
@@ -192,7 +192,7 @@ MISTAKES = {
     "a folder for a file": (["render", "--size", "16", "--out", "{}"], "is a folder"),
     "a file for a folder": (["render", "--size", "16", "--out", "{}/file.txt/a.png"], "file.txt"),
     "an unknown profile": (["train", "--profile", "huge"], "huge"),
-    "no time at all": (["train", "--minutes", "0"], "'0' is no time"),
+    "no time at all": (["train", "--minutes", "0"], "'0' is not a positive number"),
     "pictures that do not fall into patches": (["train", "--size", "72"], "pictures of 72 pixels cannot be drawn"),
     "pictures too small for a face": (["train", "--size", "16"], "give a multiple of 16 from 32 on, such as 64 or 128"),
     "data that are not there": (["train", "--data", "{}/none"], "is no folder"),
@@ -203,14 +203,14 @@ MISTAKES = {
     "no emotions": (["sample", "--checkpoint", "{}", "--emotions", " , "], "names no emotion"),
     "one misspelt emotion of two": (["sample", "--checkpoint", "{}", "--emotions", "joy,feer"], "'feer'"),
     "a face that is not there": (["sample", "--checkpoint", "{}", "--emotions", "joy,{}/none.png"], "is no file"),
-    "no steps": (["sample", "--steps", "0"], "'0' is no number to count by"),
+    "no steps": (["sample", "--steps", "0"], "'0' is not a count"),
     "a folder for the figures": (["bench", "--json", "{}"], "is a folder"),
     "a folder for the evaluation": (["evaluate", "--json", "{}"], "is a folder"),
     "an evaluation of nothing": (["evaluate", "--checkpoint", "{}/none"], "is no folder"),
     "an evaluation of a folder that is none": (["evaluate", "--checkpoint", "{}"], "no model_index.json"),
     "too many words": (["evaluate", "--words", "136"], "from 1 to 135"),
     "too many people": (["evaluate", "--identities", "5000"], "5000 people: give from 1 to 1000"),
-    "nobody": (["evaluate", "--identities", "0"], "'0' is no number to count by"),
+    "nobody": (["evaluate", "--identities", "0"], "'0' is not a count"),
     "an unknown comparison": (["compare", "colours"], "'colours'"),
     "a misspelt variant": (["compare", "recipes", "--only", "moun"], "did you mean muon?"),
     "no action": (["course"], "ACTION"),
@@ -234,7 +234,7 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(mistake, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("option", ["--reference", "--emotions"])
-def test_what_is_no_picture_is_named(option, tmp_path, capsys):
+def test_a_file_that_is_no_picture_is_named(option, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("not a picture")
     assert cli.main(["sample", option, str(tmp_path / "notes.txt")]) == 2
     assert "notes.txt is no picture" in capsys.readouterr().err.splitlines()[-1]
@@ -291,7 +291,7 @@ def test_sample_makes_the_reference_and_one_face_for_each_word(tmp_path, monkeyp
     assert all(np.abs(a[:, :150] - b[:, :150]).mean() > 1 for a, b in zip(columns, columns[1:]))
 
 
-def test_sample_takes_expressions_from_faces_and_says_which_face_is_meant(tmp_path, capsys):
+def test_sample_takes_expressions_from_faces_and_one_of_several_references(tmp_path, capsys):
     face = Avatar(Identity.sample(1_000_000), Expression.named("rage"), Appearance.sample(0)).render(96)
     Image.fromarray(face).save(tmp_path / "rage.png")
     Image.fromarray(np.concatenate([face, face[:, ::-1]], axis=1)).save(tmp_path / "two.png")

@@ -1,4 +1,4 @@
-"""The doctor sees what is missing, and says what to do about it."""
+"""The doctor reports what is missing, and what to do about it."""
 
 import sys
 from importlib.metadata import version
@@ -6,7 +6,7 @@ from importlib.metadata import version
 import pytest
 
 from gen_affect_lib import doctor
-from gen_affect_lib.course.release import timings
+from gen_affect_lib.course import timings
 
 PYTEST = version("pytest")
 
@@ -28,19 +28,19 @@ def test_all_is_well_where_the_suite_runs(capsys):
         ("no-such-package-at-all", {}, False, "is not installed"),
     ],
 )
-def test_a_package_is_held_against_the_tested_version(requirement, pinned, ok, words):
+def test_a_package_is_compared_with_the_tested_version(requirement, pinned, ok, words):
     (finding,) = doctor.check_packages([requirement], pinned)
     assert finding.ok is ok and words in finding.text
     assert ok or "pip install -c constraints.txt" in finding.text
 
 
-def test_every_package_of_the_project_is_looked_at():
+def test_every_package_of_the_project_is_checked():
     names = {finding.text.split()[0] for finding in doctor.check_packages()}
     assert {"torch", "diffusers", "insightface", "skia-python", "nbval"} <= names
 
 
 @pytest.mark.parametrize("current, ok", [("3.10.14", False), ("3.11.0", True), ("3.13.1", True)])
-def test_python_is_held_against_the_project(current, ok):
+def test_the_version_of_python_is_checked(current, ok):
     finding = doctor.check_python(current=current)
     assert finding.ok is ok and current in finding.text
 
@@ -58,7 +58,7 @@ def test_drawing_is_tried_and_not_only_imported():
     assert doctor.Finding(True, "skia-python draws") in list(doctor.check_system_libraries())
 
 
-def test_too_little_room_is_said(tmp_path):
+def test_too_little_memory_or_disk_is_reported(tmp_path):
     findings = list(doctor.check_machine(tmp_path, disk_gb=1e9, memory_gb=1e9))
     bad = [finding.text for finding in findings if not finding.ok]
     assert len(bad) == 2 and "memory free, but" in bad[0] and "disk free, but" in bad[1]
@@ -69,7 +69,7 @@ def test_one_failure_makes_the_exit_code_1(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "check_packages", lambda: [doctor.Finding(False, "torch is not installed")])
     assert doctor.report() == 1
     said = capsys.readouterr().out
-    assert "[FAIL] torch is not installed" in said and "1 to mend" in said
+    assert "[FAIL] torch is not installed" in said and "1 to fix" in said
 
 
 def test_the_notebooks_are_listed_with_their_times(monkeypatch):

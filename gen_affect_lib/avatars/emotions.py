@@ -183,6 +183,19 @@ def membership(classes: int) -> np.ndarray:
     return np.eye(classes, dtype=np.float32)[branches()[classes]]
 
 
+def class_probabilities(words: np.ndarray, classes: int) -> np.ndarray:
+    """Sum probabilities of the words (…, W) within each class: float64 (…, classes).
+
+    Raises UserError for another number of classes than those of `LEVELS`.
+    """
+    if classes not in LEVELS:
+        names = zip(LEVELS, ("families", "groups", "words"))
+        raise UserError(
+            f"there are no {classes} classes: give {', '.join(f'{count} ({name})' for count, name in names)}"
+        )
+    return words @ membership(classes).astype(float)  # (…, W) @ (W, classes)
+
+
 def load_vad(path: str | Path, low: float = 0.0) -> dict[str, tuple[float, float, float]]:
     """Valence, arousal and dominance from your own copy of the NRC-VAD lexicon (Mohammad 2018).
 

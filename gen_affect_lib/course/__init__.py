@@ -1,4 +1,14 @@
-"""What runs the course as a whole: every notebook in order, and the times that they state."""
+"""The course: its notebooks, their exercises, and what grades them and hands them out. Three packages, three modules:
+
+- `checks`: the exercises, and how an answer is checked in the notebook;
+- `grading`: submitted notebooks are run and graded, and feedback is written;
+- `release`: the notebooks are run, measured, validated, and written without their solutions;
+- `results`, `timings`: numbers and times of earlier runs, kept in `data/reference`;
+- `jobs`: several runs at once, for grading and validation.
+
+A notebook is a file `NN_name.ipynb` in the folder of the notebooks: `notebooks` finds it, and all of the above
+works on what it finds. No other list names the notebooks.
+"""
 
 import json
 from pathlib import Path
@@ -10,24 +20,34 @@ __all__ = ["notebooks", "read_measured"]
 
 
 def notebooks(only: str | None = None) -> list[Path]:
-    """The notebooks of the course in order. `only` keeps those named, by number or by name, separated by commas."""
+    """The course's notebooks in order. only: numbers or names separated by commas, such as "2,05_identity".
+
+    Raises UserError for a notebook that does not exist.
+    """
     found = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     if only is None:
         return found
-    chosen = []
+    chosen = set()
     for word in filter(None, (part.strip() for part in only.split(","))):
-        fitting = [path for path in found if path.stem == word.removesuffix(".ipynb") or path.stem[:2] == word.zfill(2)]
-        if not fitting:
+        matching = {
+            path for path in found if path.stem == word.removesuffix(".ipynb") or path.stem[:2] == word.zfill(2)
+        }
+        if not matching:
             raise UserError(f"there is no notebook {word!r}: give one of " + ", ".join(path.stem for path in found))
-        chosen += fitting
-    return sorted(set(chosen))
+        chosen |= matching
+    return sorted(chosen)
 
 
 def read_measured(path: Path) -> dict:
-    """A file of measurements, {profile: {"machine": {…}, "notebooks": {name: …}}}; empty where there is none."""
+    """A file of measurements, {profile: {"machine": {…}, "notebooks": {name: …}}}; empty if the file does not exist.
+
+    Raises UserError if it is not JSON.
+    """
     if not path.exists():
         return {}
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise UserError(f"{path.name} is no JSON ({error}): take it from the repository again, or delete it") from error
+        raise UserError(
+            f"{path.name} is not valid JSON ({error}): restore it from the repository, or delete it"
+        ) from error

@@ -1,7 +1,7 @@
-"""The reader's own run beside the one that the kit came with.
+"""The reader's own numbers beside those of the run that came with the kit.
 
-`data/reference/results.json` holds, for each profile and notebook, a few numbers of a run by the maintainers and the machine
-that it ran on. `course run --reference` writes it; `compare_run`, near the end of a notebook, reads it.
+`data/reference/results.json` contains, for each profile and notebook, a few numbers of a run by the maintainers, and
+the machine that it ran on. `course run --reference` writes it; `compare_run`, near the end of a notebook, reads it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ RESULTS = REFERENCE / "results.json"
 
 
 def load(path: Path = RESULTS) -> dict:
-    """{profile: {"machine": {…}, "notebooks": {name: {what: number}}}}; empty when there is no reference."""
+    """{profile: {"machine": {…}, "notebooks": {name: {quantity: number}}}}; empty if there is no file.
+
+    Raises UserError if the file is not JSON.
+    """
     return read_measured(path)
 
 
 def last_run(notebook: str, profile: str) -> Path:
-    """Where `compare_run` leaves the numbers of the last run."""
+    """The file in which `compare_run` keeps the numbers of the last run."""
     return OUTPUTS / "results" / profile / f"{notebook}.json"
 
 
@@ -33,11 +36,10 @@ def compare_run(
 ) -> bool:
     """Print each number of this run beside the reference; return whether all agree.
 
-    measured: {what: (number, how far it may be from the reference's)}. Another processor, another torch or another draw
-    changes the last digits and, over a training run, more than those: the tolerances leave room for that. reference: as
-    `load` gives it, by default what the kit came with.
+    measured: {quantity: (number, tolerance)}, the tolerance absolute. Another processor or another version of torch
+    changes the last digits, and after a training more than those. reference: as from `load`, which is the default.
     """
-    numbers = {what: float(value) for what, (value, _) in measured.items()}
+    numbers = {quantity: float(value) for quantity, (value, _) in measured.items()}
     file = last_run(notebook, profile)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(numbers, indent=2) + "\n")
@@ -46,27 +48,27 @@ def compare_run(
     width = max(map(len, measured))
     print(f"{'':{width}}  {'yours':>10}  {'reference':>10}  {'may differ by':>13}")
     agree = True
-    for what, (_, within) in measured.items():
-        if what not in known:
-            print(f"{what:{width}}  {numbers[what]:10.4g}  {'unknown':>10}")
+    for quantity, (_, tolerance) in measured.items():
+        number = numbers[quantity]
+        if quantity not in known:
+            print(f"{quantity:{width}}  {number:10.4g}  {'unknown':>10}")
             continue
-        near = math.isclose(numbers[what], known[what], rel_tol=0, abs_tol=within)
+        near = math.isclose(number, known[quantity], rel_tol=0, abs_tol=tolerance)
         agree &= near
-        print(
-            f"{what:{width}}  {numbers[what]:10.4g}  {known[what]:10.4g}  {within:13.2g}  {'✓' if near else 'differs'}"
-        )
+        sign = "✓" if near else "differs"
+        print(f"{quantity:{width}}  {number:10.4g}  {known[quantity]:10.4g}  {tolerance:13.2g}  {sign}")
     if not known:
-        print(f"There is no reference for `{profile}` yet: nothing to hold these numbers against.")
+        print(f"There is no reference for `{profile}` yet, so these numbers are not compared with anything.")
     elif not agree:
         print(
-            f"Some numbers differ by more than they should. Did you change something above? If not, run the notebook from its top; "
-            f"the reference is of torch {of_profile['machine']['torch']}."
+            "Some numbers differ by more than they should. Did you change something above? If not, run the notebook "
+            f"from its first cell. The reference was computed with torch {of_profile['machine']['torch']}."
         )
     return agree
 
 
 def keep_reference(notebook: str, profile: str, path: Path = RESULTS) -> None:
-    """Make the last run of a notebook the reference of its profile. A notebook that compared nothing is left out."""
+    """Make the last run of a notebook the reference of its profile; does nothing if it compared no numbers."""
     file = last_run(notebook, profile)
     if not file.exists():
         return

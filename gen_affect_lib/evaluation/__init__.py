@@ -1,1 +1,12 @@
-"""How good the pictures are, measured against faces whose factors are known."""
+"""How good the pictures are, measured on drawings whose factors are known.
+
+metrics/     numbers from numbers: bootstrap, recognition, detection, expression vectors, factors, distributions, probes
+judges/      the networks that score generated pictures, their data, training and trustworthiness
+encoders/    how well the encoders read pictures: face pack and expression encoder
+sets.py      which pictures are drawn for an evaluation, and the true drawings
+figures.py   the figures of a model for the three claims, with ceiling and floor
+report.py    figures as tables that are saved, compared and printed
+evaluate.py  the command: from a saved pipeline to a report
+rivals/      models from the literature to compare with
+studies/     comparisons of recipes, baselines, codecs and ways to share attention
+"""

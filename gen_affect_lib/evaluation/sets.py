@@ -1,20 +1,20 @@
-"""What is drawn for an evaluation: people never trained on, words spread over the tree, and beside them the truth.
+"""Which pictures an evaluation needs: the sets that a model draws, and the true drawings to compare them with.
 
-A *set* is one person with one expression after the other, drawn from one reference with one seed of the noise. The same
-plan asks every model for the same sets from the same noise, so that two models can be compared pair by pair.
+A set shows one person with one expression after the other, drawn from one reference picture with one sampling seed.
+Every model draws the same sets from the same noise, so that two models can be compared pair by pair.
 
-Letters: N people, S sampling seeds, W words, P pixels a side.
+Letters: N people, S sampling seeds, W words, P pixels a side, M = S W pictures of each person.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, zip_longest
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,14 +28,13 @@ from gen_affect_lib.avatars.splits import REFERENCE_PICTURES, REPORT_SEED, pictu
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.judges.networks import SIZE
 from gen_affect_lib.evaluation.metrics.skin import third
+from gen_affect_lib.files import atomic
 from gen_affect_lib.keys import Producer
 
-# What a plan asks for: references, words and seeds of the noise.
-PLAN = Producer("evaluation plan", 1, uses=(FACTORS, DRAWING))
+PLAN = Producer("evaluation plan", 1, uses=(FACTORS, DRAWING))  # references, target words, sampling seeds
+GALLERY = 1000  # people among whom a person is retrieved
 
-GALLERY = 1000  # people among whom somebody is to be found
-
-# reference uint8 (P, P, 3), words, seed of the noise -> one picture for each word
+# reference uint8 (P, P, 3), words, sampling seed -> one picture for each word
 Draw = Callable[[np.ndarray, Sequence[str], int], Sequence]
 
 
@@ -45,18 +44,22 @@ def spread_words(count: int) -> tuple[str, ...]:
     Raises UserError for a count that is not from 1 to 135.
     """
     if not 1 <= count <= len(EMOTIONS):
-        raise UserError(f"{count} words: there are from 1 to {len(EMOTIONS)}")
-    # Large groups first: with fewer words than groups the whole tree is still better covered by them.
+        raise UserError(f"{count} words: give from 1 to {len(EMOTIONS)}")
+    # Large groups come first, so that fewer words than groups cover more of the tree.
     rows = sorted(groups().values(), key=len, reverse=True)
     return tuple(word for word in chain.from_iterable(zip_longest(*rows)) if word)[:count]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which sets are drawn. `first_person` is the seed of the first of N people.
+    """Which sets are drawn: N people times S sampling seeds, W words each.
 
-    The reference shows each person in clothes of its own, and with a word of its own, whatever is asked for: all 135 take
-    turns from person to person, so that now and then it is one of those asked for.
+    Each reference shows its person in an appearance of its own and with a word of its own. The 135 words take turns
+    from person to person, so that a reference sometimes shows a target word.
+
+    Attributes:
+        people, words, seeds: N, W and S. Raises UserError if they are not from 1 to 1,000, 135 and 100.
+        first_person: seed of the first person; the others follow.
     """
 
     people: int = 100
@@ -71,99 +74,106 @@ class Plan:
                 raise UserError(f"{getattr(self, name)} {name}: give from 1 to {most}")
 
     @cached_property
-    def asked(self) -> tuple[str, ...]:
+    def target_words(self) -> tuple[str, ...]:
+        """The W words of each set."""
         return spread_words(self.words)
 
     @cached_property
-    def persons(self) -> range:
+    def person_seeds(self) -> range:
         return range(self.first_person, self.first_person + self.people)
 
     @cached_property
     def identities(self) -> list[Identity]:
-        return [Identity.sample(seed) for seed in self.persons]
+        return [Identity.sample(seed) for seed in self.person_seeds]
 
     @property
-    def tones(self) -> np.ndarray:
-        """Thirds of the skin tones, int (N,)."""
+    def skin_thirds(self) -> np.ndarray:
+        """Thirds of the skin tones of the people: int (N,)."""
         return third(np.array([identity.skin for identity in self.identities]))
 
     def targets(self, shuffle: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """What the M = S W pictures of each person should show: the words' places among the 135, int (M,), and their 21
-        numbers, float32 (M, 21). With `shuffle`, those of other words of the plan."""
-        asked = np.roll(self.asked, self.words // 2) if shuffle else np.array(self.asked)
-        vectors = np.stack([Expression.named(word).to_vector() for word in asked])
-        words = np.array([EMOTIONS.index(word) for word in asked])
-        return np.tile(words, self.seeds), np.tile(vectors, (self.seeds, 1))
+        """The target expressions of the M pictures of each person: indices of words, int (M,), and expression vectors,
+        float32 (M, 21). With `shuffle`, each picture gets the target of another word of the plan."""
+        words = np.roll(self.target_words, self.words // 2) if shuffle else np.array(self.target_words)
+        vectors = np.stack([Expression.named(word).to_vector() for word in words])
+        indices = np.array([EMOTIONS.index(word) for word in words])
+        return np.tile(indices, self.seeds), np.tile(vectors, (self.seeds, 1))
 
     @cached_property
-    def shown(self) -> np.ndarray:
-        """What the faces of the references do: float32 (N, 21)."""
-        return np.stack([self._reference(seed).expression.to_vector() for seed in self.persons])
+    def reference_vectors(self) -> np.ndarray:
+        """The expression vectors of the references: float32 (N, 21)."""
+        return np.stack([self._reference(seed).expression.to_vector() for seed in self.person_seeds])
 
     @cached_property
     def references(self) -> np.ndarray:
-        """uint8 (N, P, P, 3)"""
-        return np.stack([self._reference(seed).render(SIZE) for seed in self.persons])
+        """The reference pictures: uint8 (N, P, P, 3)."""
+        return np.stack([self._reference(seed).render(SIZE) for seed in self.person_seeds])
 
     def gallery(self) -> np.ndarray:
-        """The references, and a picture of each of the next people, 1,000 in all: uint8 (1000, P, P, 3)."""
-        others = range(self.persons.stop, self.first_person + GALLERY)
+        """The references, and one picture of each of the next people, 1,000 in all: uint8 (1000, P, P, 3)."""
+        others = range(self.person_seeds.stop, self.first_person + GALLERY)
         return np.concatenate([self.references, *(self._reference(seed).render(SIZE)[None] for seed in others)])
 
-    def truth(self, look: str = "own") -> np.ndarray:
+    def true_drawings(self, appearance: Literal["own", "shared", "other"] = "own") -> np.ndarray:
         """True drawings of all sets: uint8 (N, S, W, P, P, 3).
 
-        look: "own" gives each picture clothes and a background of its own, as a model draws them that is told of none;
-            "other" does so again, with others; with "one" all pictures of a set share them.
+        appearance: with "own" each picture has an appearance of its own, as if drawn by a model that is told none; with
+            "other" too, but another one; with "shared" all pictures of a set have the same.
         """
         images = np.empty((self.people, self.seeds, self.words, SIZE, SIZE, 3), np.uint8)
-        for n, (seed, identity) in enumerate(zip(self.persons, self.identities)):
+        for n, (seed, identity) in enumerate(zip(self.person_seeds, self.identities)):
             for s in range(self.seeds):
-                for w, word in enumerate(self.asked):
-                    dressed = Appearance.sample(_look_seed(seed, s, 0 if look == "one" else w, look == "other"))
-                    images[n, s, w] = Avatar(identity, Expression.named(word), dressed).render(SIZE)
+                for w, word in enumerate(self.target_words):
+                    place = 0 if appearance == "shared" else w
+                    drawn_with = Appearance.sample(_appearance_seed(seed, s, place, appearance == "other"))
+                    images[n, s, w] = Avatar(identity, Expression.named(word), drawn_with).render(SIZE)
         return images
 
     def _reference(self, seed: int) -> Avatar:
-        word = EMOTIONS[37 * seed % len(EMOTIONS)]  # no common divisor: all words take turns
-        return Avatar(
-            Identity.sample(seed), Expression.named(word), Appearance.sample(picture_seed(seed, REFERENCE_PICTURES))
-        )
+        word = EMOTIONS[37 * seed % len(EMOTIONS)]  # 37 and 135 are coprime, so all words take turns
+        appearance = Appearance.sample(picture_seed(seed, REFERENCE_PICTURES))
+        return Avatar(Identity.sample(seed), Expression.named(word), appearance)
 
 
-def _look_seed(person: int, s: int, w: int, other: bool) -> int:
+def _appearance_seed(person: int, s: int, w: int, other: bool) -> int:
     return int(np.random.SeedSequence([person, s, w, other]).generate_state(1)[0])
 
 
 @dataclass(frozen=True)
 class Sets:
-    """What somebody drew: `images` uint8 (N, S, W, P, P, 3) and `seconds` (N,), for all pictures of each person."""
+    """The pictures that a model drew for a plan.
+
+    Attributes:
+        images: uint8 (N, S, W, P, P, 3).
+        seconds: (N,), for all pictures of each person.
+    """
 
     images: np.ndarray
     seconds: np.ndarray
 
 
 def draw_sets(draw: Draw, plan: Plan, folder: Path) -> Sets:
-    """Draw all sets of a plan, person by person, each kept in `folder` as it is done: what was interrupted goes on."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Draw all sets of a plan. Each person is saved in `folder` at once, so that an interrupted call can be resumed."""
     images, seconds = [], []
-    for n, seed in enumerate(tqdm(plan.persons, desc="Drawing sets", unit="person")):
-        kept = folder / f"{seed}.npz"
-        if not kept.is_file():
+    for n, seed in enumerate(tqdm(plan.person_seeds, desc="Drawing sets", unit="person")):
+        saved = folder / f"{seed}.npz"
+        if not saved.is_file():
             start = time.perf_counter()
-            sets = [[np.asarray(p) for p in draw(plan.references[n], plan.asked, s)] for s in range(plan.seeds)]
+            sets = [
+                [np.asarray(picture) for picture in draw(plan.references[n], plan.target_words, s)]
+                for s in range(plan.seeds)
+            ]
             took = time.perf_counter() - start
-            partial = kept.with_suffix(".partial.npz")
-            np.savez_compressed(partial, images=np.array(sets), seconds=took)
-            os.replace(partial, kept)
-        with np.load(kept) as file:
+            with atomic(saved) as partial:
+                np.savez_compressed(partial, images=np.array(sets), seconds=took)
+        with np.load(saved) as file:
             images.append(file["images"])
             seconds.append(float(file["seconds"]))
     return Sets(np.stack(images), np.array(seconds))
 
 
-def drawn_by(pipeline, **settings) -> Draw:
-    """A pipeline as `draw_sets` asks for it, called with these settings. The noise of a set depends on its seed alone."""
+def drawn_by(pipeline: Callable, **settings) -> Draw:
+    """A pipeline, called with these settings, as `draw_sets` needs it. The noise depends on the sampling seed alone."""
 
     def draw(reference, words, seed):
         return pipeline(reference, list(words), generator=torch.Generator().manual_seed(seed), **settings).images

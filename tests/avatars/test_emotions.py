@@ -301,3 +301,20 @@ assert make_vit(hidden_size=16, num_hidden_layers=1, num_attention_heads=2).conf
     environment = os.environ | {"GEN_AFFECT_DATA": str(tmp_path)}
     out = subprocess.run([sys.executable, "-c", program], env=environment, cwd=ROOT, capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
+
+
+@pytest.mark.parametrize("classes, level", [(6, "family"), (25, "group"), (135, "word")])
+def test_a_class_is_as_likely_as_its_words_together(classes, level):
+    words = np.random.default_rng(0).dirichlet(np.ones(135), size=(2, 3))
+    names = list(dict.fromkeys(getattr(row, level) for row in TABLE.values()))
+    summed = emotions.class_probabilities(words, classes)
+    assert summed.shape == (2, 3, classes) == (2, 3, len(names))
+    for column, name in enumerate(names):
+        own = [index for index, row in enumerate(TABLE.values()) if getattr(row, level) == name]
+        assert (emotions.branches()[classes][own] == column).all()
+        assert summed[..., column] == pytest.approx(words[..., own].sum(axis=-1))
+
+
+def test_another_number_of_classes_is_refused():
+    with pytest.raises(UserError, match="no 7 classes: give 6"):
+        emotions.class_probabilities(np.ones(135), 7)

@@ -1,4 +1,4 @@
-"""Notebooks as students hand them in: notebook 02's exercises without what stands between them, so that they run in seconds."""
+"""Notebooks as students hand them in: the exercises of notebook 02 alone, which run in seconds."""
 
 import copy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What INSTRUCTORS.md says is so: its figures, its plans, its exercises, its commands and its links."""
+"""INSTRUCTORS.md agrees with the kit: its figures, plans, exercises, commands and links."""
 
 import json
 import re
@@ -9,10 +9,10 @@ import pytest
 
 from gen_affect_lib import doctor
 from gen_affect_lib.cli import build_parser
-from gen_affect_lib.course import notebooks
-from gen_affect_lib.course.checks.exercises import exercises
-from gen_affect_lib.course.grading import grade
-from gen_affect_lib.course.release import timings
+from gen_affect_lib.course import notebooks, timings
+from gen_affect_lib.course.checks import exercises
+from gen_affect_lib.course.grading import grades
+from gen_affect_lib.course.release import tables
 from gen_affect_lib.evaluation.studies import variants
 from gen_affect_lib.paths import REFERENCE, ROOT
 
@@ -25,7 +25,7 @@ PLANS = {"part": ("One session", 90), "day": ("One week", 5), "week": ("One seme
 
 def prose(text: str) -> str:
     """All but the table that is written from measurements, which holds other numbers with a point."""
-    return text.partition(timings.BEGIN)[0] + text.partition(timings.END)[2]
+    return text.partition(tables.BEGIN)[0] + text.partition(tables.END)[2]
 
 
 def section(text: str, title: str) -> str:
@@ -34,7 +34,7 @@ def section(text: str, title: str) -> str:
     return re.split(rf"(?m)^#{{2,{len(level)}}} ", rest)[0]
 
 
-def tables(text: str) -> list[list[dict[str, str]]]:
+def tables_in(text: str) -> list[list[dict[str, str]]]:
     """Each table as its rows, {head of the column: cell}."""
     found = []
     for block in re.findall(r"(?m)(?:^\|.*\|\n)+", text + "\n"):
@@ -56,7 +56,7 @@ def asked(cell: str) -> list[str]:
 
 
 def plans(text: str) -> dict[str, list[dict[str, str]]]:
-    found = {next(iter(rows[0])): rows for rows in tables(section(text, "Plans"))}
+    found = {next(iter(rows[0])): rows for rows in tables_in(section(text, "Plans"))}
     assert set(found) == set(PLANS)
     return found
 
@@ -89,16 +89,18 @@ def faults(text: str) -> list[str]:
 # --- the figures -----------------------------------------------------------------------------------------------------
 
 
-def test_the_table_is_the_one_that_is_written():
-    titles = {path.stem: timings.title_of(nbformat.read(path, 4)) for path in FILES.values()}
-    table = timings.instructors_table(titles, {name: exercises(name) for name in titles}, timings.load())
-    assert timings.replace_between(TEXT, table, "INSTRUCTORS.md") == TEXT, "run `make timings`"
+def test_the_table_is_up_to_date():
+    titles = {path.stem: tables.title_of(nbformat.read(path, 4)) for path in FILES.values()}
+    table = tables.instructors_table(titles, {name: exercises(name) for name in titles}, timings.load())
+    assert tables.replace_table(TEXT, table, "INSTRUCTORS.md") == TEXT, "run `make timings`"
 
 
 @pytest.mark.parametrize("number", FILES)
-def test_a_row_says_what_the_checks_and_the_measurements_say(number):
+def test_a_row_agrees_with_the_checks_and_the_measurements(number):
     (row,) = [
-        row for row in tables(section(TEXT, "The notebooks in figures"))[0] if row["notebook"].startswith(f"[{number} ")
+        row
+        for row in tables_in(section(TEXT, "The notebooks in figures"))[0]
+        if row["notebook"].startswith(f"[{number} ")
     ]
     own = [exercise for exercise in EXERCISES.values() if exercise.number.split(".")[0] == str(int(number))]
     assert int(row["exercises"]) == len(own)
@@ -122,13 +124,13 @@ def test_memory_is_that_of_the_largest_notebook():
         assert said == f"{most:.1f}"
 
 
-def test_what_it_says_of_a_gpu_is_what_was_measured():
+def test_the_memory_of_a_gpu_is_the_measured_one():
     measured = json.loads((REFERENCE / "gpu_training.json").read_text())
     said = section(TEXT, "Many students on one machine").partition("A GPU that is shared")[2].partition("\n\n")[0]
     assert f"{measured['gpu_memory_gb']} GB" in said and measured["machine"]["gpu"].split()[-1] in said
 
 
-def test_the_disk_is_the_doctors():
+def test_the_disk_space_is_that_of_the_doctor():
     assert f"{doctor.DISK_GB} GB of disk, as the doctor does" in TEXT
 
 
@@ -155,7 +157,7 @@ def test_a_plan_that_does_not_agree_is_noticed(old, new, words):
     assert words in faults(TEXT.replace(old, new, 1))
 
 
-def test_the_plans_are_as_long_as_they_are_called():
+def test_the_plans_are_as_long_as_their_titles_say():
     for column, (title, length) in PLANS.items():
         assert re.search(rf"(?m)^### {title}: {length} (minutes|days|weeks)$", TEXT), title
         *rows, total = plans(TEXT)[column]
@@ -163,7 +165,7 @@ def test_the_plans_are_as_long_as_they_are_called():
 
 
 @pytest.mark.parametrize("column", ["day", "week"])
-def test_the_long_plans_ask_every_exercise_once(column):
+def test_the_long_plans_contain_every_exercise_once(column):
     assert [number for row in plans(TEXT)[column] for number in asked(row["exercises"])] == list(EXERCISES)
 
 
@@ -195,7 +197,7 @@ def test_every_link_leads_somewhere():
 
 
 def test_each_notebook_has_mistakes_to_expect():
-    (rows,) = tables(section(TEXT, "Mistakes that you will meet"))
+    (rows,) = tables_in(section(TEXT, "Mistakes that you will meet"))
     found, notebook = {}, None
     for row in rows:
         if heading := re.fullmatch(r"\*\*(\d\d)\*\*", row["exercise"]):
@@ -214,7 +216,7 @@ def commands(text: str) -> list[str]:
     return [re.split(r"\s+#", line)[0].strip() for line in re.findall(r"python -m gen_affect_lib ([^`\n]+)", text)]
 
 
-def test_every_command_is_understood():
+def test_every_command_can_be_parsed():
     found = commands(TEXT)
     for needed in ("course student", "course validate", "course grade", "doctor"):
         assert any(command.startswith(needed) for command in found), needed
@@ -224,7 +226,7 @@ def test_every_command_is_understood():
             assert options.only is None or set(options.only.split(",")) <= set(variants.TABLES[options.table])
 
 
-def test_make_knows_its_words():
+def test_every_target_of_make_exists():
     rules = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
     assert set(re.findall(r"`make ([a-z]+)", TEXT)) <= rules
 
@@ -233,7 +235,7 @@ def test_the_variables_are_those_that_the_kit_reads():
     read = set()
     for file in (ROOT / "gen_affect_lib").rglob("*.py"):
         read |= set(re.findall(r"environ(?:\.get\(|\[)\"(GEN_AFFECT_\w+)\"", file.read_text(encoding="utf-8")))
-    (rows,) = tables(section(TEXT, "Many students on one machine"))
+    (rows,) = tables_in(section(TEXT, "Many students on one machine"))
     assert {row["variable"].strip("`") for row in rows if "GEN_AFFECT" in row["variable"]} == read
     assert set(re.findall(r"GEN_AFFECT_\w+", TEXT)) == read
     for name, folder in (("CACHE", ".cache"), ("OUTPUTS", "outputs"), ("DATA", "data")):
@@ -247,11 +249,13 @@ def test_the_variables_are_those_that_the_kit_reads():
 
 def test_the_table_of_grades_is_described_as_it_is():
     (row,) = [
-        row for row in tables(section(TEXT, "Hand out, collect, grade"))[0] if "grades.csv" in next(iter(row.values()))
+        row
+        for row in tables_in(section(TEXT, "Hand out, collect, grade"))[0]
+        if "grades.csv" in next(iter(row.values()))
     ]
-    assert tuple(re.findall(r"`(\w+)`", row["what it is"])) == grade.COLUMNS
-    words = [row["word"] for row in tables(section(TEXT, "What the points mean"))[0]]
-    assert words == ["right", "wrong", "unfinished", grade.NOT_REACHED]
+    assert tuple(re.findall(r"`(\w+)`", row["content"])) == grades.COLUMNS
+    words = [row["word"] for row in tables_in(section(TEXT, "What the points mean"))[0]]
+    assert words == ["right", "wrong", "unfinished", grades.NOT_REACHED]
 
 
 def test_nothing_in_it_is_about_one_machine():

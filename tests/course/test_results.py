@@ -1,4 +1,4 @@
-"""A run beside the reference: told apart by tolerances, kept when asked to."""
+"""A run is compared with the reference within tolerances, and can become the reference."""
 
 import json
 
@@ -25,7 +25,7 @@ def test_numbers_agree_within_their_tolerance(error, agrees, capsys):
     assert ("differs" in printed) is not agrees and "0.5" in printed and printed.count("✓") == 1 + agrees
 
 
-def test_without_a_reference_the_numbers_stand_alone(capsys):
+def test_without_a_reference_nothing_is_compared(capsys):
     assert results.compare_run("02_patches", "gpu", {"error": (0.5, 0.1)}, REFERENCE)
     assert "no reference for `gpu`" in capsys.readouterr().out
 
@@ -47,6 +47,6 @@ def test_the_last_run_becomes_the_reference(tmp_path, capsys):
 
 def test_a_broken_reference_is_named(tmp_path):
     (tmp_path / "results.json").write_text("{")
-    with pytest.raises(UserError, match="results.json is no JSON"):
+    with pytest.raises(UserError, match="results.json is not valid JSON"):
         results.load(tmp_path / "results.json")
     assert results.load(tmp_path / "none.json") == {} and json.dumps(results.load()) is not None

@@ -19,7 +19,7 @@ from gen_affect_lib.encoders.detector import FaceDetector, decode, to_input
 from gen_affect_lib.encoders.identity import ArcFaceNet
 from gen_affect_lib.encoders.onnx_files import export, round_weights
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.evaluation.faces import measure_detector, measure_pack, measure_recognizer
+from gen_affect_lib.evaluation.encoders.face_pack import measure_detector, measure_pack, measure_recognizer
 from gen_affect_lib.paths import CHECKPOINTS
 
 VALIDATION = 1_400_000  # people on whom nothing was chosen while training

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from gen_affect_lib.encoders.affect import branches
-from gen_affect_lib.evaluation.evaluate import both_judges, table
-from gen_affect_lib.evaluation.judges.scores import unit_errors
+from gen_affect_lib.avatars.emotions import branches
+from gen_affect_lib.evaluation.judges.networks import both_judges
+from gen_affect_lib.evaluation.metrics.expression import unit_errors
+from gen_affect_lib.evaluation.report import table
 from gen_affect_lib.evaluation.sets import Plan, drawn_by
 from gen_affect_lib.keys import fingerprint
 from gen_affect_lib.paths import REFERENCE, SHIPPED
@@ -41,14 +42,14 @@ def test_a_small_part_drawn_again_gives_the_same_figures():
     pipeline.set_progress_bar_config(disable=True)
     draw = drawn_by(pipeline, consistency=0)
     images = np.array(
-        [np.asarray(picture) for s in range(plan.seeds) for picture in draw(plan.references[0], plan.asked, s)]
+        [np.asarray(picture) for s in range(plan.seeds) for picture in draw(plan.references[0], plan.target_words, s)]
     )
     identity, expression = both_judges()
     words, asked = plan.targets()
     face, known = expression.read(images), identity.read([*images, plan.references[0]]).embedding
     again = {
         "expression_top1_25": (face.groups.argmax(axis=1) == branches()[25][words]).mean(),
-        "action_unit_error": unit_errors(face.factors, asked)[:, :17].mean(),
+        "action_unit_error": unit_errors(face.vectors, asked)[:, :17].mean(),
         "identity_cosine": (known[:-1] @ known[-1]).mean(),
     }
     # Another processor rounds otherwise, and one picture in 54 may change its group.
@@ -59,7 +60,7 @@ def test_a_small_part_drawn_again_gives_the_same_figures():
 
 
 def test_the_bars_are_met():
-    """Shares of what true drawings reach, on people never trained on (by skin tone: points between the best and the worst)."""
+    """Shares of the ceiling on held-out people; gap: between the best and the worst third of the skin tones."""
     figures = REPORT["figures"]
     assert figures["expression_top1_25"]["share"] >= 0.90
     assert figures["action_unit_error"]["share"] <= 1.8

@@ -8,7 +8,7 @@ import papermill
 import pytest
 
 from gen_affect_lib.avatars.emotions import emotion, families
-from gen_affect_lib.course.release import timings
+from gen_affect_lib.course import timings
 from gen_affect_lib.paths import NOTEBOOKS
 
 QUICKSTART = NOTEBOOKS / "00_quickstart.ipynb"
@@ -44,8 +44,14 @@ def test_the_demonstration_takes_three_minutes_at_most():
 
 
 def test_the_result_says_what_was_drawn_by_what(folders):
-    papermill.execute_notebook(QUICKSTART, folders / "run.ipynb", parameters={"PROFILE": "smoke"}, cwd=NOTEBOOKS,
-                               kernel_name="python3", progress_bar=False)
+    papermill.execute_notebook(
+        QUICKSTART,
+        folders / "run.ipynb",
+        parameters={"PROFILE": "smoke"},
+        cwd=NOTEBOOKS,
+        kernel_name="python3",
+        progress_bar=False,
+    )
     result = json.loads((folders / "outputs" / "quickstart.json").read_text())
     assert result["profile"] == "smoke" and result["device"] and result["seconds"] > 0
     assert result["checkpoint"] == "trained here" and result["training_steps"] > 0

@@ -142,7 +142,9 @@ def test_networks_are_the_same_forward_and_backward(by_hand, sizes):
         answer.square().mean().backward()
     slopes = {name: parameter.grad for name, parameter in library.named_parameters()}
     for name, parameter in ours.named_parameters():
-        torch.testing.assert_close(parameter.grad, slopes[name], rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            parameter.grad, slopes[name], rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_both_start_by_claiming_nothing(by_hand):

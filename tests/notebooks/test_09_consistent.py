@@ -5,12 +5,11 @@ import json
 import pytest
 import torch
 
-from gen_affect_lib.keys import fingerprint
 from gen_affect_lib.evaluation.studies.sharing import WAYS
+from gen_affect_lib.keys import fingerprint
 from gen_affect_lib.model.attention import QKV, attend
 from gen_affect_lib.model.consistent import loop
-from gen_affect_lib.paths import REFERENCE
-from gen_affect_lib.paths import SHIPPED
+from gen_affect_lib.paths import REFERENCE, SHIPPED
 
 N, L, M, H, D = 4, 9, 5, 2, 8
 
@@ -25,7 +24,9 @@ def shared(definitions):
 @pytest.mark.parametrize("lent", [(), (2, 3, 7), range(L)])
 def test_the_loop_by_hand_is_the_librarys(shared, lenders, lent, instead):
     generator = torch.Generator().manual_seed(0)
-    image, condition = (QKV(*torch.randn(3, N, tokens, H, D, dtype=torch.float64, generator=generator)) for tokens in (L, M))
+    image, condition = (
+        QKV(*torch.randn(3, N, tokens, H, D, dtype=torch.float64, generator=generator)) for tokens in (L, M)
+    )
     library = loop(image, condition, N, lenders, torch.tensor(list(lent), dtype=torch.int64), instead)
     for one in range(N):
         torch.testing.assert_close(shared(image, condition, one, lenders, list(lent), instead), library[one])
@@ -48,7 +49,9 @@ def test_what_is_reported_is_of_people_who_were_not_chosen_on_and_of_the_shipped
 
 def test_the_bars_that_the_notebook_says_are_met_are_met():
     """On unseen people; that the looks agree in less than 0.95 of true sets is said there as well."""
-    alone, shared = (json.loads((REFERENCE / f"evaluation_{how}.json").read_text())["figures"] for how in ("alone", "shared"))
+    alone, shared = (
+        json.loads((REFERENCE / f"evaluation_{how}.json").read_text())["figures"] for how in ("alone", "shared")
+    )
     looks, who = shared["appearance_agreement"], shared["set_cosine"]
     assert 0.92 * looks["ceiling"] < looks["value"] < 0.95 * looks["ceiling"], "write the notebook and the README anew"
     assert looks["value"] > alone["appearance_agreement"]["value"] + 0.6
@@ -62,4 +65,6 @@ def test_a_bank_of_135_images_costs_little_more_than_135_images():
     assert costs["bank", 135]["seconds"] <= 1.35 * costs["alone", 135]["seconds"]
     assert costs["bank", 135]["megabytes"] <= costs["packed", 135]["megabytes"]
     step = (costs["bank", 135]["megabytes"] - costs["bank", 45]["megabytes"]) / 90  # MB for each further image
-    assert step <= 3 * max((costs["bank", 45]["megabytes"] - costs["bank", 15]["megabytes"]) / 30, 1), "memory grows linearly"
+    assert step <= 3 * max((costs["bank", 45]["megabytes"] - costs["bank", 15]["megabytes"]) / 30, 1), (
+        "memory grows linearly"
+    )

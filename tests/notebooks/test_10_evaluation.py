@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 
 from gen_affect_lib.avatars import EMOTIONS
-from gen_affect_lib.encoders.affect import branches
+from gen_affect_lib.avatars.emotions import branches
 from gen_affect_lib.evaluation import figures
+from gen_affect_lib.evaluation.metrics.bootstrap import bootstrap, ratio
 
 
 @pytest.fixture(scope="module")
 def by_hand(definitions):
-    return definitions("10_evaluation", ("right_group", "leakage", "interval"), np=np, branches=branches, EMOTIONS=EMOTIONS)
+    names = ("right_group", "leakage", "interval")
+    return definitions("10_evaluation", names, np=np, branches=branches, EMOTIONS=EMOTIONS)
 
 
 class Judged:
@@ -44,5 +46,5 @@ def test_leakage_is_the_librarys(by_hand):
 
 def test_the_interval_is_the_librarys(by_hand):
     values = np.random.default_rng(2).random(30)
-    assert by_hand["interval"](values) == pytest.approx(figures.bootstrap(figures.ratio(values), 30))
+    assert by_hand["interval"](values) == pytest.approx(bootstrap(ratio(values), 30))
     assert by_hand["interval"](values)[0] < values.mean() < by_hand["interval"](values)[1]

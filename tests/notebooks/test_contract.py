@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from gen_affect_lib.course import notebooks
-from gen_affect_lib.course.release import timings
+from gen_affect_lib.course import notebooks, timings
+from gen_affect_lib.course.release import tables
 from gen_affect_lib.display import SHORTEST_ALT
 
 ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|mnt|opt|usr|var|Users|data|content)/\w|\b[A-Z]:\\\w")
@@ -65,9 +65,9 @@ def test_says_its_objectives_and_prerequisites(notebook):
 
 
 def test_states_the_times_that_were_measured(path, notebook):
-    cells = tagged(notebook, timings.TAG)
+    cells = tagged(notebook, tables.TAG)
     assert len(cells) == 1 and cells[0].cell_type == "markdown"
-    assert cells[0].source == timings.notebook_table(path.stem, timings.load()), "run `make timings`"
+    assert cells[0].source == tables.notebook_table(path.stem, timings.load()), "run `make timings`"
 
 
 def test_smoke_and_laptop_were_measured(path):

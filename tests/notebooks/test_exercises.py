@@ -5,7 +5,8 @@ import re
 import pytest
 
 from gen_affect_lib.course import notebooks
-from gen_affect_lib.course.checks.exercises import BEGIN, END, exercises
+from gen_affect_lib.course.checks import exercises
+from gen_affect_lib.course.checks.exercise import BEGIN, END
 
 
 def graded(cell) -> dict:
@@ -31,8 +32,9 @@ def test_each_exercise_is_asked_answered_and_checked(path, notebook):
         assert graded(notebook.cells[answer])["solution"] and not graded(notebook.cells[answer])["grade"]
         assert graded(check)["grade"] and graded(check)["locked"] and graded(check)["points"] == exercise.points
         module = f"gen_affect_lib.course.checks.notebook_{path.stem[:2]}"
-        assert check.source == (f"from {module} import check_{exercise.name}\n\n"
-                                f"{exercise.name} = check_{exercise.name}({exercise.name})")
+        assert check.source == (
+            f"from {module} import check_{exercise.name}\n\n{exercise.name} = check_{exercise.name}({exercise.name})"
+        )
     assert places == sorted(places), "numbered in the order of the notebook"
 
 
@@ -45,7 +47,9 @@ def test_no_other_cell_is_graded(path, notebook):
 def test_the_kit_answers_its_own_exercises(path, notebook):
     for exercise in exercises(path.stem):
         check = notebook.cells[place(notebook, f"check_{exercise.name}")]
-        assert [output.get("text") for output in check.outputs] == [f"✓ Exercise {exercise.number}, {exercise.name}: right.\n"]
+        assert [output.get("text") for output in check.outputs] == [
+            f"✓ Exercise {exercise.number}, {exercise.name}: right.\n"
+        ]
 
 
 def test_numbers_run_and_names_are_used_once(path):
@@ -61,7 +65,9 @@ def test_solutions_are_revealed_without_their_marks(path):
         compile(text, exercise.name, "exec")
 
 
-@pytest.mark.parametrize("least, kind", [(30, ("implement", "repair", "predict", "read")), (20, ("implement", "repair"))])
+@pytest.mark.parametrize(
+    "least, kind", [(30, ("implement", "repair", "predict", "read")), (20, ("implement", "repair"))]
+)
 def test_there_are_enough_of_each_kind(least, kind):
     chosen = [[exercise for exercise in exercises(path.stem) if exercise.kind in kind] for path in notebooks()]
     assert sum(map(len, chosen)) >= least

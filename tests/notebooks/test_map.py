@@ -14,8 +14,11 @@ from gen_affect_lib.training import codec as codec_training
 from gen_affect_lib.training import optim
 
 TEXT = (NOTEBOOKS / "README.md").read_text(encoding="utf-8")
-ROW = re.compile(r"^\| (?P<claim>.+?) \| `(?P<dotted>gen_affect_lib[\w.]+)`(?: \(here `(?P<here>[^`]+)`\))? "
-                 r"\| \[(?P<number>\d\d), “(?P<title>[^”]+)”\]\((?P<file>[\w.]+)#cell-id=(?P<cell>[\w-]+)\) \|$", re.M)
+ROW = re.compile(
+    r"^\| (?P<claim>.+?) \| `(?P<dotted>gen_affect_lib[\w.]+)`(?: \(here `(?P<here>[^`]+)`\))? "
+    r"\| \[(?P<number>\d\d), “(?P<title>[^”]+)”\]\((?P<file>[\w.]+)#cell-id=(?P<cell>[\w-]+)\) \|$",
+    re.M,
+)
 TERM = re.compile(r"^\| (?P<term>[^|`]+?) \| (?P<meaning>[^|]+) \| \[(?P<number>\d\d)\]\((?P<file>[\w.]+)\) \|$", re.M)
 NEIGHBOURS = 3  # cells before and after the linked one that may hold the function
 PARTS = ("attention", "consistent", "fusion", "mmdit", "modulation", "patches")
@@ -55,7 +58,10 @@ TERMS = list(TERM.finditer(section("Glossary")))
 @pytest.fixture(scope="module")
 def sources():
     """For each notebook's number its cells, (id, source)."""
-    return {path.stem[:2]: [(cell.id, cell.source) for cell in nbformat.read(path, as_version=4).cells] for path in notebooks()}
+    return {
+        path.stem[:2]: [(cell.id, cell.source) for cell in nbformat.read(path, as_version=4).cells]
+        for path in notebooks()
+    }
 
 
 def resolve(dotted: str):
@@ -108,13 +114,21 @@ def test_each_title_stands_above_its_cell(entry, sources):
 
 
 def test_every_notebook_is_on_the_map():
-    assert {match["number"] for match in ENTRIES} == {path.stem[:2] for path in notebooks()} - {"00"}  # 00 shows, and builds nothing
+    assert {match["number"] for match in ENTRIES} == {path.stem[:2] for path in notebooks()} - {
+        "00"
+    }  # 00 shows, and builds nothing
 
 
 def test_every_public_part_is_on_the_map_or_a_helper():
     modules = [*(import_module(f"{model.__name__}.{name}") for name in PARTS), flow, optim, codec, codec_training]
-    public = {f"{module.__name__}.{name}" for module in modules for name, value in vars(module).items()
-              if not name.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == module.__name__}
+    public = {
+        f"{module.__name__}.{name}"
+        for module in modules
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+    }
     mapped = {match["dotted"] for match in ENTRIES}
     helpers = {f"gen_affect_lib.{name}" for name in HELPERS}
     assert public - mapped - helpers == set(), "neither on the map nor among the helpers"
@@ -126,7 +140,9 @@ def test_no_part_of_the_model_is_forgotten():
 
 
 def test_the_three_claims_are_on_the_map():
-    assert [match["claim"][:3] for match in ENTRIES if match["claim"].startswith("(") and match["claim"][2:3] == ")"] == ["(a)", "(b)", "(c)"]
+    assert [
+        match["claim"][:3] for match in ENTRIES if match["claim"].startswith("(") and match["claim"][2:3] == ")"
+    ] == ["(a)", "(b)", "(c)"]
 
 
 def test_the_glossary_is_in_order():
@@ -160,5 +176,10 @@ def test_what_to_read_is_cited_in_its_notebook_or_in_the_library(sources):
 
 
 def test_every_arxiv_number_of_the_notebooks_is_in_the_reading_list(sources):
-    cited = {one for cells in sources.values() for _, source in cells for one in re.findall(r"arXiv:? ?(\d{4}\.\d{4,5})\b", source)}
+    cited = {
+        one
+        for cells in sources.values()
+        for _, source in cells
+        for one in re.findall(r"arXiv:? ?(\d{4}\.\d{4,5})\b", source)
+    }
     assert cited <= set(re.findall(r"arXiv (\d{4}\.\d{4,5})\b", section("What to read next")))

@@ -10,7 +10,7 @@ import numpy as np
 from gen_affect_lib.avatars import EMOTIONS, Appearance, Avatar, Expression, Identity, emotions
 from gen_affect_lib.avatars.factors import Hue
 from gen_affect_lib.avatars.splits import VALIDATION_SEED
-from gen_affect_lib.course.checks.exercises import Exercise, Wrong, check_choice, check_number, compare, difference
+from gen_affect_lib.course.checks import Exercise, Wrong, check_choice, check_number, compare, difference
 
 FIRST = VALIDATION_SEED  # as in the notebook
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gen_affect_lib.course.checks.exercises import Exercise, check_number, compare
+from gen_affect_lib.course.checks import Exercise, check_number, compare
 from gen_affect_lib.model import patches
 
 # --- 2.1 looks_ratio -------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from gen_affect_lib.course.checks.exercises import Exercise, check_choice, check_number, compare, compare_modules
+from gen_affect_lib.course.checks import Exercise, check_choice, check_number, compare, compare_modules
 from gen_affect_lib.model import attention
 from gen_affect_lib.model.attention import QKV, attend, attention_weights
 from gen_affect_lib.model.modulation import Modulation, Modulator

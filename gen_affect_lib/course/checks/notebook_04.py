@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gen_affect_lib import flow
-from gen_affect_lib.course.checks.exercises import Exercise, Wrong, check_number, compare
+from gen_affect_lib.course.checks import Exercise, Wrong, check_number, compare
 
 # --- 4.1 interpolate -------------------------------------------------------------------------------------------------
 

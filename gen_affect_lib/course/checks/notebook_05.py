@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gen_affect_lib.course.checks.exercises import Exercise, Wrong, check_number, compare, compare_modules
+from gen_affect_lib.course.checks import Exercise, Wrong, check_number, compare, compare_modules
 from gen_affect_lib.encoders import identity, views
 from gen_affect_lib.evaluation.metrics import detection, recognition
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.vit.modeling_vit import ViTEmbeddings
 
-from gen_affect_lib.course.checks.exercises import Exercise, Wrong, check_choice, check_number, compare, compare_modules
+from gen_affect_lib.course.checks import Exercise, Wrong, check_choice, check_number, compare, compare_modules
 from gen_affect_lib.encoders import affect
 
 # --- 6.1 log_likelihoods ---------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gen_affect_lib.course.checks.exercises import Exercise, Wrong, check_choice, check_number, compare, compare_modules
+from gen_affect_lib.course.checks import Exercise, Wrong, check_choice, check_number, compare, compare_modules
 from gen_affect_lib.model import fusion
 from gen_affect_lib.model.attention import attend
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gen_affect_lib import flow
-from gen_affect_lib.course.checks.exercises import Exercise, Wrong, check_choice, check_number, compare
+from gen_affect_lib.course.checks import Exercise, Wrong, check_choice, check_number, compare
 from gen_affect_lib.evaluation.studies.variants import RECIPES
 from gen_affect_lib.training.optim import warm_cosine
 

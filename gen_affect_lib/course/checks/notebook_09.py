@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gen_affect_lib.course.checks.exercises import Exercise, Wrong, check_choice, check_number, compare
+from gen_affect_lib.course.checks import Exercise, Wrong, check_choice, check_number, compare
 from gen_affect_lib.model.attention import QKV, attend
 from gen_affect_lib.model.consistent import loop
 

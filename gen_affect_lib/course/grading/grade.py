@@ -1,60 +1,19 @@
-"""A folder of submitted notebooks to a table of points, and a page of feedback each. There is no database."""
+"""Grades a folder of submitted notebooks: a table of points, and a page of feedback each. There is no database."""
 
 from __future__ import annotations
 
-import csv
-import os
-import re
 import traceback
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gen_affect_lib.course import notebooks
-from gen_affect_lib.course.checks.exercises import Exercise, exercises
+from gen_affect_lib.course.checks import exercises
 from gen_affect_lib.course.grading import sandbox, submissions
 from gen_affect_lib.course.grading.feedback import page
-from gen_affect_lib.course.grading.jobs import side_by_side
+from gen_affect_lib.course.grading.grades import Grade, write_table
+from gen_affect_lib.course.jobs import run_parallel
 from gen_affect_lib.errors import UserError
-
-COLUMNS = ("submission", "notebook", "points", "of", "percent", "seconds", "problem")
-NOT_REACHED = "not reached"
-
-
-@dataclass
-class Grade:
-    """One submission's grade.
-
-    submission: its path in the folder, without .ipynb. notebook: the name of the course's notebook that it is of, empty when
-    none could be found. outcome: see `sandbox.Outcome`. broken: why there was nothing to run; empty when there was.
-    """
-
-    submission: str
-    notebook: str = ""
-    exercises: list[Exercise] = field(default_factory=list)
-    outcome: sandbox.Outcome = field(default_factory=sandbox.Outcome)
-    broken: str = ""
-
-    def state(self, exercise: Exercise) -> str:
-        return self.outcome.verdicts.get(exercise.name, {"state": NOT_REACHED})["state"]
-
-    @property
-    def points(self) -> int:
-        return sum(exercise.points for exercise in self.exercises if self.state(exercise) == "right")
-
-    @property
-    def of(self) -> int:
-        return sum(exercise.points for exercise in self.exercises)
-
-    @property
-    def percent(self) -> int:
-        return round(100 * self.points / self.of) if self.of else 0
-
-    @property
-    def problem(self) -> str:
-        """What somebody should look at, in one line."""
-        errors = len(self.outcome.errors)
-        stopped = [f"{errors} cell{'s' * (errors > 1)} stopped with an error"] if errors else []
-        return "; ".join([*filter(None, [self.broken]), *self.outcome.problems, *stopped])
 
 
 def grade_folder(
@@ -65,32 +24,32 @@ def grade_folder(
     memory_gb: float = sandbox.MEMORY_GB,
     jobs: int | None = None,
 ) -> Path:
-    """Grade every notebook in a folder and its folders; return where the grades are.
+    """Grade every notebook in a folder and its subfolders; return the path of the table, grades.csv.
 
-    out: gets grades.csv and feedback/SUBMISSION.html; by default a folder beside `folder`, named after it. seconds,
-    memory_gb: the most that one submission may take. jobs: how many are run at once. Both files grow as submissions end.
+    out: the folder for grades.csv and feedback/SUBMISSION.html; by default FOLDER_grades beside `folder`. seconds,
+    memory_gb: limits for one submission. jobs: how many run at once. The table is written again whenever a submission
+    ends. Raises UserError if `folder` contains no notebooks, or `out` cannot be used.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: give the one that the submitted notebooks lie in")
+        raise UserError(f"{folder} is no folder: give the folder that contains the submitted notebooks")
     out = Path(out) if out is not None else folder.resolve().parent / f"{folder.resolve().name}_grades"
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: give a folder for the grades")
     if out.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"--out {out} lies among the submissions: give a folder outside {folder}")
+        raise UserError(f"--out {out} is inside the folder of submissions: give a folder outside {folder}")
     found = submissions.find(folder)
     if not found:
-        raise UserError(f"there is no notebook in {folder}: give the folder that the submitted .ipynb files lie in")
+        raise UserError(f"there is no notebook in {folder}: give the folder that contains the submitted .ipynb files")
     out.mkdir(parents=True, exist_ok=True)
 
-    def work(path: Path, stopped) -> Grade:
-        return grade_file(
-            path, submissions.name_of(path, folder), seconds=seconds, memory_gb=memory_gb, stopped=stopped
-        )
+    def work(path: Path, stopped: Callable[[], bool]) -> Grade:
+        name = submissions.name_of(path, folder)
+        return grade_file(path, name, seconds=seconds, memory_gb=memory_gb, stopped=stopped)
 
     width = min(48, max(len(submissions.name_of(path, folder)) for path in found))
     grades: list[Grade] = []
-    for grade in side_by_side(work, found, jobs):
+    for grade in run_parallel(work, found, jobs):
         grades.append(grade)
         _write(out / "feedback" / f"{grade.submission}.html", page(grade))
         write_table(sorted(grades, key=lambda grade: grade.submission), out / "grades.csv")
@@ -99,8 +58,8 @@ def grade_folder(
     return out / "grades.csv"
 
 
-def grade_file(path: Path, submission: str, **limits) -> Grade:
-    """Grade one file, whatever it holds. limits: as for `sandbox.run`."""
+def grade_file(path: Path, submission: str, **limits: Any) -> Grade:
+    """Grade one file, whatever it contains. limits: seconds, memory_gb and stopped, as for `sandbox.run`."""
     grade = Grade(submission)
     try:
         cells = submissions.read(path)
@@ -110,42 +69,10 @@ def grade_file(path: Path, submission: str, **limits) -> Grade:
         grade.outcome = sandbox.run(submissions.code_cells(cells), number, **limits)
     except UserError as error:
         grade.broken = str(error)
-    except Exception as error:  # ours or not, it must not take the others' grades with it
+    except Exception as error:  # a fault of ours must not stop the other grades
         traceback.print_exc()
         grade.broken = f"grading it failed with {type(error).__name__}: {error}"
     return grade
-
-
-def write_table(grades: list[Grade], path: Path) -> None:
-    """One row a submission, one column an exercise: right, wrong, unfinished, or not reached."""
-    known = {exercise.number: exercise for grade in grades for exercise in grade.exercises}
-    ordered = sorted(known.values(), key=lambda exercise: tuple(map(int, exercise.number.split("."))))
-    partial = path.with_suffix(".partial")
-    with partial.open(
-        "w", newline="", encoding="utf-8-sig", errors="replace"
-    ) as stream:  # with a mark, by which spreadsheets know UTF-8
-        table = csv.writer(stream)
-        table.writerow([*COLUMNS, *(f"{exercise.number} {exercise.name}" for exercise in ordered)])
-        for grade in grades:
-            own = {exercise.number for exercise in grade.exercises}
-            table.writerow(
-                [
-                    _plain(grade.submission),
-                    grade.notebook,
-                    grade.points,
-                    grade.of or "",
-                    grade.percent if grade.of else "",
-                    round(grade.outcome.seconds, 1),
-                    _plain(grade.problem),
-                    *(grade.state(exercise) if exercise.number in own else "" for exercise in ordered),
-                ]
-            )
-    os.replace(partial, path)
-
-
-def _plain(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
-    return re.sub(r"^(?=[=+\-@\t\r])", "'", text)
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,6 +1,6 @@
-"""A process for one submission: watched, and ended when it takes too long or too much memory.
+"""One submission in a process of its own, which is watched and ended when it takes too long or too much memory.
 
-It keeps accidents away from whoever grades and from other submissions. It is no wall against malice: see INSTRUCTORS.md.
+This protects the grader and other submissions from accidents. It is no protection against malice: see INSTRUCTORS.md.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from gen_affect_lib.course.grading.runner import OUT_OF_MEMORY
+from gen_affect_lib.course.grading.limits import OUT_OF_MEMORY
 from gen_affect_lib.paths import DATA, ROOT
 
-SECONDS, MEMORY_GB = 600.0, 4.0  # much more than any notebook takes at smoke: see the README's table
-TRIES = 4  # how often a run is begun, each time without what ended it before
+SECONDS, MEMORY_GB = 600.0, 4.0  # far more than any notebook takes at smoke: see the README's table
+TRIES = 4  # how often a run is started, each time without the cell that ended the one before
 _RANKS = ("unfinished", "wrong", "right")
 
 
@@ -30,9 +31,9 @@ _RANKS = ("unfinished", "wrong", "right")
 class Outcome:
     """What a run has shown.
 
-    verdicts: {exercise: {"state", "message", "code"}}, the best of all tries; missing for what was never reached.
+    verdicts: {exercise: {"state", "message", "code"}}, the best of all tries; without the exercises never reached.
     errors: [{"cell": as in `In [cell]`, "error", "line"}] of the last try. problems: what else went wrong, in words.
-    finished: whether the last try came to its end.
+    finished: whether the last try reached its last cell.
     """
 
     verdicts: dict[str, dict] = field(default_factory=dict)
@@ -53,12 +54,12 @@ def run(
 ) -> Outcome:
     """Run the code cells of a submission and judge its answers.
 
-    cells: [{"number": as in `In [number]`, "source": …}]. notebook: "02". seconds: for all tries together; one cell gets a
-    quarter of it. A cell that ends the process, or that it has to be ended for, is left out of the next try. stopped: asked
-    all the time; once it says so, everything is ended and KeyboardInterrupt raised.
+    cells: [{"number": as in `In [number]`, "source": …}]. notebook: "02". seconds: limit for all tries together; one
+    cell gets a quarter of it. A cell that ends the process, or for which it has to be ended, is left out of the next
+    try. stopped: polled; once it returns True, the process is ended and KeyboardInterrupt raised.
     """
     outcome, start = Outcome(), time.monotonic()
-    job = {
+    job: dict[str, Any] = {
         "notebook": notebook,
         "profile": profile,
         "cells": list(cells),
@@ -68,22 +69,22 @@ def run(
         "stuck": {},
     }
     for _ in range(TRIES):
-        known, end = _try(job, start + seconds, stopped)
-        outcome.errors = known["errors"]
-        for name, verdict in known["verdicts"].items():
-            old = outcome.verdicts.get(name, verdict)
+        progress, end = _try(job, start + seconds, stopped)
+        outcome.errors = progress["errors"]
+        for name, verdict in progress["verdicts"].items():
+            old = outcome.verdicts.get(name) or verdict
             if _RANKS.index(verdict["state"]) >= _RANKS.index(old["state"]):
                 outcome.verdicts[name] = verdict
-        if known["done"]:
+        if progress["done"]:
             outcome.finished = True
             break
-        at = known["at"] or {}
-        cell = f"cell [{cells[at['cell']]['number']}]" if at.get("cell") is not None else "the last checks"
+        at = progress["at"]
         if not at:
             outcome.problems.append(f"it did not start: {end}")
             break
+        cell = "the last checks" if at.get("cell") is None else f"cell [{cells[at['cell']]['number']}]"
         if time.monotonic() > start + seconds:
-            outcome.problems.append(f"its {seconds:g} seconds were over in {cell}")
+            outcome.problems.append(f"its time limit of {seconds:g} seconds was reached in {cell}")
             break
         if at.get("exercise"):
             job["stuck"][at["exercise"]] = f"`{at['exercise']}` {end} when it was called."
@@ -91,13 +92,13 @@ def run(
             job["skip"][str(at["cell"])] = f"it {end}, and was left out"
             outcome.problems.append(f"{cell} {end}, and was left out")
     else:
-        outcome.problems.append(f"it ended {TRIES} times, and was given up")
+        outcome.problems.append(f"it ended early {TRIES} times, and was not run again")
     outcome.seconds = time.monotonic() - start
     return outcome
 
 
-def _try(job: dict, until: float, stopped: Callable[[], bool]) -> tuple[dict, str]:
-    """Begin a run and watch it to its end. Returns what `runner.Run` knew at last, and how it ended."""
+def _try(job: dict[str, Any], until: float, stopped: Callable[[], bool]) -> tuple[dict[str, Any], str]:
+    """Start a run and watch it until it ends. Returns the last progress of `runner.Run`, and how the run ended."""
     with tempfile.TemporaryDirectory(prefix="gen_affect_grade_", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         for part in ("work", "outputs", "cache", "ipython", "temporary"):
@@ -120,7 +121,7 @@ def _try(job: dict, until: float, stopped: Callable[[], bool]) -> tuple[dict, st
         finally:
             _kill(process)
         if not end:
-            end = _say_code(process.returncode, job["memory_gb"])
+            end = _describe_code(process.returncode, job["memory_gb"])
         if not out.exists():
             lines = log.read_text(errors="replace").strip().splitlines()
             return {"verdicts": {}, "errors": [], "at": None, "done": False}, lines[-1] if lines else end
@@ -128,23 +129,23 @@ def _try(job: dict, until: float, stopped: Callable[[], bool]) -> tuple[dict, st
 
 
 def _watch(process: subprocess.Popen, out: Path, until: float, job: dict, stopped: Callable[[], bool]) -> str:
-    """Wait until it ends, or has to be ended: then in words why."""
+    """Wait for the end of the process. Returns why it has to be ended, or an empty string if it ended by itself."""
     cell_seconds, memory_gb = job["cell_seconds"], job["memory_gb"]
     while process.poll() is None:
         if stopped():
             raise KeyboardInterrupt
         if time.monotonic() > until:
             return "took too long"
-        if _memory(process.pid) > 1.25 * memory_gb * 2**30:  # where the system did not refuse it before, see `runner`
-            return _say_code(OUT_OF_MEMORY, memory_gb)
-        # Before every step `out` is written. A cell that hears no alarm, deep in a library, is ended from here.
+        if _memory(process.pid) > 1.25 * memory_gb * 2**30:  # on systems where `limits` sets no limit
+            return _describe_code(OUT_OF_MEMORY, memory_gb)
+        # `out` is written before every step. Python handles no alarm while a library computes: that is ended here.
         if out.exists() and time.time() - out.stat().st_mtime > 1.5 * cell_seconds:
-            return f"did not come to an end within {cell_seconds:g} seconds"
+            return f"did not finish within {cell_seconds:g} seconds"
         time.sleep(0.05)
     return ""
 
 
-def _say_code(code: int, memory_gb: float) -> str:
+def _describe_code(code: int, memory_gb: float) -> str:
     if code == OUT_OF_MEMORY:
         return f"took more than {memory_gb:g} GB of memory"
     name = next((signal.Signals(-code).name for known in signal.Signals if known == -code), f"exit code {code}")
@@ -152,7 +153,7 @@ def _say_code(code: int, memory_gb: float) -> str:
 
 
 def _memory(pid: int) -> int:
-    """Resident bytes of a process and all that it started."""
+    """Resident memory, in bytes, of a process and its descendants."""
     total = 0
     try:
         own = psutil.Process(pid)
@@ -164,7 +165,7 @@ def _memory(pid: int) -> int:
 
 
 def _kill(process: subprocess.Popen) -> None:
-    """End a process and all that it started."""
+    """End a process and its descendants."""
     if process.poll() is None:
         try:
             everyone = [*psutil.Process(process.pid).children(recursive=True)]
@@ -180,7 +181,7 @@ def _kill(process: subprocess.Popen) -> None:
 
 
 def _environment(folder: Path, profile: str) -> dict[str, str]:
-    """Folders of its own, the kit found from anywhere, no GPU, no network."""
+    """Environment variables: folders of its own, the kit on the path, no GPU, no network."""
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),

@@ -1,4 +1,4 @@
-"""Every notebook in order, whole, in a kernel of its own, with its seconds and its memory measured."""
+"""Runs every notebook in order, each in a kernel of its own, and measures time and memory."""
 
 import os
 import subprocess
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import nbformat
 
-from gen_affect_lib.course import notebooks, results
-from gen_affect_lib.course.release import light, timings
+from gen_affect_lib.course import notebooks, results, timings
+from gen_affect_lib.course.release import light, tables
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.machine import PeakMemory
 from gen_affect_lib.paths import NOTEBOOKS, OUTPUTS
@@ -18,52 +18,42 @@ from gen_affect_lib.paths import NOTEBOOKS, OUTPUTS
 def run_course(
     profile: str, only: str | None = None, in_place: bool = False, out: Path | None = None, reference: bool = False
 ) -> None:
-    """Run the notebooks at one profile and write what they cost into timings.json, the notebooks and the README.
+    """Run the notebooks at one profile, and write time and memory into timings.json, the notebooks and the README.
 
-    profile: smoke, laptop or gpu. only: as for `course.notebooks`. in_place: keep the outputs in the notebooks
-    themselves, as a maintainer does before a commit. out: where the executed copies go, outputs/course/PROFILE.
-    reference: make the numbers that the notebooks compare the reference for every reader.
-    Raises UserError naming the notebook, its log and the error when one fails; the measurements before it are kept.
+    profile: smoke, laptop or gpu. only: as for `course.notebooks`. in_place: write the outputs into the notebooks
+    themselves, as a maintainer does before a commit. out: the folder for the executed copies, by default
+    outputs/course/PROFILE. reference: make the numbers that the notebooks compare the reference for every reader.
+    Raises UserError that names the notebook, its log and the error if one fails; the measurements before it are kept.
     """
     chosen = notebooks(only)
     if not chosen:
-        raise UserError(f"there are no notebooks in {NOTEBOOKS}: run this from the repository's clone")
+        raise UserError(f"there are no notebooks in {NOTEBOOKS}: run this from a clone of the repository")
     out = out or OUTPUTS / "course" / profile
     out.mkdir(parents=True, exist_ok=True)
     for file in chosen:
         print(f"{file.stem:24}", end=" ", flush=True)
         executed = out / file.name
         seconds, memory_gb = execute(file, executed, profile)
-        print(f"{timings.say_seconds(seconds):>8} {memory_gb:6.1f} GB", flush=True)
+        print(f"{timings.format_seconds(seconds):>8} {memory_gb:6.1f} GB", flush=True)
         timings.record(profile, file.stem, seconds, memory_gb)
         if reference:
             results.keep_reference(file.stem, profile)
         if in_place:
             keep_outputs(executed, file)
-    changed = timings.refresh()
-    print(f"Executed notebooks are in {out}. " + (f"Times written into {', '.join(changed)}." if changed else ""))
+    changed = tables.refresh()
+    print(f"The executed notebooks are in {out}.")
+    if changed:
+        print(f"The measured times were written into {', '.join(changed)}.")
 
 
 def execute(source: Path, executed: Path, profile: str) -> tuple[float, float]:
-    """Run one notebook through papermill; return its seconds, kernel start included, and its peak memory in GB.
+    """Run one notebook with papermill; return the seconds, kernel start included, and the kernel's peak memory in GB.
 
-    The profile goes in as an environment variable, not as a papermill parameter: the executed notebook then has no
-    other cells than the one that people read.
+    The profile is passed as an environment variable and not as a papermill parameter, which would add a cell.
     """
     log = executed.with_suffix(".log")
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(source),
-        str(executed),
-        "--cwd",
-        str(source.parent),
-        "-k",
-        "python3",
-        "--no-progress-bar",
-        "--log-output",
-    ]
+    command = [sys.executable, "-m", "papermill", str(source), str(executed), "--cwd", str(source.parent)]
+    command += ["-k", "python3", "--no-progress-bar", "--log-output"]
     environment = {**os.environ, "GEN_AFFECT_PROFILE": profile}
     start = time.perf_counter()
     with log.open("w") as stream:
@@ -72,7 +62,7 @@ def execute(source: Path, executed: Path, profile: str) -> tuple[float, float]:
             with PeakMemory(process.pid) as memory:
                 code = process.wait()
         except BaseException:
-            process.terminate()  # a student's Ctrl-C must not leave a kernel that trains on
+            process.terminate()  # after Ctrl-C no kernel may continue to train
             process.wait()
             raise
     seconds = time.perf_counter() - start
@@ -83,7 +73,7 @@ def execute(source: Path, executed: Path, profile: str) -> tuple[float, float]:
 
 
 def keep_outputs(executed: Path, source: Path) -> None:
-    """Put an executed notebook in its source's place, without what papermill and the machine wrote about themselves."""
+    """Replace a notebook by its executed copy, without the metadata and progress bars of the run."""
     original = nbformat.read(source, as_version=4)
     notebook = nbformat.read(executed, as_version=4)
     notebook.metadata = original.metadata
@@ -92,7 +82,7 @@ def keep_outputs(executed: Path, source: Path) -> None:
         cell.metadata.pop("execution", None)
         if not cell.metadata.get("tags", True):
             cell.metadata.pop("tags")
-        if cell.cell_type == "code":  # progress bars are for those who wait, a line for every time they moved
+        if cell.cell_type == "code":  # progress bars are written to stderr
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     light.compress_outputs(notebook)
     nbformat.validate(notebook)

@@ -1,4 +1,4 @@
-"""The students' edition: the same notebooks without their solutions and outputs, with the checks locked."""
+"""The students' edition: the notebooks without solutions and outputs, with locked checks."""
 
 import copy
 import os
@@ -12,21 +12,22 @@ from gen_affect_lib.course import notebooks
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import NOTEBOOKS
 
-MARK = ".student-edition"  # a file that says what a folder is, so that only an edition is ever written over
+MARK = ".student-edition"  # a file that marks a folder as an edition: no other folder is overwritten
 
 
-def student_edition(notebook):
-    """A copy of a notebook in which solutions are cleared as nbgrader clears them, and nothing has been run.
+def student_edition(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy of a notebook without outputs, with the solutions cleared by nbgrader.
 
-    Raises UserError where nbgrader is not installed.
+    Raises UserError if nbgrader is not installed.
     """
     try:
+        from nbconvert.exporters.exporter import ResourcesDict
         from nbgrader.preprocessors import ClearSolutions, ComputeChecksums, LockCells
     except ImportError as error:
-        raise UserError("the student edition is made by nbgrader: pip install nbgrader") from error
+        raise UserError("nbgrader, which makes the student edition, is not installed: pip install nbgrader") from error
     edition = copy.deepcopy(notebook)
     for step in (ClearSolutions(), LockCells(), ComputeChecksums()):
-        edition, _ = step.preprocess(edition, {})
+        edition, _ = step.preprocess(edition, ResourcesDict())
     for cell in edition.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -36,12 +37,12 @@ def student_edition(notebook):
 def write_student(folder: Path) -> list[Path]:
     """Write the whole edition into a folder that is new, empty or an older edition; return the notebooks' paths.
 
-    All is made beside the folder first and moved in at the end, so that nothing half-written is left. Raises UserError for a
-    folder that holds anything else.
+    The files are written to a temporary folder and then moved, so that no partly written edition remains. Raises
+    UserError for a folder with other content.
     """
     folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MARK).exists())):
-        raise UserError(f"{folder} holds something else: name a new folder, an empty one, or an older student edition")
+        raise UserError(f"{folder} has other content: give a new folder, an empty one, or an older student edition")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".student-") as name:
         for file in notebooks():

@@ -1,55 +1,111 @@
-"""Judges: networks that say who is on a picture, what the face does, and what was left open, to score what was drawn.
+"""The judges: networks that score generated pictures by the person, the expression and the appearance they show.
 
-A model that is scored by the encoder it was trained with can please the encoder instead of drawing well. So the judges
-share nothing with the encoders: another architecture, other seeds, other people (500,000 to 999,999). They read
-pictures of 64 pixels, the size that the model draws, and are trained on drawings of which some are blurred and noisy,
-because generated pictures are soft. `judge_training.py` trains them, `judge_scores.py` says how far to trust them.
+A model could please the encoders that it was trained with without drawing well. The judges therefore share nothing with
+the encoders: another architecture, other seeds, other people (500,000 to 999,999). They read pictures of 64 pixels and
+are trained on drawings, half of them blurred and noisy, because generated pictures are soft. `training.py` trains them;
+`scores.py` measures how far they can be trusted.
 
 Letters: B pictures, F features, K numbers of a group of factors (`Identity.VECTOR_SIZE` and so on).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from PIL import Image
 from torch import Tensor, nn
 
 from gen_affect_lib.avatars import EMOTIONS, Appearance, Expression, Identity
+from gen_affect_lib.avatars.emotions import FAMILIES, GROUPS, class_probabilities
 from gen_affect_lib.avatars.factors import Choice
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.evaluation.judges.readings import ExpressionReading, IdentityReading
+from gen_affect_lib.evaluation.metrics.expression import LOWEST
 from gen_affect_lib.paths import CHECKPOINTS
 from gen_affect_lib.pictures import open_picture, square
 from gen_affect_lib.tensors import to_tensor
 
-SIZE = 64  # side in pixels of what a judge reads
+SIZE = 64  # pixels a side of a judge's input
 JUDGES = CHECKPOINTS / "judges"
+
+
+# --- what they return -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class IdentityJudgement:
+    """The identity judge's reading of B pictures.
+
+    Attributes:
+        embedding: float32 (B, 128), unit length; the cosine of two pictures of one person is high.
+        factors: float32 (B, Identity.VECTOR_SIZE), for `Identity.from_vector`; choices as probabilities.
+    """
+
+    embedding: np.ndarray
+    factors: np.ndarray
+
+    def identities(self) -> list[Identity]:
+        return [Identity.from_vector(vector) for vector in self.factors]
+
+
+@dataclass(frozen=True)
+class ExpressionJudgement:
+    """The expression judge's reading of B pictures.
+
+    Attributes:
+        vectors: float32 (B, 21), expression vectors in the ranges of `Expression`.
+        words: float32 (B, 135), probabilities of the words in the order of the table.
+        appearance: float32 (B, Appearance.VECTOR_SIZE), for `Appearance.from_vector`; choices as probabilities.
+    """
+
+    vectors: np.ndarray
+    words: np.ndarray
+    appearance: np.ndarray
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Probabilities of the groups: (B, 25)."""
+        return class_probabilities(self.words, len(GROUPS))
+
+    @property
+    def families(self) -> np.ndarray:
+        """Probabilities of the families: (B, 6)."""
+        return class_probabilities(self.words, len(FAMILIES))
+
+    def appearances(self) -> list[Appearance]:
+        return [Appearance.from_vector(vector) for vector in self.appearance]
 
 
 # --- the networks -----------------------------------------------------------------------------------------------------
 
 
 class BatchNormResidual(nn.Module):
-    """Two convolutions beside the straight path."""
+    """Pre-activation residual block: batch norm, ReLU, and two 3 x 3 convolutions, of which the second starts at zero.
+
+    The codec's block has group norm and SiLU instead, which treat each picture alone.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
         self.norm = nn.BatchNorm2d(channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)  # so that the block starts as nothing
-        nn.init.zeros_(self.conv2.bias)
+        for parameter in self.conv2.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.relu(self.conv1(F.relu(self.norm(x)))))
 
 
 class Trunk(nn.Sequential):
-    """A small ConvNet: (B, 3, 64, 64) in [-1, 1] -> (B, F). It never pools: where something is says what it is."""
+    """A small ConvNet: (B, 3, 64, 64) in [-1, 1] -> (B, F). It has no pooling, because positions matter."""
 
     def __init__(self, widths: tuple[int, int, int], features: int):
         fine, middle, coarse = widths
@@ -69,16 +125,21 @@ class Trunk(nn.Sequential):
             nn.BatchNorm1d(features),
             nn.ReLU(),
         )
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (not among torch's overloads)
 
 
 class _Judge(ModelMixin, ConfigMixin):
-    """What both judges share: saved and loaded as diffusers' models are, and they read any kind of picture."""
+    """What both judges share: loading and saving as in diffusers, and inference on any kind of picture."""
 
     NAME: str
+    trunk: Trunk
 
     @classmethod
-    def load(cls, folder=None):
-        """The trained judge, ready to read; by default the shipped one. Raises UserError where there is none."""
+    def load(cls, folder: str | Path | None = None) -> Self:
+        """The trained judge in float32 and evaluation mode; by default the shipped one.
+
+        Raises UserError where there is none.
+        """
         folder = folder or JUDGES / cls.NAME
         try:
             return cls.from_pretrained(folder, local_files_only=True).float().eval()
@@ -86,15 +147,19 @@ class _Judge(ModelMixin, ConfigMixin):
             hint = f"python -m gen_affect_lib train-encoder {cls.NAME}-judge --out {folder}"
             raise UserError(f"no {cls.NAME} judge can be read from {folder}: train one with {hint}") from error
 
-    def features(self, images) -> np.ndarray:
-        """What the trunk makes of pictures, float32 (B, F): for comparing many pictures with many."""
+    def features(self, images: Sequence | np.ndarray) -> np.ndarray:
+        """The trunk's features of pictures as `read` takes them, to compare distributions: float32 (B, F)."""
         return self._outputs(images, lambda batch: (self.trunk(batch),))[0]
 
     @torch.no_grad()
-    def _outputs(self, images, network=None, batch_size: int = 256) -> list[np.ndarray]:
-        """Each output of the network, by default the whole judge, for all pictures. Raises UserError for what is no
-        picture."""
-        self.eval()  # a judge must not learn the statistics of what it judges
+    def _outputs(
+        self,
+        images: Sequence | np.ndarray,
+        network: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
+        batch_size: int = 256,
+    ) -> list[np.ndarray]:
+        """Each output of a network, by default the whole judge, for all pictures."""
+        self.eval()  # the statistics of batch norm must not adapt to the judged pictures
         pixels, parts = as_pixels(images), []
         for start in range(0, len(pixels), batch_size):
             batch = to_tensor(pixels[start : start + batch_size]).to(self.device, self.dtype)
@@ -103,8 +168,9 @@ class _Judge(ModelMixin, ConfigMixin):
 
 
 class IdentityJudge(_Judge):
-    """Who it is. forward: (B, 3, 64, 64) in [-1, 1] -> embedding (B, 128), unit length; factors (B, K), choices as
-    logits.
+    """Reads who is on a picture.
+
+    forward: (B, 3, 64, 64) in [-1, 1] -> embedding (B, 128), unit length, and factors (B, K), choices as logits.
     """
 
     NAME = "identity"
@@ -115,21 +181,25 @@ class IdentityJudge(_Judge):
         self.trunk = Trunk(widths, features)
         self.embed = nn.Linear(features, embedding_size)
         self.factors = nn.Linear(features, Identity.VECTOR_SIZE)
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features = self.trunk(images)
         return F.normalize(self.embed(features), dim=1), self.factors(features)
 
-    def read(self, images) -> IdentityReading:
-        """images: a list of pictures (PIL, uint8 (H, W, 3) in RGB or paths), or an array (B, H, W, 3); any size."""
+    def read(self, images: Sequence | np.ndarray) -> IdentityJudgement:
+        """Read pictures of any size: a list (PIL, uint8 (H, W, 3) in RGB, or paths) or an array (B, H, W, 3).
+
+        Raises UserError for anything else.
+        """
         embedding, factors = self._outputs(images)
-        return IdentityReading(embedding, normalized(Identity.KINDS, torch.from_numpy(factors)).numpy())
+        return IdentityJudgement(embedding, normalized(Identity.KINDS, torch.from_numpy(factors)).numpy())
 
 
 class ExpressionJudge(_Judge):
-    """What the face does, and how it is dressed. forward: (B, 3, 64, 64) in [-1, 1] -> factors (B, 21), words (B, 135)
-    as logits, appearance (B, K), choices as logits.
+    """Reads the expression of a face, and the appearance: clothes, earrings, background, tilt of the head.
+
+    forward: (B, 3, 64, 64) in [-1, 1] -> expression vectors (B, 21), words (B, 135) as logits, and appearance (B, K),
+    choices as logits.
     """
 
     NAME = "expression"
@@ -141,35 +211,44 @@ class ExpressionJudge(_Judge):
         self.factors = nn.Linear(features, Expression.VECTOR_SIZE)
         self.words = nn.Linear(features, len(EMOTIONS))
         self.appearance = nn.Linear(features, Appearance.VECTOR_SIZE)
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features = self.trunk(images)
         return self.factors(features), self.words(features), self.appearance(features)
 
-    def read(self, images) -> ExpressionReading:
-        """images: a list of pictures (PIL, uint8 (H, W, 3) in RGB or paths), or an array (B, H, W, 3); any size."""
-        factors, words, appearance = self._outputs(images)
-        low = np.array([kind.low for kind in Expression.KINDS], dtype=np.float32)
+    def read(self, images: Sequence | np.ndarray) -> ExpressionJudgement:
+        """Read pictures of any size: a list (PIL, uint8 (H, W, 3) in RGB, or paths) or an array (B, H, W, 3).
+
+        Raises UserError for anything else.
+        """
+        vectors, words, appearance = self._outputs(images)
         words = torch.from_numpy(words).softmax(1).numpy()
         appearance = normalized(Appearance.KINDS, torch.from_numpy(appearance)).numpy()
-        return ExpressionReading(np.clip(factors, low, 1), words, appearance)
+        return ExpressionJudgement(np.clip(vectors, LOWEST.astype(np.float32), 1), words, appearance)
+
+
+Judges = tuple[IdentityJudge, ExpressionJudge]
+
+
+def both_judges() -> Judges:
+    """The shipped judges."""
+    return IdentityJudge.load(), ExpressionJudge.load()
 
 
 # --- in and out -----------------------------------------------------------------------------------------------------
 
 
-def normalized(kinds, raw: Tensor) -> Tensor:
-    """What a network says of a group of factors, (B, K), with the logits of every choice turned to probabilities."""
-    parts = raw.split([kind.size for kind in kinds], dim=1)
+def normalized(kinds: Sequence, outputs: Tensor) -> Tensor:
+    """A network's outputs (B, K) for factors of these kinds, with the logits of each choice as probabilities."""
+    parts = outputs.split([kind.size for kind in kinds], dim=1)
     return torch.cat([p.softmax(1) if isinstance(k, Choice) else p for k, p in zip(kinds, parts)], dim=1)
 
 
-def as_pixels(images) -> np.ndarray:
-    """Pictures of any size as uint8 (B, 64, 64, 3): the centred square of each. Raises UserError for what is none."""
-    whole = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == (SIZE, SIZE, 3)
-    if whole and len(images):
-        return images
+def as_pixels(images: Sequence | np.ndarray) -> np.ndarray:
+    """The centred square of each picture as uint8 (B, 64, 64, 3). Raises UserError for what is not a picture."""
+    if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == (SIZE, SIZE, 3):
+        if len(images):
+            return images
     if isinstance(images, (str, bytes, Image.Image)) or not hasattr(images, "__len__") or len(images) == 0:
         raise UserError(f"the judge got {type(images).__name__}: give a list of at least one picture")
     return np.stack([np.asarray(square(open_picture(one), SIZE)) for one in images])

@@ -1,10 +1,7 @@
-"""How far to trust the judges: what they say of true drawings (the ceiling of every later figure) and what they would
-score if their answers were compared with another picture's truth (the floor), for all skins and for each third of the
-skin tones.
+"""How far the judges can be trusted: their scores on true drawings, the ceiling of every later figure.
 
-A number (a lightness, a tilt) counts as right when the reading is off by at most a sixteenth of its range, a hue by a
-sixteenth of the circle: chance is then about one in eight, as with eight bins, but nobody is wrong for standing at the
-edge of a bin. What cannot be seen is not asked: the colour of earrings that nobody wears, of hair under a covering.
+The floor compares their readings with the truth of another person's picture. All scores are also given for each third
+of the skin tones. When a factor counts as right is said in `metrics/factors.py`.
 """
 
 from __future__ import annotations
@@ -14,55 +11,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from gen_affect_lib.avatars import EMOTIONS, Appearance, Expression, Identity
+from gen_affect_lib.avatars import Appearance, Identity
 from gen_affect_lib.avatars.emotions import LEVELS, branches
-from gen_affect_lib.avatars.factors import Choice, Hue
 from gen_affect_lib.avatars.splits import REPORT_SEED
 from gen_affect_lib.evaluation.judges.data import Drawings
 from gen_affect_lib.evaluation.judges.networks import ExpressionJudge, IdentityJudge
+from gen_affect_lib.evaluation.metrics.expression import nearest_words, unit_errors
+from gen_affect_lib.evaluation.metrics.factors import right_factors
 from gen_affect_lib.evaluation.metrics.recognition import hits
 from gen_affect_lib.evaluation.metrics.skin import THIRDS, third
-
-TOLERANCE = 1 / 16  # of the range
-RANGES = np.array([kind.high - kind.low for kind in Expression.KINDS])  # of the 21 numbers
-COVERINGS = ("headscarf", "turban", "beanie")
-
-
-def unit_errors(said: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Distance of action units, gaze and head turn (…, 21), as shares of their ranges."""
-    return np.abs(said - truth) / RANGES
-
-
-def nearest_words(factors: np.ndarray) -> np.ndarray:
-    """int (B,): the word of the 135 whose face is nearest to each of factors (B, 21). Of true factors it gives the best
-    that anybody could answer.
-    """
-    faces = np.stack([Expression.named(word).to_vector() for word in EMOTIONS])
-    return unit_errors(factors[:, None], faces[None]).sum(axis=2).argmin(axis=1)  # (B, 135) -> (B,)
-
-
-def right_factors(cls, said: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
-    """Which readings (B, K) of a group of factors are right: name -> (B,), 1 right, 0 wrong, nan not to be seen."""
-    result, start = {}, 0
-    for name, kind in zip(cls.NAMES, cls.KINDS):
-        a, b = said[:, start : start + kind.size], truth[:, start : start + kind.size]
-        start += kind.size
-        if isinstance(kind, Choice):
-            result[name] = (a.argmax(axis=1) == b.argmax(axis=1)).astype(float)
-        elif isinstance(kind, Hue):
-            turns = np.arctan2(a[:, 1], a[:, 0]) - np.arctan2(b[:, 1], b[:, 0])
-            result[name] = (np.abs(np.angle(np.exp(1j * turns))) <= 2 * np.pi * TOLERANCE).astype(float)
-        else:
-            result[name] = (np.abs(a - b)[:, 0] <= TOLERANCE * (kind.high - kind.low)).astype(float)
-    values = [cls.from_vector(vector) for vector in truth]
-    if cls is Appearance:
-        result["earring_color"][[v.earrings == "none" for v in values]] = np.nan
-    if cls is Identity:
-        covered = np.array([v.hair_style in COVERINGS for v in values])
-        bald = np.array([v.hair_style == "bald" for v in values])
-        result["covering_color"][~covered] = np.nan
-        result["hair_color"][covered | bald] = np.nan
-    return result
 
 
 def score(
@@ -72,17 +29,21 @@ def score(
     people: int = 1000,
     change: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """What both judges say of people never trained on, four pictures of each.
+    """Score both judges on held-out people, four drawings of each.
 
     Args:
-        first_seed, people: who. Identities are found among all `people`.
-        change: applied to the drawings first, uint8 (B, 64, 64, 3) -> the same; to see what blur, say, costs.
+        first_seed: seed of the first person.
+        people: how many. Each is retrieved among all of them.
+        change: applied to the drawings first, uint8 (B, 64, 64, 3) -> the same, for example a blur.
+
     Returns:
-        name -> {"all", "light", "middle", "dark", "floor"}. "identity_top1": the person of a word's face found
-        among all, by a picture with another expression and appearance. "unit_error": mean over the 21 numbers, as a
-        share of their ranges; beside it that of named words and that of free mixtures. "word_top1", "group_top1",
-        "family_top1": of pictures of the 135 words; "…_best": what the nearest word to the true factors scores. Then
-        each factor of appearance and identity: the share that is right.
+        name -> {"all", "light", "middle", "dark", "floor"}, with these names:
+        "identity_top1": share of people retrieved by a picture with another expression and appearance.
+        "unit_error", "unit_error_words", "unit_error_mixtures": mean error of the 21 numbers as a share of their
+            ranges; of all pictures, of those that show a word, of free mixtures of action units.
+        "word_top1", "group_top1", "family_top1": accuracy on pictures that show a word; with "_best", the accuracy of
+            the nearest word to the true vector.
+        "appearance.NAME", "identity.NAME": share of pictures in which this factor is right.
     """
     data = Drawings(first_seed, people)
     pixels = data.images.reshape(-1, *data.images.shape[2:])  # (N, I, 64, 64, 3) -> (N * I, 64, 64, 3)
@@ -93,23 +54,22 @@ def score(
     expression, appearance = (part.reshape(len(pixels), -1) for part in (data.expression, data.appearance))
     word = data.word.reshape(-1)
     skin = third(identity[:, Identity.NAMES.index("skin")])
-    rows: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # name -> the figure of every picture, and its floor
+    rows: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # name -> the score of each picture, and its floor
 
-    def other(part, shift=images):  # the truth of another person's picture of the same kind (word or mixture)
-        return np.roll(part, shift, axis=0)
+    def other(part: np.ndarray) -> np.ndarray:  # the truth of another person's picture of the same kind
+        return np.roll(part, images, axis=0)
 
-    def only(mask, values):
+    def only(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
         return np.where(mask, values, np.nan)
 
     views = torch.from_numpy(who.embedding).unflatten(0, (people, images))  # (N * I, E) -> (N, I, E)
-    found = np.full((people, images), np.nan)
+    found, floor_found = np.full((2, people, images), np.nan)
     found[:, 0] = hits(views[:, 1], views[:, 0]).numpy()
-    strangers = np.full((people, images), np.nan)
-    strangers[:, 0] = hits(views[:, 1].roll(1, 0), views[:, 0]).numpy()
-    rows["identity_top1"] = (found.reshape(-1), strangers.reshape(-1))
+    floor_found[:, 0] = hits(views[:, 1].roll(1, 0), views[:, 0]).numpy()
+    rows["identity_top1"] = (found.reshape(-1), floor_found.reshape(-1))
 
     named = word >= 0
-    error, floor = (unit_errors(face.factors, truth).mean(axis=1) for truth in (expression, other(expression)))
+    error, floor = (unit_errors(face.vectors, truth).mean(axis=1) for truth in (expression, other(expression)))
     rows["unit_error"] = (error, floor)
     rows["unit_error_words"] = (only(named, error), only(named, floor))
     rows["unit_error_mixtures"] = (only(~named, error), only(~named, floor))
@@ -118,11 +78,13 @@ def score(
     levels = (("word", words, face.words), ("group", group_of, face.groups), ("family", family_of, face.families))
     for level, label, probabilities in levels:
         answer = probabilities.argmax(axis=1)
-        rows[f"{level}_top1"] = tuple(only(named, answer == label[truth]) for truth in (word, other(word)))
-        rows[f"{level}_top1_best"] = tuple(only(named, label[best] == label[truth]) for truth in (word, other(word)))
-    for cls, said, truth in ((Appearance, face.appearance, appearance), (Identity, who.factors, identity)):
-        wrong = right_factors(cls, said, other(truth))
-        for name, right in right_factors(cls, said, truth).items():
+        right, wrong = (only(named, answer == label[truth]) for truth in (word, other(word)))
+        rows[f"{level}_top1"] = (right, wrong)
+        right, wrong = (only(named, label[best] == label[truth]) for truth in (word, other(word)))
+        rows[f"{level}_top1_best"] = (right, wrong)
+    for cls, read, truth in ((Appearance, face.appearance, appearance), (Identity, who.factors, identity)):
+        wrong = right_factors(cls, read, other(truth))
+        for name, right in right_factors(cls, read, truth).items():
             rows[f"{cls.__name__.lower()}.{name}"] = (right, wrong[name])
     return {name: _summary(values, floor, skin) for name, (values, floor) in rows.items()}
 

@@ -1,6 +1,6 @@
-"""How well faces are found: average precision of the boxes, and how far the landmarks are off.
+"""How well faces are detected: average precision of the boxes, and the error of the landmarks.
 
-Letters: F true faces and D detections of one picture.
+Letters: F true faces and D detections of one picture. Boxes are x0, y0, x1, y1 in pixels.
 """
 
 from __future__ import annotations
@@ -16,25 +16,30 @@ def ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return both / np.maximum(area_a[:, None] + area_b[None] - both, 1e-9)
 
 
-def match(found: np.ndarray, scores: np.ndarray, truth: np.ndarray, least: float = 0.5) -> np.ndarray:
-    """Of each detection the true face that it finds, or -1: int (D,). The surest choose first; a face counts once."""
+def match(found: np.ndarray, scores: np.ndarray, truth: np.ndarray, min_iou: float = 0.5) -> np.ndarray:
+    """The true face (F, 4) that each detection (D, 4) is matched with, or -1: int (D,).
+
+    Detections are matched in the order of their scores (D,), each with the free face of the largest overlap.
+    """
     result, free = np.full(len(found), -1), np.ones(len(truth), bool)
     if not len(truth):
         return result
     table = ious(found, truth)
     for d in np.argsort(-scores, kind="stable"):
         row = np.where(free, table[d], -1)
-        if row.max() >= least:
+        if row.max() >= min_iou:
             result[d] = row.argmax()
             free[result[d]] = False
     return result
 
 
 def average_precision(scores: list[np.ndarray], matches: list[np.ndarray], faces: int) -> float:
-    """The area under precision over recall, over all pictures together; precision is made falling, as PASCAL VOC does.
+    """Area under the precision-recall curve of all pictures, with precision made monotonic as in PASCAL VOC.
 
     Args:
-        scores: (D,) for each picture. matches: what `match` says of it. faces: how many there are in all.
+        scores: (D,) for each picture.
+        matches: what `match` returns for it.
+        faces: number of true faces in all pictures.
     """
     order = np.argsort(-np.concatenate(scores), kind="stable")
     right = np.concatenate(matches)[order] >= 0
@@ -44,6 +49,6 @@ def average_precision(scores: list[np.ndarray], matches: list[np.ndarray], faces
 
 
 def landmark_errors(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Mean distance of five landmarks, (M, 5, 2) both, as a share of the true distance of the eyes: (M,)."""
+    """Mean distance of five landmarks (M, 5, 2) to the true ones, as a share of the true distance of the eyes: (M,)."""
     eyes = np.linalg.norm(truth[:, 1] - truth[:, 0], axis=-1)
     return np.linalg.norm(found - truth, axis=-1).mean(axis=1) / eyes

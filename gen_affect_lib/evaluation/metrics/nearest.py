@@ -1,51 +1,58 @@
-"""A first measure that needs no trained judge: which true drawing is nearest to a generated face?
+"""A measure without a trained judge: the true drawing that is nearest to a generated face.
 
-The true face of every answer is drawn at several tilts of the head, since the tilt is left open, and compared inside
-the face, where background and clothes do not reach. If the nearest of N true faces is the one that was asked for, the
-picture counts as right; chance is 1 / N. Beside each figure belong its ceiling (true drawings, scored the same way) and
-its floor (true drawings of another answer).
+The true face of each candidate is drawn at several tilts of the head, which the conditioning leaves open, and compared
+inside the face, away from background and clothes. A picture counts as right if the nearest of N true faces is the
+requested one; chance is 1 / N. The ceiling is the score of true drawings, the floor that of another candidate's.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
 import numpy as np
+from PIL import Image
 
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
 from gen_affect_lib.avatars.regions import INNER_FACE, pixel_box
 
+Picture = np.ndarray | Image.Image  # RGB: uint8 (P, P, 3), or PIL
 TILTS = tuple(np.linspace(-1, 1, 9))
 
 
-def crop(image) -> np.ndarray:
-    """The inside of the face of a picture (S, S, 3): float32 in [0, 1]."""
-    image = np.asarray(image, np.float32) / 255
-    x0, y0, x1, y1 = pixel_box(INNER_FACE, image.shape[0])
-    return image[y0:y1, x0:x1]
+def crop(image: Picture) -> np.ndarray:
+    """The inside of the face of a picture: float32 (h, w, 3) in [0, 1]."""
+    pixels = np.asarray(image, np.float32) / 255
+    x0, y0, x1, y1 = pixel_box(INNER_FACE, pixels.shape[0])
+    return pixels[y0:y1, x0:x1]
 
 
 def true_faces(identity: Identity, expression: Expression, size: int) -> np.ndarray:
-    """Crops of the true face, one for each tilt: float32 (tilts, h, w, 3)."""
-    looks = (Appearance(head_tilt=float(tilt), earrings="none") for tilt in TILTS)
-    return np.stack([crop(Avatar(identity, expression, look).render(size)) for look in looks])
+    """Crops of true drawings of `size` pixels a side, one for each of TILTS: float32 (9, h, w, 3)."""
+    appearances = (Appearance(head_tilt=float(tilt), earrings="none") for tilt in TILTS)
+    return np.stack([crop(Avatar(identity, expression, appearance).render(size)) for appearance in appearances])
 
 
-def difference(image, faces: np.ndarray) -> float:
-    """Mean absolute difference, in [0, 1], to the nearest of some true faces (tilts, h, w, 3)."""
+def difference(image: Picture, faces: np.ndarray) -> float:
+    """Mean absolute difference, in [0, 1], to the nearest of true faces (tilts, h, w, 3)."""
     return float(np.abs(faces - crop(image)).mean(axis=(1, 2, 3)).min())
 
 
-def score(images, identity: Identity, expressions, others) -> dict[str, float]:
+def score(
+    images: Sequence[Picture], identity: Identity, expressions: Sequence[Expression], others: Sequence[Identity]
+) -> dict[str, float]:
     """Score the pictures of one person.
 
     Args:
-        images: one picture (S, S, 3) for each expression, RGB uint8 or PIL.
-        identity: who they should show.
-        expressions: the `Expression` that each should show; they are also the answers to choose among.
-        others: further identities that the person is to be told from.
+        images: one picture for each expression.
+        identity: the person.
+        expressions: the requested `Expression` of each picture; together they are the candidates.
+        others: the identities from which the person is to be told.
 
     Returns:
-        expression_top1: share of pictures whose nearest true face of this person has the expression asked for.
-        identity_top1: share whose nearest true face with that expression is this person's, not another's.
+        expression_top1: share of pictures whose nearest true face of this person has the requested expression.
+        identity_top1: share whose nearest true face with that expression is this person's.
         face_difference: mean difference to the true face, in [0, 1].
-        face_difference_floor: the same to the true face of the next expression in the list.
+        face_difference_floor: mean difference to the true face of the next expression in the list.
     """
     size = np.asarray(images[0]).shape[0]
     truth = [true_faces(identity, expression, size) for expression in expressions]
@@ -62,10 +69,18 @@ def score(images, identity: Identity, expressions, others) -> dict[str, float]:
     }
 
 
-def score_people(draw, seeds, words, others: int = 19) -> dict[str, float]:
-    """Mean scores over people, with the ceiling. The people to be told apart are the next ones after the last seed.
+def score_people(
+    draw: Callable[[Identity, list[Expression]], Sequence[Picture]],
+    seeds: Sequence[int],
+    words: Sequence[str],
+    others: int = 19,
+) -> dict[str, float]:
+    """Mean of `score` over people, with the ceiling of each figure and the two chances.
 
-    draw(identity, expressions) -> one picture for each expression.
+    Args:
+        draw: (identity, expressions) -> one picture for each expression.
+        seeds: of the people. The identities to tell them from have the `others` seeds after the largest.
+        words: the requested expressions.
     """
     expressions = [Expression.named(word) for word in words]
     strangers = [Identity.sample(max(seeds) + 1 + k) for k in range(others)]

@@ -1,4 +1,6 @@
-"""Thirds of the skin tones: what is measured is told of each, so that no mean hides whom a network fails."""
+"""Thirds of the skin tones: every figure is also given for each, so that a mean hides no group that a network fails."""
+
+from __future__ import annotations
 
 import numpy as np
 
@@ -6,5 +8,11 @@ THIRDS = ("light", "middle", "dark")
 
 
 def third(skin: np.ndarray | float) -> np.ndarray:
-    """0, 1 or 2 for each skin (…) in [0, 1]: its place in THIRDS."""
+    """The third of each skin tone (…) in [0, 1]: int (…), an index into THIRDS."""
     return np.minimum(np.asarray(skin) * 3, 2).astype(int)
+
+
+def means_by_third(values: np.ndarray, thirds: np.ndarray) -> dict[str, float]:
+    """The mean of values (M,) in each third that occurs, and "gap", the largest difference of two of these means."""
+    means = {name: float(np.mean(values[thirds == k])) for k, name in enumerate(THIRDS) if (thirds == k).any()}
+    return {**means, "gap": max(means.values()) - min(means.values())}

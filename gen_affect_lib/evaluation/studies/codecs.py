@@ -16,8 +16,10 @@ from torch import nn
 from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.device import on_device, seed_everything
-from gen_affect_lib.evaluation.evaluate import both_judges, heading, intervals, read_rows, write_rows
-from gen_affect_lib.evaluation.figures import Judged, expression_figures, ratio
+from gen_affect_lib.evaluation.figures import Judgements, expression_figures
+from gen_affect_lib.evaluation.judges.networks import both_judges
+from gen_affect_lib.evaluation.metrics.bootstrap import ratio
+from gen_affect_lib.evaluation.report import heading, intervals, read_rows, write_rows
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.profiles import Profile
 from gen_affect_lib.tensors import to_images, to_tensor
@@ -61,7 +63,7 @@ def compare_codecs(
     """
     profile = profile.retrained()
     pictures, judges = PairCache.open(profile.pairs).flat_images, both_judges()
-    true = plan.truth()
+    true = plan.true_drawings()
     about = heading(profile, plan, minutes, steps)
     rows = read_rows(path, about)
 
@@ -103,7 +105,7 @@ def restore(codec: LatentCodec, images: np.ndarray) -> np.ndarray:
 def scored(restored: np.ndarray, true: np.ndarray, plan: Plan, judges) -> dict:
     """Mean squared error and the judge's figures of restored pictures (N, S, W, P, P, 3)."""
     words, vectors = plan.targets()
-    figures = expression_figures(Judged(judges, restored), words, vectors)
+    figures = expression_figures(Judgements(judges, restored), words, vectors)
     figures["mse"] = ratio(((restored / 127.5 - true / 127.5) ** 2).mean(axis=(2, 3, 4, 5)))
     names = ("mse", "expression_error", "expression_top1_25")
     return {"figures": intervals({name: figures[name] for name in names}, plan.people, digits=5)}

@@ -26,8 +26,9 @@ from gen_affect_lib.avatars import EMOTIONS
 from gen_affect_lib.avatars.splits import VALIDATION_SEED
 from gen_affect_lib.device import pick_device
 from gen_affect_lib.encoders.pack import FacePack
-from gen_affect_lib.evaluation.evaluate import both_judges, intervals, read_rows, score_row, write_rows
-from gen_affect_lib.evaluation.figures import Truth
+from gen_affect_lib.evaluation.figures import GroundTruth
+from gen_affect_lib.evaluation.judges.networks import both_judges
+from gen_affect_lib.evaluation.report import intervals, read_rows, score_row, write_rows
 from gen_affect_lib.evaluation.sets import PLAN, Draw, Plan, draw_sets, drawn_by
 from gen_affect_lib.keys import Producer, fingerprint, key
 from gen_affect_lib.machine import PeakMemory
@@ -156,8 +157,8 @@ def _shipped() -> GenAffectPipeline:
 def compare_sharing(plan: Plan, names: list[str], path: Path, folder: Path = OUTPUTS / "sharing") -> dict:
     """Draw a plan's sets in each way and score them, resumably; rows as of `variants.compare`. With all ways, "costs" too."""
     pipeline, weights = _shipped(), fingerprint(SHIPPED)
-    about = {"weights": weights, "plan": asdict(plan), "words": list(plan.asked)}
-    rows, truth = read_rows(path, about), Truth(plan, both_judges())
+    about = {"weights": weights, "plan": asdict(plan), "words": list(plan.target_words)}
+    rows, truth = read_rows(path, about), GroundTruth(plan, both_judges())
     if not rows:
         for name, figures in (("ceiling", truth.ceiling()), ("floor", truth.floor())):
             rows.append({"name": name, "figures": intervals(figures, plan.people)})

@@ -26,8 +26,9 @@ from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.device import on_device, pick_device, seed_everything
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.evaluation.evaluate import COMPARED, both_judges, heading, read_rows, score_row, write_rows
-from gen_affect_lib.evaluation.figures import Truth
+from gen_affect_lib.evaluation.figures import GroundTruth
+from gen_affect_lib.evaluation.judges.networks import both_judges
+from gen_affect_lib.evaluation.report import COMPARED, heading, read_rows, score_row, write_rows
 from gen_affect_lib.evaluation.rivals.decoupled import DecoupledDiT
 from gen_affect_lib.evaluation.sets import PLAN, Draw, Plan, draw_sets, drawn_by
 from gen_affect_lib.evaluation.studies.codecs import CODECS, compare_codecs
@@ -249,7 +250,7 @@ def compare(
 
     Returns:
         "plan", "minutes", "steps", "machine", and "rows": one dict for each run, with "figures" and "people" as in
-        `evaluate.report`. Raises UserError for a name that does not exist.
+        `report.report`. Raises UserError for a name that does not exist.
     """
     names = _chosen(table, only)
     length = f"{steps}-steps" if steps else f"{minutes:g}-minutes"
@@ -261,7 +262,7 @@ def compare(
         return compare_sharing(dataclasses.replace(plan, seeds=seeds), names, path)
     about = heading(profile, plan, minutes, steps)
     rows = read_rows(path, about)
-    study, truth = Study(profile), Truth(plan, both_judges())
+    study, truth = Study(profile), GroundTruth(plan, both_judges())
     mark = key(VARIANT_SETS, {"plan": asdict(plan)}, fingerprint(SHIPPED / "codec"), *study.faces.weights)
 
     def keep(row: dict, draw: Draw, where: str) -> None:

@@ -1,11 +1,11 @@
-"""The checks are checked: right answers pass however they are written, wrong ones hear what is wrong with them."""
+"""Tests of the checks: right answers pass however they are written, wrong ones get a message that fits."""
 
 from importlib import import_module
 
 import pytest
 
 from gen_affect_lib.course import notebooks
-from gen_affect_lib.course.checks.exercises import exercises
+from gen_affect_lib.course.checks import exercises
 
 EXERCISES = [exercise for path in notebooks() for exercise in exercises(path.stem)]
 
@@ -27,13 +27,13 @@ def test_right_answers_are_accepted(exercise):
         assert exercise.judge(answer).state == "right", (answer.__name__, exercise.judge(answer))
 
 
-def test_wrong_answers_hear_what_is_wrong(exercise):
+def test_wrong_answers_get_a_message_that_fits(exercise):
     given = answers(exercise).wrong
     assert len(given) >= (3 if exercise.is_code else 1)
     for answer, words in given:
         verdict = exercise.judge(answer)
         assert verdict.state == "wrong" and words in verdict.message, (answer.__name__, words, verdict)
-    assert len({words for _, words in given}) == len(given), "two mistakes that hear the same"
+    assert len({words for _, words in given}) == len(given), "two mistakes with the same message"
 
 
 def test_nothing_written_is_unfinished(exercise):
@@ -47,11 +47,11 @@ def test_nothing_written_is_unfinished(exercise):
     assert exercise.judge(Stub if isinstance(exercise.reference, type) else stub).state == "unfinished"
 
 
-def test_the_stand_in_is_no_answer(exercise):
+def test_the_reference_is_no_answer(exercise):
     assert exercise.judge(exercise.reference).state == "unfinished"
 
 
-def test_a_function_that_returns_nothing_is_told_so(exercise):
+def test_a_function_that_returns_nothing_is_wrong(exercise):
     if isinstance(exercise.reference, type):
         return
     verdict = exercise.judge(lambda *_, **__: None)

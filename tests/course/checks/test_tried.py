@@ -1,4 +1,4 @@
-"""What students tried when they worked through the course, and no check had words for, or let pass."""
+"""Wrong answers of students that a check once accepted, or refused without a fitting message."""
 
 import numpy as np
 import pytest
@@ -140,7 +140,7 @@ def without_draws(ours, theirs, draws=2000, seed=0):
         (checks_10.check_concordance, uncentred, "not centred"),
         (checks_08.check_recipe_for_expressions, lambda: "slim", "neither of the two columns"),
         (checks_09.check_shared, one_late, "`one >= lenders`"),
-        (checks_10.check_interval, pictures_too, "drawn again too"),
+        (checks_10.check_interval, pictures_too, "resampled too"),
         (checks_10.check_interval, one_generator_a_draw, "the generator *once*"),
         (checks_10.check_found, by_place, "at that *place*"),
         (checks_10.check_ahead, without_draws, "`draws` is not used"),

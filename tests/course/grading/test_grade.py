@@ -1,4 +1,4 @@
-"""Grading: right answers get their points, whatever else is in the notebook, and nothing broken stops the rest."""
+"""Grading: right answers get their points whatever else is in the notebook, and a broken submission stops no other."""
 
 import csv
 import json
@@ -15,7 +15,8 @@ import pytest
 from gen_affect_lib.course import notebooks
 from gen_affect_lib.course.grading import grade as grading
 from gen_affect_lib.course.grading import sandbox
-from gen_affect_lib.course.grading.grade import Grade, grade_file, grade_folder
+from gen_affect_lib.course.grading.grade import grade_file, grade_folder
+from gen_affect_lib.course.grading.grades import Grade
 from gen_affect_lib.course.release.student import student_edition
 from gen_affect_lib.errors import UserError
 from tests.course.handed_in import WRONG, answered, code, graded, solved, write
@@ -50,7 +51,7 @@ def test_nothing_written_gets_none_and_is_called_unfinished(tmp_path):
     assert set(states(grade).values()) == {"unfinished"} and grade.points == 0 and grade.problem == ""
 
 
-def test_a_wrong_answer_hears_what_its_check_says_and_the_others_count(tmp_path):
+def test_a_wrong_answer_gets_the_message_of_its_check_and_the_others_count(tmp_path):
     grade = graded_as(answered(**WRONG), tmp_path)
     assert states(grade) == RIGHT | {"looks_ratio": "wrong", "unpatchify": "wrong"} and grade.points == 6
     assert "Looks are tokens times tokens" in message(grade, "looks_ratio") and "only cut anew" in message(
@@ -59,7 +60,7 @@ def test_a_wrong_answer_hears_what_its_check_says_and_the_others_count(tmp_path)
     assert grade.outcome.verdicts["unpatchify"]["code"] == WRONG["unpatchify"]
 
 
-def test_later_cells_have_the_stand_in_as_in_the_notebook(tmp_path):
+def test_later_cells_use_the_reference_as_in_the_notebook(tmp_path):
     notebook = answered(**WRONG)
     notebook.cells.append(
         code("assert looks_ratio() == 16\nassert unpatchify(torch.ones(1, 4, 4), 4, 4, 2).shape == (1, 1, 4, 4)")
@@ -67,7 +68,7 @@ def test_later_cells_have_the_stand_in_as_in_the_notebook(tmp_path):
     assert graded_as(notebook, tmp_path).outcome.errors == []
 
 
-def test_errors_of_other_cells_are_told_with_number_and_line_and_cost_nothing(tmp_path):
+def test_errors_of_other_cells_are_reported_with_number_and_line_and_cost_no_points(tmp_path):
     notebook = solved()
     notebook.cells.insert(0, code("x = 1\nx.missing()"))
     grade = graded_as(notebook, tmp_path)
@@ -130,7 +131,7 @@ def test_an_answer_below_its_check_counts(tmp_path):
         "def looks_ratio(:",
     ],
 )
-def test_an_edited_check_is_not_believed(tmp_path, check):
+def test_an_edited_check_has_no_effect(tmp_path, check):
     notebook = answered(looks_ratio=WRONG["looks_ratio"])
     graded(notebook, "check_looks_ratio").source = check
     assert states(graded_as(notebook, tmp_path))["looks_ratio"] == "wrong"
@@ -167,33 +168,33 @@ def test_the_kits_own_component_is_no_answer(tmp_path):
     assert states(grade) == RIGHT | {"unpatchify": "unfinished"} and "the kit's own" in message(grade, "unpatchify")
 
 
-# --- what a notebook may not do, and what it does not harm ---
+# --- what a notebook may not do, and which points that costs ---
 
 
 TAKES_NO_POINTS = {
     "a loop in an answer": (
         "def looks_ratio():\n    while True:\n        pass",
         "wrong",
-        "did not come to an end within",
+        "did not finish within",
         "",
     ),
     "a loop that catches everything": (
         "def looks_ratio():\n    while True:\n        try:\n            while True:\n                pass\n"
         "        except Exception:\n            pass",
         "wrong",
-        "did not come to an end within",
+        "did not finish within",
         "",
     ),
     "a loop in a cell": (
         "while True:\n    pass\nlooks_ratio = 1",
         "unfinished",
-        "it did not come to an end within",
+        "it did not finish within",
         "1 cell stopped",
     ),
     "a number without end, deep in Python": (
         "looks_ratio = 7 ** 10**10",
         "unfinished",
-        "did not come to an end within",
+        "did not finish within",
         "",
     ),
     "the end of the process": (
@@ -282,11 +283,12 @@ def test_what_breaks_a_notebook_costs_its_own_points_only(tmp_path, what):
     assert len(grading.page(grade)) < 50_000
 
 
-def test_its_own_files_lie_apart_and_are_gone_afterwards(tmp_path):
+def test_its_files_are_in_folders_of_its_own_that_are_deleted_afterwards(tmp_path):
     told = tmp_path / "told.json"
     look = (
         "import json, os, tempfile\nfrom pathlib import Path\nfrom gen_affect_lib import paths\n"
-        f"Path({str(told)!r}).write_text(json.dumps([os.getcwd(), str(paths.OUTPUTS), str(paths.CACHE), tempfile.gettempdir(), PROFILE]))"
+        "folders = [os.getcwd(), str(paths.OUTPUTS), str(paths.CACHE), tempfile.gettempdir()]\n"
+        f"Path({str(told)!r}).write_text(json.dumps([*folders, PROFILE]))"
     )
     notebook = solved()
     notebook.cells.append(code("PROFILE = 'gpu'"))
@@ -339,24 +341,28 @@ def test_nothing_reaches_the_network_not_even_this_machine(tmp_path):
     assert states(grade) == RIGHT and not reached
 
 
-def test_when_its_time_is_over_what_was_judged_is_kept(tmp_path):
+def test_verdicts_before_the_time_limit_are_kept(tmp_path):
     notebook = solved()
     place = notebook.cells.index(graded(notebook, "sincos_1d"))
     for _ in range(4):
         notebook.cells.insert(place, code("import time\ntime.sleep(60)"))
     grade = graded_as(notebook, tmp_path, seconds=24)
     assert states(grade) == RIGHT | {"sincos_1d": "not reached"} and grade.points == 6
-    assert "its 24 seconds were over in cell [" in grade.problem and grade.outcome.seconds < 40
+    assert "its time limit of 24 seconds was reached in cell [" in grade.problem and grade.outcome.seconds < 40
 
 
-def test_a_notebook_that_ends_again_and_again_is_given_up(tmp_path):
+def test_a_notebook_that_ends_too_often_is_not_run_again(tmp_path):
     notebook = solved()
     notebook.cells += [code(f"import os\nos._exit({k})") for k in range(sandbox.TRIES)]
     grade = graded_as(notebook, tmp_path)
-    assert states(grade) == RIGHT and f"it ended {sandbox.TRIES} times" in grade.problem and not grade.outcome.finished
+    assert (
+        states(grade) == RIGHT
+        and f"it ended early {sandbox.TRIES} times" in grade.problem
+        and not grade.outcome.finished
+    )
 
 
-def test_a_kit_that_does_not_start_is_said_so(tmp_path, monkeypatch):
+def test_a_kit_that_does_not_start_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(sandbox, "_environment", lambda folder, profile: {"PYTHONPATH": str(tmp_path)})
     (tmp_path / "gen_affect_lib").mkdir()
     (tmp_path / "gen_affect_lib" / "__init__.py").write_text("raise RuntimeError('the kit is broken')")
@@ -457,11 +463,11 @@ def test_every_submission_has_a_page_that_needs_nothing_else(handed_in):
         assert levels[0] == 1 and all(later <= level + 1 for level, later in zip(levels, levels[1:]))
 
 
-def test_a_page_says_verdict_hint_answer_and_errors(handed_in):
+def test_a_page_shows_verdict_hint_answer_and_errors(handed_in):
     _, folder = handed_in
     words = Page((folder / "=bob.html").read_text()).words
     assert "6 of 9 points (67 %)" in words
-    assert "not yet. Return a number; '<b>4</b>' came back." in words  # backticks are code's
+    assert "not yet right. Return a number; '<b>4</b>' came back." in words  # backticks are code's
     assert "A hint: How many patches of 4 lie in one patch of 8?" in words
     assert "<script>alert(1)</script>" in words, "the answer, as it was written"
     assert "There is no unpatchify" in words and "ValueError: <i>no</i>" in words
@@ -469,7 +475,7 @@ def test_a_page_says_verdict_hint_answer_and_errors(handed_in):
     assert "Nothing could be run" in Page((folder / "cut.html").read_text()).words
 
 
-def test_ink_and_paper_of_a_page_are_far_apart():
+def test_the_text_of_a_page_has_enough_contrast():
     def luminance(color):
         channels = [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
         return sum(
@@ -483,7 +489,7 @@ def test_ink_and_paper_of_a_page_are_far_apart():
         assert (luminance(paper) + 0.05) / (luminance("#1b1b1b") + 0.05) > 7
 
 
-def test_each_submission_is_told_as_it_ends(tmp_path, capsys, monkeypatch):
+def test_a_line_is_printed_when_a_submission_ends(tmp_path, capsys, monkeypatch):
     def broken_for_ada(cells, number, **_):
         return sandbox.Outcome(problems=["it was odd"], seconds=3.2)
 
@@ -506,7 +512,7 @@ def test_a_fault_of_ours_is_a_row_too(tmp_path, monkeypatch, capsys):
     assert grade.problem == "grading it failed with RuntimeError: ours" and "Traceback" in capsys.readouterr().err
 
 
-def test_names_from_other_systems_do_no_harm(tmp_path):
+def test_file_names_that_are_not_utf8_are_graded(tmp_path):
     name = b"\xfcmit.ipynb".decode("utf-8", "surrogateescape")  # not UTF-8: as some archives unpack
     (tmp_path / "in").mkdir()
     try:
@@ -523,12 +529,12 @@ def test_names_from_other_systems_do_no_harm(tmp_path):
         (["{}/none"], "is no folder"),
         (["{}/file"], "is no folder"),
         (["{}/empty"], "there is no notebook in"),
-        (["{}/in", "--out", "{}/in"], "lies among the submissions"),
-        (["{}/in", "--out", "{}/in/deep"], "lies among the submissions"),
+        (["{}/in", "--out", "{}/in"], "is inside the folder of submissions"),
+        (["{}/in", "--out", "{}/in/deep"], "is inside the folder of submissions"),
         (["{}/in", "--out", "{}/file"], "is a file"),
     ],
 )
-def test_a_mistake_of_who_grades_ends_in_one_line(tmp_path, given, words):
+def test_a_mistake_of_the_grader_ends_in_one_line(tmp_path, given, words):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     (tmp_path / "in").mkdir()
@@ -540,7 +546,7 @@ def test_a_mistake_of_who_grades_ends_in_one_line(tmp_path, given, words):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is a signal here")
-def test_control_c_stops_all_and_keeps_what_is_done(tmp_path):
+def test_control_c_stops_everything_and_keeps_the_finished_grades(tmp_path):
     import os
     import signal
 

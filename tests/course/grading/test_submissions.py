@@ -1,4 +1,4 @@
-"""What is handed in may be anything: it is read, or it is said in one line why not."""
+"""A submission may be any file: it is read, or one line says why not."""
 
 import json
 
@@ -43,7 +43,7 @@ def test_notebooks_are_found_in_all_folders_and_jupyters_copies_are_not(tmp_path
         (b"\xff\xfe\x00\x00\x80", "no notebook"),
     ],
 )
-def test_what_is_no_notebook_is_said_so(tmp_path, content, words):
+def test_a_file_that_is_no_notebook_is_refused(tmp_path, content, words):
     path = tmp_path / "02.ipynb"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=words):
@@ -91,6 +91,6 @@ def test_without_marks_it_is_known_by_its_checks_and_then_by_its_name():
 
 
 @pytest.mark.parametrize("name", ["homework.ipynb", "00_quickstart.ipynb", "2026.ipynb", "77.ipynb"])
-def test_what_belongs_to_no_notebook_with_exercises_is_said_so(name):
+def test_a_notebook_without_exercises_is_refused(name):
     with pytest.raises(UserError, match="none of the notebooks with exercises"):
         submissions.belongs_to([CELL, {"metadata": 3}, {"metadata": {"nbgrader": "x"}}], name)

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from gen_affect_lib.course import notebooks
-from gen_affect_lib.course.checks.exercises import exercises
+from gen_affect_lib.course.checks import exercises
 from gen_affect_lib.paths import ROOT
 from tests.course.handed_in import WRONG, graded
 
@@ -42,7 +42,7 @@ def nbgrader(course, *arguments):
 
 @pytest.fixture(scope="module")
 def graded_course(tmp_path_factory):
-    """A course of nbgrader's with notebook 02, and ada's submission graded: one answer right, one wrong, the rest untouched."""
+    """A course of nbgrader with notebook 02 and a graded submission: one answer right, one wrong, two unfinished."""
     course = tmp_path_factory.mktemp("course")
     source = course / "source" / "ps1" / f"{NAME}.ipynb"
     source.parent.mkdir(parents=True)
@@ -58,7 +58,7 @@ def graded_course(tmp_path_factory):
     return course
 
 
-def test_what_it_releases_holds_no_solution_and_every_check(graded_course):
+def test_its_release_contains_every_check_and_no_solution(graded_course):
     released = nbformat.read(graded_course / "release" / "ps1" / f"{NAME}.ipynb", as_version=4)
     text = "\n".join(cell.source for cell in released.cells)
     assert "BEGIN SOLUTION" not in text and "NotImplementedError" in text
@@ -84,4 +84,4 @@ def test_the_notebook_ran_to_its_end(graded_course):
     outputs = [output for cell in ran.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     said = "".join(output.get("text", "") for output in outputs)
-    assert "✓ Exercise 2.1" in said and "only cut anew" in said and "nothing is written yet" in said
+    assert "✓ Exercise 2.1" in said and "only cut anew" in said and "Nothing is written yet" in said

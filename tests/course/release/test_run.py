@@ -1,10 +1,10 @@
-"""Running notebooks: measured, kept, and with a clear word when one fails."""
+"""Notebooks are run and measured, their outputs can be kept, and a failure is reported."""
 
 import nbformat
 import pytest
 
-from gen_affect_lib.course import notebooks
-from gen_affect_lib.course.release import run, timings
+from gen_affect_lib.course import notebooks, timings
+from gen_affect_lib.course.release import run, tables
 from gen_affect_lib.errors import UserError
 
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
@@ -36,7 +36,7 @@ def test_the_course_records_each_notebook_and_can_keep_the_outputs(tmp_path, mon
     recorded = []
     monkeypatch.setattr(run, "notebooks", lambda only: [source])
     monkeypatch.setattr(timings, "record", lambda *measurement: recorded.append(measurement))
-    monkeypatch.setattr(timings, "refresh", lambda: ["README.md"])
+    monkeypatch.setattr(tables, "refresh", lambda: ["README.md"])
     run.run_course("smoke", in_place=True, out=tmp_path / "out")
     ((profile, name, seconds, memory_gb),) = recorded
     assert (profile, name) == ("smoke", "01_a") and seconds > 0 and memory_gb > 0

@@ -1,4 +1,4 @@
-"""The student edition: without solutions and outputs, with the checks; and it runs to its end, unfinished as it is."""
+"""The student edition has the checks, but no solutions and outputs, and runs to its end."""
 
 import nbformat
 import papermill
@@ -6,7 +6,8 @@ import pytest
 
 from gen_affect_lib.__main__ import main
 from gen_affect_lib.course import notebooks
-from gen_affect_lib.course.checks.exercises import BEGIN, exercises
+from gen_affect_lib.course.checks import exercises
+from gen_affect_lib.course.checks.exercise import BEGIN
 from gen_affect_lib.course.release.student import MARK, student_edition, write_student
 from gen_affect_lib.errors import UserError
 
@@ -18,12 +19,12 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_everything_goes_along(folder):
+def test_the_edition_contains_every_notebook_and_the_map(folder):
     assert {file.name for file in folder.iterdir()} == {MARK, "README.md", *(path.name for path in notebooks())}
 
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
-def test_solutions_and_outputs_are_out_and_checks_are_in(folder, path):
+def test_solutions_and_outputs_are_removed_and_checks_are_kept(folder, path):
     edition, source = nbformat.read(folder / path.name, 4), nbformat.read(path, 4)
     nbformat.validate(edition)
     assert [cell.id for cell in edition.cells] == [cell.id for cell in source.cells]
@@ -68,17 +69,17 @@ def test_an_older_edition_is_replaced_and_nothing_else_is(folder, tmp_path):
     write_student(folder)
     assert nbformat.read(folder / "02_patches.ipynb", 4)
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="has other content"):
         write_student(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_the_command_says_where_it_is(tmp_path, capsys):
+def test_the_command_prints_the_folder(tmp_path, capsys):
     main(["course", "student", str(tmp_path / "new")])
     assert f"{len(notebooks())} notebooks" in capsys.readouterr().out
 
 
-def test_the_source_is_left_as_it_was():
+def test_the_source_is_not_changed():
     source = nbformat.read(notebooks("02")[0], 4)
     before = source.copy()
     student_edition(source)

@@ -1,4 +1,4 @@
-"""The course can be handed out, or it is said what is in the way."""
+"""The course can be handed out, or every fault is named."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def course(tmp_path, monkeypatch):
     return of
 
 
-def test_what_is_in_order_is_said_to_be(course, capsys):
+def test_a_course_without_faults_passes(course, capsys):
     course(solved())
     validate()
     (line,) = capsys.readouterr().out.splitlines()
@@ -50,7 +50,7 @@ def stops_always(notebook):
         (stops_always, "solutions: cell ["),
     ],
 )
-def test_what_is_in_the_way_is_named(course, capsys, harm, words):
+def test_every_fault_is_named(course, capsys, harm, words):
     notebook = solved()
     harm(notebook)
     course(notebook)

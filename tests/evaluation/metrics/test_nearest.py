@@ -21,7 +21,7 @@ def test_true_drawings_score_the_best():
     assert result["face_difference"] < 0.5 * result["face_difference_floor"]
 
 
-def test_wrong_expressions_and_wrong_people_are_found_out():
+def test_wrong_expressions_and_wrong_people_score_0():
     shuffled = drawn(PERSON, EXPRESSIONS[1:] + EXPRESSIONS[:1])
     assert score(shuffled, PERSON, EXPRESSIONS, STRANGERS)["expression_top1"] == 0
     assert score(drawn(STRANGERS[0], EXPRESSIONS), PERSON, EXPRESSIONS, STRANGERS)["identity_top1"] == 0

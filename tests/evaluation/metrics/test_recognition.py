@@ -23,7 +23,7 @@ def test_unrelated_embeddings_are_found_by_chance():
     assert retrieval(torch.randn(400, 64), torch.randn(400, 64)) < 0.02
 
 
-def test_the_threshold_lets_the_stated_share_of_strangers_pass():
+def test_the_stated_share_of_different_people_exceeds_the_threshold():
     torch.manual_seed(0)
     a, b = torch.randn(300, 32), torch.randn(300, 32)
     table = torch.nn.functional.normalize(b) @ torch.nn.functional.normalize(a).T

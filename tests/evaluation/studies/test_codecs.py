@@ -24,7 +24,7 @@ def parameters(codec):
 
 @pytest.fixture(scope="module")
 def pictures():
-    return PLAN.truth()
+    return PLAN.true_drawings()
 
 
 @pytest.mark.parametrize("name", CODECS)

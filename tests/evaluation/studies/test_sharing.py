@@ -63,7 +63,7 @@ def pipeline():
 
 @pytest.mark.parametrize("name", ["alone", "ours", "style_aligned", "masactrl"])
 def test_a_way_draws_as_it_says(name, pipeline):
-    reference, words = PLAN.references[0], list(PLAN.asked)
+    reference, words = PLAN.references[0], list(PLAN.target_words)
     drawn = np.array([np.asarray(image) for image in drawn_in(WAYS[name], pipeline)(reference, words, 0)])
     alone = np.array(
         [

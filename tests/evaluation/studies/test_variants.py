@@ -11,8 +11,9 @@ import torch
 from gen_affect_lib.avatars import pairs
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation import sets
-from gen_affect_lib.evaluation.evaluate import COMPARED, both_judges
-from gen_affect_lib.evaluation.figures import Truth
+from gen_affect_lib.evaluation.figures import GroundTruth
+from gen_affect_lib.evaluation.judges.networks import both_judges
+from gen_affect_lib.evaluation.report import COMPARED
 from gen_affect_lib.evaluation.rivals.decoupled import DecoupledDiT
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.evaluation.studies import variants
@@ -233,7 +234,7 @@ def compared(tmp_path_factory):
         patch.setattr(pairs, "CACHE", tmp_path_factory.mktemp("cache"))
         patch.setattr(sets, "GALLERY", 30)
         patch.setitem(variants.TABLES, "baselines", {name: BASELINES[name] for name in ("ours", "identity_only")})
-        study, truth, trainers = Study(SMOKE), Truth(PLAN, both_judges()), []
+        study, truth, trainers = Study(SMOKE), GroundTruth(PLAN, both_judges()), []
 
         def build(*arguments):
             built = Study.trainer(study, *arguments)
@@ -242,7 +243,7 @@ def compared(tmp_path_factory):
 
         patch.setattr(study, "trainer", build, raising=False)
         patch.setattr(variants, "Study", lambda profile: study)
-        patch.setattr(variants, "Truth", lambda plan, judges: truth)
+        patch.setattr(variants, "GroundTruth", lambda plan, judges: truth)
         folder = tmp_path_factory.mktemp("compared")
 
         def run(only=None, steps=3):

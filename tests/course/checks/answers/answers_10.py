@@ -3,8 +3,7 @@
 import numpy as np
 
 from gen_affect_lib.avatars import EMOTIONS
-from gen_affect_lib.avatars.emotions import groups
-from gen_affect_lib.encoders.affect import branches
+from gen_affect_lib.avatars.emotions import branches, groups
 from tests.course.checks.answers import Answers
 
 GROUPS = branches()[25]
@@ -283,7 +282,7 @@ ANSWERS = {
         wrong=[
             (pearson, "Pearson"),
             (without_means, "two means is missing"),
-            (halved, "the 2 is missing"),
+            (halved, "the factor 2 is missing"),
             (as_numpy_counts, "`np.cov` divides"),
             (means_not_squared, "not squared"),
         ],

@@ -1,8 +1,8 @@
-"""Which cells answer, and which check."""
+"""Which names a cell defines, and which exercises it checks."""
 
 import pytest
 
-from gen_affect_lib.course.grading.runner import checked, defined
+from gen_affect_lib.course.grading.cells import checked, defined
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
-"""How well expressions are read from pictures of people never seen: units, valence and arousal, and words.
+"""How well the expression encoder reads pictures of held-out people: action units, valence and arousal, words.
 
-Two kinds of face are drawn. Free ones, as `Expression.sample` draws them for training (half of them shaken words, half
-a few units by chance), test the units. Words, shown as they stand in the table or shaken (stronger or weaker by 0.6 to
-1.1, each unit off by about 0.06), test words, valence and arousal. Words share units, so beside each top-1 stands the
-best that the factors allow: the question answered from the true 21 numbers by the closed form of `encoders/affect.py`.
+Two kinds of faces are drawn. Free faces have the training distribution, `Expression.sample`: half are varied words,
+half random mixtures of action units. They test the units. Word faces show a word as it stands in the table or varied
+(scaled by 0.6 to 1.1, with noise of 0.06 on each unit). They test words, valence and arousal. Words share units, so
+each top-1 accuracy comes with the best that the units allow: the closed form of `encoders/affect.py` for true vectors.
 """
 
 from __future__ import annotations
@@ -18,33 +18,41 @@ from gen_affect_lib.avatars.emotions import LEVELS, branches, tree_distance
 from gen_affect_lib.avatars.splits import READER_PICTURES, picture_seed
 from gen_affect_lib.encoders.affect import affect_of, word_affect
 from gen_affect_lib.encoders.expression import ExpressionReading
-from gen_affect_lib.evaluation.judges.scores import RANGES
+from gen_affect_lib.evaluation.metrics.expression import concordance, unit_errors
 from gen_affect_lib.evaluation.metrics.skin import THIRDS, third
 
 
 @dataclass(frozen=True)
 class Faces:
-    """M faces: images uint8 (M, S, S, 3), vectors (M, 21), words' indices (M,) or None, people (M,), skin (M,)."""
+    """M drawn faces with their ground truth.
+
+    Attributes:
+        images: uint8 (M, S, S, 3).
+        vectors: float32 (M, 21), expression vectors.
+        words: indices of the words, int (M,); None for free faces.
+        people: seeds of the identities, int (M,).
+        skin: thirds of the skin tones, int (M,).
+    """
 
     images: np.ndarray
     vectors: np.ndarray
     words: np.ndarray | None
     people: np.ndarray
-    skin: np.ndarray  # thirds
+    skin: np.ndarray
 
 
 def free_faces(seeds: Sequence[int], per_person: int = 2, size: int = 64) -> Faces:
-    """Faces as training draws them, of these people."""
+    """Faces with the training distribution of expressions, of the people with these seeds."""
     return _draw(seeds, per_person, size, lambda picture, _: (Expression.sample(picture), None))
 
 
-def word_faces(seeds: Sequence[int], per_person: int = 2, shaken: bool = False, size: int = 64) -> Faces:
-    """Faces of words, dealt out evenly: each word as often as any other, give or take one."""
+def word_faces(seeds: Sequence[int], per_person: int = 2, varied: bool = False, size: int = 64) -> Faces:
+    """Faces that show words, of the people with these seeds; the counts of two words differ by at most one."""
 
-    def of(picture: int, count: int):
-        word = 37 * count % len(EMOTIONS)  # no common divisor: every word, and all families already in few faces
+    def of(picture: int, count: int) -> tuple[Expression, int]:
+        word = 37 * count % len(EMOTIONS)  # 37 and 135 are coprime, so every word occurs, and soon every family
         vector = Expression.named(EMOTIONS[word]).to_vector()
-        if shaken:
+        if varied:
             rng = np.random.default_rng([7, picture])
             vector = vector * rng.uniform(0.6, 1.1) + rng.normal(0, 0.06, len(vector)) * (vector != 0)
         return Expression.from_vector(np.clip(vector, -1, 1)), word
@@ -52,7 +60,12 @@ def word_faces(seeds: Sequence[int], per_person: int = 2, shaken: bool = False, 
     return _draw(seeds, per_person, size, of)
 
 
-def _draw(seeds, per_person: int, size: int, expression_of: Callable) -> Faces:
+def _draw(
+    seeds: Sequence[int],
+    per_person: int,
+    size: int,
+    expression_of: Callable[[int, int], tuple[Expression, int | None]],
+) -> Faces:
     images, vectors, words, people, skin = [], [], [], [], []
     for seed in seeds:
         identity = Identity.sample(seed)
@@ -68,24 +81,17 @@ def _draw(seeds, per_person: int, size: int, expression_of: Callable) -> Faces:
     return Faces(np.stack(images), np.stack(vectors), words, np.array(people), np.array(skin))
 
 
-def concordance(read: np.ndarray, true: np.ndarray) -> float:
-    """Lin's concordance correlation (1989): 1 only where values agree, not merely rise together."""
-    read, true = np.asarray(read, np.float64), np.asarray(true, np.float64)
-    covariance = ((read - read.mean()) * (true - true.mean())).mean()
-    return float(2 * covariance / (read.var() + true.var() + (read.mean() - true.mean()) ** 2))
-
-
-def unit_errors(reading: ExpressionReading, faces: Faces) -> np.ndarray:
-    """Mean absolute error of each of the 21 numbers, as a share of its range: (21,)."""
-    return (np.abs(reading.vectors - faces.vectors) / RANGES).mean(axis=0)
-
-
 def scores(reading: ExpressionReading, faces: Faces) -> dict[str, float]:
-    """All figures of some faces. With words: top-1 and its best at 6, 25 and 135, and how far in the tree mistakes lie.
+    """All figures of a reading of some faces.
 
-    Valence and arousal are held against the word's own where there is a word, else against the closed form.
+    Returns:
+        "action_unit_error", "gaze_and_head_error": mean absolute errors as shares of the ranges;
+        "action_unit_error_of_zeros": the error of answering 0 always;
+        "valence_concordance", "arousal_concordance": with those of the word, or for free faces with the closed form.
+        For word faces also, for 6, 25 and 135 classes, "top1_N", "best_N" (of the true vectors) and "share_of_best_N",
+        and "tree_distance_of_mistakes", the mean `tree_distance` of the wrong words.
     """
-    errors = unit_errors(reading, faces)
+    errors = unit_errors(reading.vectors, faces.vectors).mean(axis=0)  # (21,)
     truth = affect_of(faces.vectors) if faces.words is None else word_affect()[faces.words]
     result = {
         "action_unit_error": float(errors[: len(ACTION_UNITS)].mean()),
@@ -107,7 +113,7 @@ def scores(reading: ExpressionReading, faces: Faces) -> dict[str, float]:
 
 
 def by_skin(reading: ExpressionReading, faces: Faces) -> dict[str, dict[str, float]]:
-    """`scores` of all faces and of those with light, middle and dark skin."""
+    """`scores` of all faces, "all", and of those in each third of the skin tones."""
 
     def part(rows: np.ndarray) -> dict[str, float]:
         words = None if faces.words is None else faces.words[rows]

@@ -1,0 +1,110 @@
+"""An exercise prints a verdict, and returns the answer or the library's component."""
+
+import nbformat
+import pytest
+import torch
+
+from gen_affect_lib.course.checks import Exercise, compare, exercises
+from gen_affect_lib.course.checks import exercise as exercise_module
+from gen_affect_lib.errors import UserError
+
+
+def double(x):
+    return 2 * x
+
+
+def doubles(answer):
+    compare(
+        answer,
+        double,
+        (torch.randn(3),),
+        (torch.randn(2, 4),),
+        gradients=True,
+        mistakes=[("that is the square: multiply by 2.", lambda x: x**2)],
+    )
+
+
+@pytest.fixture
+def exercise():
+    return Exercise(
+        "2.9",
+        "double",
+        "Twice",
+        "implement",
+        1,
+        5,
+        2,
+        "It is used everywhere.",
+        double,
+        doubles,
+        ("Twice is a sum.", "`x + x`"),
+    )
+
+
+def test_a_right_answer_is_returned(exercise, capsys):
+    def mine(x):
+        return x + x
+
+    assert exercise(mine) is mine
+    said = capsys.readouterr()
+    assert said.out == "✓ Exercise 2.9, double: right.\n" and not said.err
+
+
+def test_until_then_the_notebook_uses_the_librarys_component(exercise, capsys):
+    def unfinished(x):
+        raise NotImplementedError
+
+    assert exercise(unfinished) is double
+    said = capsys.readouterr()
+    assert not said.out, "nbgrader gives points for a cell that writes to stdout only"
+    assert (
+        "unfinished" in said.err
+        and "use the kit's own `double` until yours is right" in said.err
+        and "check_double.hint(1)" in said.err
+    )
+
+
+def test_a_wrong_answer_gets_the_message_of_the_likely_mistake(exercise, capsys):
+    assert exercise(lambda x: x * x) is double
+    assert "not yet right. That is the square: multiply by 2." in capsys.readouterr().err
+
+
+def test_an_error_names_the_line_that_it_came_from(exercise):
+    def mine(x):
+        return x.twice()
+
+    verdict = exercise.judge(mine)
+    assert verdict.state == "wrong" and "AttributeError" in verdict.message and "return x.twice()" in verdict.message
+
+
+def test_judging_does_not_change_the_random_state(exercise):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    exercise.judge(double), exercise.judge(lambda x: x + x)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_hints_come_one_by_one(exercise, capsys):
+    exercise.hint(1)
+    assert "Twice is a sum." in capsys.readouterr().out
+    exercise.hint(2)
+    assert "`x + x`" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"hint\(3\): there are hint\(1\) and hint\(2\)"):
+        exercise.hint(3)
+
+
+def test_a_missing_solution_is_reported(exercise, capsys, tmp_path, monkeypatch):
+    cell = nbformat.v4.new_code_cell(
+        "def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION",
+        metadata={"nbgrader": {"grade_id": "double"}},
+    )
+    for content, words in (([], "does not contain the solution"), ([cell], "def double(x):\n    return 2 * x\n")):
+        nbformat.write(nbformat.v4.new_notebook(cells=content), tmp_path / "02_patches.ipynb")
+        monkeypatch.setattr(exercise_module, "notebooks", lambda only: [tmp_path / "02_patches.ipynb"])
+        exercise.reveal()
+        assert words in capsys.readouterr().out
+
+
+def test_a_notebook_without_checks_has_no_exercises():
+    assert exercises("00_quickstart") == []

@@ -1,0 +1,38 @@
+"""The rows of a comparison are kept in a file under their heading."""
+
+import json
+
+import pytest
+
+from gen_affect_lib.errors import UserError
+from gen_affect_lib.evaluation.report import heading, read_rows, write_rows
+from gen_affect_lib.evaluation.sets import Plan
+from gen_affect_lib.profiles import PROFILES
+
+SMOKE = PROFILES["smoke"]
+PLAN = Plan(people=2, words=3, seeds=2)
+
+
+def test_rows_of_a_comparison_are_kept_and_found_again(tmp_path):
+    about, rows = heading(SMOKE, PLAN, 0.5, None), [{"name": "ours", "seed": 0}]
+    assert read_rows(tmp_path / "rows.json", about) == []
+    result = write_rows(tmp_path / "rows.json", rows, about)
+    assert json.loads((tmp_path / "rows.json").read_text()) == result and result["words"] == list(PLAN.target_words)
+    assert read_rows(tmp_path / "rows.json", about) == rows
+
+
+@pytest.mark.parametrize(
+    "other, name",
+    [
+        (lambda: heading(SMOKE, PLAN, 1.0, None), "minutes"),
+        (lambda: heading(SMOKE, PLAN, 0.5, 9), "steps"),
+        (lambda: heading(SMOKE, Plan(people=3, words=3, seeds=2), 0.5, None), "plan"),
+        (lambda: heading(PROFILES["laptop"], PLAN, 0.5, None), "profile"),
+    ],
+)
+def test_rows_of_another_comparison_are_not_taken_for_this_ones(tmp_path, other, name):
+    path = tmp_path / "rows.json"
+    write_rows(path, [{"name": "ours", "seed": 0}], heading(SMOKE, PLAN, 0.5, None))
+    with pytest.raises(UserError, match=f"rows.json holds a comparison with another {name}: give --json") as error:
+        read_rows(path, other())
+    assert "\n" not in str(error.value)
