@@ -39,8 +39,8 @@ if TYPE_CHECKING:  # for editors and type checkers; tests/test_setup.py compares
     from gen_affect_lib.model.mmdit import MMDiT as MMDiT
     from gen_affect_lib.pipeline import GenAffectPipeline as GenAffectPipeline
     from gen_affect_lib.profiles import get_profile as get_profile
+    from gen_affect_lib.recipe import TrainingConfig as TrainingConfig
     from gen_affect_lib.training.trainer import Trainer as Trainer
-    from gen_affect_lib.training.trainer import TrainingConfig as TrainingConfig
 
 __version__ = "0.2.0.dev0"  # the only place that says it: pyproject.toml reads it from here
 
@@ -57,7 +57,7 @@ _NAMES = {
     "MMDiT": "model.mmdit",
     "GenAffectPipeline": "pipeline",
     "Trainer": "training.trainer",
-    "TrainingConfig": "training.trainer",
+    "TrainingConfig": "recipe",
     "UserError": "errors",
     "pick_device": "device",
     "seed_everything": "device",

@@ -257,9 +257,9 @@ def _train_encoder_options(sub: argparse.ArgumentParser) -> None:
 def _train_encoder(options: argparse.Namespace) -> None:
     out = options.out or OUTPUTS / "encoders" / options.name
     _require_folder_name(out, "the network")
-    from gen_affect_lib.readers import train
+    from gen_affect_lib.readers import train_reader
 
-    train(options.name, out, options.minutes, options.profile)
+    train_reader(options.name, out, options.minutes, options.profile)
     print(out)
 
 

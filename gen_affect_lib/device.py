@@ -1,45 +1,61 @@
-"""The device, the processes and the seeds, decided in one place."""
+"""The device, the processes that train together, and the random seeds."""
+
+from __future__ import annotations
 
 import atexit
 import gc
 import os
 import random
 from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+T = TypeVar("T", bound=nn.Module)
 
 
 def pick_device() -> torch.device:
-    """CUDA where there is one, else the CPU. Of several processes, each gets a GPU of its own."""
-    if "LOCAL_RANK" in os.environ:  # `accelerate launch` started several
+    """CUDA where there is one, else the CPU. Several processes get a GPU each."""
+    if "LOCAL_RANK" in os.environ:  # started by `accelerate launch`
         return processes().device
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def processes():
-    """The processes that train together, as an `accelerate.Accelerator`: this one alone, or those that were launched."""
-    from accelerate import Accelerator  # here, because only training needs it
+def on_device(network: T) -> T:
+    """Move a network to `pick_device()`, in place."""
+    network.to(pick_device())
+    return network
+
+
+def processes() -> Accelerator:
+    """The processes that train together: those that `accelerate launch` has started, or this one alone."""
+    from accelerate import Accelerator  # slow to import, and only training needs it
     from accelerate.utils import InitProcessGroupKwargs
 
-    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))  # while the main one renders, which may take long
-    # The trainer chooses its precision itself.
-    several = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[patience])
-    if several.num_processes > 1:
-        atexit.unregister(_part)
-        atexit.register(_part)
-    return several
+    # The others wait while the main process renders, which may take long.
+    timeout = InitProcessGroupKwargs(timeout=timedelta(days=1))
+    # No mixed precision: the trainer chooses its own.
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[timeout])
+    if accelerator.num_processes > 1:
+        atexit.unregister(_end_process_group)
+        atexit.register(_end_process_group)
+    return accelerator
 
 
-def _part() -> None:
-    """End the group while Python still runs: one of its threads that lets go of a tensor later aborts the process."""
+def _end_process_group() -> None:
+    """End the process group before Python shuts down: a thread of it that frees a tensor later aborts the process."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-        gc.collect()  # its threads end with the last who holds it: networks that were shared, which lie in cycles
+        gc.collect()  # the group's threads end with its last reference, which distributed networks hold in cycles
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch (all devices)."""
+    """Seed the global random state of Python, NumPy and torch (all devices)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

@@ -4,130 +4,180 @@ from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from gen_affect_lib.avatars.pairs import PairsConfig
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.recipe import TrainingConfig
+
+
+@dataclass(frozen=True)
+class CodecSizes:
+    """Sizes of `LatentCodec`: channels of the latents; channels and residual blocks at 1/4 and 1/8 of the side."""
+
+    latent_channels: int
+    widths: tuple[int, int]
+    blocks: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class TransformerSizes:
+    """Sizes of `MMDiT`, with diffusers' names."""
+
+    num_layers: int
+    attention_head_dim: int
+    num_attention_heads: int
+
+
+@dataclass(frozen=True)
+class FusionSizes:
+    """Sizes of `IdentityExpressionFusion`."""
+
+    dim: int
+    identity_tokens: int
+    expression_tokens: int
+    condition_tokens: int
+    num_layers: int
+    num_heads: int
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The sizes of data, networks and training. All sizes of networks are diffusers' names."""
+    """The sizes of data and networks, and how the generator is trained.
+
+    Attributes:
+        pairs, validation: the drawn pairs to train on and to validate on.
+        references: pictures of each person that can be a reference; each is read by the face pack once.
+        codec, transformer, fusion: sizes of the networks.
+        codec_steps: steps of the autoencoder's training.
+        training: how the generator is trained, and for how long.
+        sampling_steps: of the pipeline.
+        identity_scale, expression_scale: guidance scales, chosen on validation people, see the model card.
+        from_nothing: the profile that trains from random weights; None: this one does. A profile that has one starts
+            from the shipped checkpoint instead.
+        study: the profile whose networks learn within minutes, for comparing variants; None: `retrained()`.
+    """
 
     name: str
     pairs: PairsConfig
     validation: PairsConfig
-    codec: dict = field(default_factory=dict)
+    codec: CodecSizes
+    transformer: TransformerSizes
+    fusion: FusionSizes
+    training: TrainingConfig
+    references: int = 2
     codec_steps: int = 2200
-    transformer: dict = field(default_factory=dict)
-    fusion: dict = field(default_factory=dict)
-    references: int = 2  # pictures of each person that serve as references; each has to be read once
-    training: dict = field(default_factory=dict)
-    steps: int | None = None  # how long a training lasts: in steps, or in minutes
-    minutes: float | None = None
     sampling_steps: int = 20
-    identity_scale: float = 1.5  # guidance: chosen on validation people, see the model card
+    identity_scale: float = 1.5
     expression_scale: float = 2.0
-    from_nothing: dict | None = None  # None: always from nothing. Else from the shipped checkpoint, or with these sizes
-    comparing: dict = field(default_factory=dict)  # sizes that learn within minutes, to compare ways to do it
+    from_nothing: Profile | None = None
+    study: Profile | None = None
 
     def retrained(self) -> Profile:
-        """The sizes with which the shipped checkpoint was trained: this profile, but from nothing."""
-        return replace(self, **(self.from_nothing or {}), from_nothing=None).at(self.pairs.size)
+        """The profile that trains from random weights, at this picture size."""
+        return (self.from_nothing or self).at(self.pairs.size)
 
     def compared(self) -> Profile:
-        """The sizes with which ways to do it are compared, each from nothing."""
-        return replace(self.retrained(), **self.comparing)
+        """The profile for comparing variants, each trained from random weights, at this picture size."""
+        return (self.study or self.retrained()).at(self.pairs.size)
 
     def at(self, size: int) -> Profile:
         """The same with pictures of `size` pixels a side. Raises UserError for a size that the networks cannot draw."""
-        if (
-            size < 32 or size % 16
-        ):  # the codec shrinks pictures eight times, and the MM-DiT's patches are 2 latents wide
+        if size < 32 or size % 16:  # the codec divides the side by 8, and the MM-DiT's patches have 2 x 2 latents
             raise UserError(
                 f"pictures of {size} pixels cannot be drawn: give a multiple of 16 from 32 on, such as 64 or 128"
             )
         return replace(self, pairs=replace(self.pairs, size=size), validation=replace(self.validation, size=size))
 
 
-PROFILES = {
-    "smoke": Profile(
-        "smoke",
-        pairs=PairsConfig("train", identities=16, images=4),
-        validation=PairsConfig("validation", identities=8, images=2),
-        codec=dict(latent_channels=16, widths=(16, 32), blocks=(1, 1)),
-        codec_steps=30,
-        transformer=dict(num_layers=2, attention_head_dim=16, num_attention_heads=2),
-        fusion=dict(dim=32, identity_tokens=4, expression_tokens=2, condition_tokens=6, num_layers=1, num_heads=2),
-        training=dict(
-            batch_size=8,
-            warmup_steps=5,
-            log_every=5,
-            validate_every=20,
-            validation_size=8,
-            preview_every=20,
-            checkpoint_every=20,
-        ),
+_SMOKE = Profile(
+    "smoke",
+    pairs=PairsConfig("train", identities=16, images=4),
+    validation=PairsConfig("validation", identities=8, images=2),
+    codec=CodecSizes(latent_channels=16, widths=(16, 32), blocks=(1, 1)),
+    codec_steps=30,
+    transformer=TransformerSizes(num_layers=2, attention_head_dim=16, num_attention_heads=2),
+    fusion=FusionSizes(dim=32, identity_tokens=4, expression_tokens=2, condition_tokens=6, num_layers=1, num_heads=2),
+    training=TrainingConfig(
+        batch_size=8,
+        warmup_steps=5,
         steps=20,
-        sampling_steps=4,
+        log_every=5,
+        validate_every=20,
+        validation_size=8,
+        preview_every=20,
+        checkpoint_every=20,
     ),
-    "laptop": Profile(
-        "laptop",
-        pairs=PairsConfig("train", identities=1024, images=12),
-        validation=PairsConfig("validation", identities=256, images=8),
-        transformer=dict(num_layers=5, attention_head_dim=32, num_attention_heads=5),
-        fusion=dict(dim=160),
-        # Trained weights move on with small steps, in a run so short that it has to be looked at often.
-        training=dict(batch_size=64, learning_rate=3e-4, validate_every=75),
-        minutes=5.0,
-        from_nothing=dict(
-            pairs=PairsConfig("train", identities=8192, images=16),
-            references=4,
-            codec_steps=1600,
-            training=dict(batch_size=32, learning_rate=2e-3, warmup_steps=200, face_weight=3.0),
-            minutes=30.0,
+    sampling_steps=4,
+)
+
+# The shipped checkpoint has the sizes of this profile.
+_LAPTOP_FROM_NOTHING = Profile(
+    "laptop",
+    pairs=PairsConfig("train", identities=8192, images=16),
+    validation=PairsConfig("validation", identities=256, images=8),
+    references=4,
+    codec=CodecSizes(latent_channels=16, widths=(64, 128), blocks=(1, 3)),
+    codec_steps=1600,
+    transformer=TransformerSizes(num_layers=5, attention_head_dim=32, num_attention_heads=5),
+    fusion=FusionSizes(dim=160, identity_tokens=6, expression_tokens=4, condition_tokens=16, num_layers=2, num_heads=5),
+    training=TrainingConfig(batch_size=32, learning_rate=2e-3, warmup_steps=200, face_weight=3.0, minutes=30.0),
+)
+
+_LAPTOP = replace(
+    _LAPTOP_FROM_NOTHING,
+    pairs=PairsConfig("train", identities=1024, images=12),
+    references=2,
+    # Trained weights need small steps, and so short a run is validated often.
+    training=TrainingConfig(batch_size=64, learning_rate=3e-4, validate_every=75, minutes=5.0),
+    from_nothing=_LAPTOP_FROM_NOTHING,
+    study=replace(
+        _LAPTOP_FROM_NOTHING,
+        transformer=TransformerSizes(num_layers=4, attention_head_dim=32, num_attention_heads=4),
+        fusion=FusionSizes(
+            dim=128, identity_tokens=6, expression_tokens=4, condition_tokens=10, num_layers=2, num_heads=4
         ),
-        comparing=dict(
-            transformer=dict(num_layers=4, attention_head_dim=32, num_attention_heads=4),
-            fusion=dict(dim=128, num_heads=4, condition_tokens=10),  # one for each source
-            training=dict(batch_size=32, learning_rate=1e-3, face_weight=3.0),
-        ),
+        training=TrainingConfig(batch_size=32, learning_rate=1e-3, face_weight=3.0),
     ),
-    "gpu": Profile(
-        "gpu",
-        pairs=PairsConfig("train", identities=16384, images=16),
-        validation=PairsConfig("validation", identities=256, images=8),
-        codec_steps=6000,
-        transformer=dict(num_layers=8, attention_head_dim=64, num_attention_heads=6),
-        fusion=dict(dim=384, identity_tokens=8, condition_tokens=32, num_layers=3, num_heads=6),
-        references=4,
-        training=dict(
-            batch_size=256,
-            learning_rate=1e-3,
-            warmup_steps=500,
-            face_weight=3.0,
-            checkpoint_every=2000,
-            preview_every=2000,
-            validate_every=1000,
-            log_every=50,
-        ),
+)
+
+_GPU = Profile(
+    "gpu",
+    pairs=PairsConfig("train", identities=16384, images=16),
+    validation=PairsConfig("validation", identities=256, images=8),
+    references=4,
+    codec=CodecSizes(latent_channels=16, widths=(64, 128), blocks=(1, 3)),
+    codec_steps=6000,
+    transformer=TransformerSizes(num_layers=8, attention_head_dim=64, num_attention_heads=6),
+    fusion=FusionSizes(dim=384, identity_tokens=8, expression_tokens=4, condition_tokens=32, num_layers=3, num_heads=6),
+    training=TrainingConfig(
+        batch_size=256,
+        learning_rate=1e-3,
+        warmup_steps=500,
+        face_weight=3.0,
         minutes=4.0,
+        log_every=50,
+        validate_every=1000,
+        preview_every=2000,
+        checkpoint_every=2000,
     ),
-}
+)
+
+PROFILES = {profile.name: profile for profile in (_SMOKE, _LAPTOP, _GPU)}
 
 
 def default_profile() -> str:
-    """The name in GEN_AFFECT_PROFILE, or what this machine can do."""
+    """The name in the environment variable GEN_AFFECT_PROFILE; without it, `gpu` where there is CUDA, else `laptop`."""
     name = os.environ.get("GEN_AFFECT_PROFILE")
     if name:
         return get_profile(name).name
-    import torch  # asking for a GPU is the only reason to load it here
+    import torch  # only needed to ask for a GPU
 
     return "gpu" if torch.cuda.is_available() else "laptop"
 
 
 def get_profile(name: str | None = None) -> Profile:
-    """The profile of that name; None takes `default_profile`. Raises UserError for a name that does not exist."""
+    """The profile of that name; None means `default_profile()`. Raises UserError for a name that does not exist."""
     name = name or default_profile()
     if name not in PROFILES:
         near = difflib.get_close_matches(name, PROFILES, n=1)

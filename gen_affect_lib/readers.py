@@ -1,6 +1,6 @@
 """Train one of the networks that read faces, by name: `python -m gen_affect_lib train-encoder NAME`.
 
-The parts of a face pack are measured on validation people when they are trained; the figures go into the pack's
+The networks of a face pack are evaluated on validation people after training; the figures go to the pack's
 `figures.json`.
 """
 
@@ -15,51 +15,53 @@ from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.encoders.face_pack import measure_detector, measure_recognizer
 from gen_affect_lib.evaluation.judges.training import train_expression_judge, train_identity_judge
 from gen_affect_lib.profiles import get_profile
-from gen_affect_lib.training import detector, expression, identity, landmarks
+from gen_affect_lib.training import identity
+from gen_affect_lib.training.detector import SCENE_SETS, train_detector
+from gen_affect_lib.training.expression import train_expression
+from gen_affect_lib.training.landmarks import train_landmarks
 
 
-def train_recognizer(out: Path, profile: str, **limit) -> None:
-    """The recognizer of a pack, with its figures on validation people."""
-    net = identity.train(out, profile=profile, **limit)
-    people = min(1000, 4 * identity.RECIPES[profile].people)
+def _identity(out: Path, minutes: float | None, profile: str) -> None:
+    net = identity.train_identity(out, minutes, profile)
+    people = min(1000, 4 * identity.CONFIGS[profile].people)
     update_json(out / "figures.json", "recognizer", measure_recognizer(net, VALIDATION_SEED, people))
 
 
-def train_detector(out: Path, profile: str, **limit) -> None:
-    """The detector of a pack, with its figures on scenes of validation people."""
-    net = detector.train(out, profile=profile, **limit)
-    scenes = min(500, detector.RECIPES[profile].scenes)
+def _detector(out: Path, minutes: float | None, profile: str) -> None:
+    net = train_detector(out, minutes, profile)
+    scenes = min(500, SCENE_SETS[profile].scenes)
     update_json(out / "figures.json", "detector", measure_detector(net, VALIDATION_SEED, scenes))
 
 
-def train_landmarks(out: Path, profile: str, **limit) -> None:
-    """The landmark network of a pack. Its figures need a detector in the same folder."""
-    net = landmarks.train(out, profile=profile, **limit)
-    if (out / DETECTOR).is_file():
-        scenes = min(500, landmarks.RECIPES[profile].scenes)
+def _landmarks(out: Path, minutes: float | None, profile: str) -> None:
+    net = train_landmarks(out, minutes, profile)
+    if (out / DETECTOR).is_file():  # landmarks are measured on the boxes of a detector
+        scenes = min(500, SCENE_SETS[profile].scenes)
         update_json(
             out / "figures.json", "landmarks", measure_detector(load_detector(out), VALIDATION_SEED, scenes, net)
         )
 
 
-# Each is a function (out, profile=name, minutes=…); without minutes it takes its profile's own time.
+# Functions (out, minutes, profile); without minutes, a training has its profile's limit.
 TRAINERS = {
-    "identity": train_recognizer,
-    "detector": train_detector,
-    "landmarks": train_landmarks,
-    "expression": expression.train,
+    "identity": _identity,
+    "detector": _detector,
+    "landmarks": _landmarks,
+    "expression": train_expression,
     "identity-judge": train_identity_judge,
     "expression-judge": train_expression_judge,
 }
 
 
-def train(name: str, out: Path, minutes: float | None = None, profile: str | None = None) -> None:
-    """Train one network by name and write it to a folder. Raises UserError for a name that does not exist."""
+def train_reader(name: str, out: Path, minutes: float | None = None, profile: str | None = None) -> None:
+    """Train a network by its name in TRAINERS and write it to a folder.
+
+    Raises UserError for a name or a profile that does not exist.
+    """
     if name not in TRAINERS:
         near = difflib.get_close_matches(name, TRAINERS, n=1)
         hint = f"did you mean {near[0]}?" if near else "give one of " + ", ".join(TRAINERS)
         raise UserError(f"there is no encoder {name!r} to train: {hint}")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    limit = {} if minutes is None else {"minutes": minutes}
-    TRAINERS[name](out, profile=get_profile(profile).name, **limit)
+    TRAINERS[name](out, minutes, get_profile(profile).name)

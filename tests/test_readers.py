@@ -1,6 +1,7 @@
 """Training by name: a tiny run writes what insightface loads, and a wrong name is answered."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,12 +21,13 @@ from gen_affect_lib.training.identity_data import IdentityPictures
 
 @pytest.fixture
 def tiny(monkeypatch):
-    sizes = dict(widths=(8, 8, 16), blocks=(0, 1, 1), squeeze=4, embedding=32)
-    monkeypatch.setitem(identity_training.RECIPES, "smoke", identity_training.Recipe(6, 2, sizes, 0.02))
-    sizes = dict(widths=(8, 8, 8, 16), neck=8)
-    monkeypatch.setitem(detector_training.RECIPES, "smoke", detector_training.Recipe(6, 50, sizes, 0.02))
-    sizes = dict(widths=(8, 8, 8, 8), squeeze=4)
-    monkeypatch.setitem(landmark_training.RECIPES, "smoke", detector_training.Recipe(6, 50, sizes, 0.02))
+    monkeypatch.setitem(detector_training.SCENE_SETS, "smoke", detector_training.ScenesConfig(6, 50))
+    for training, sizes in (
+        (identity_training, dict(people=6, pictures=2, widths=(8, 8, 16), squeeze=4, embedding=32)),
+        (detector_training, dict(widths=(8, 8, 8, 16), neck=8)),
+        (landmark_training, dict(widths=(8, 8, 8, 8), squeeze=4)),
+    ):
+        monkeypatch.setitem(training.CONFIGS, "smoke", replace(training.CONFIGS["smoke"], **sizes))
 
 
 def test_all_parts_make_one_pack(tiny, tmp_path, capsys):
@@ -40,7 +42,7 @@ def test_a_wrong_name_gets_the_right_one(capsys):
     assert cli.main(["train-encoder", "identiti"]) == 2
     assert "did you mean identity?" in capsys.readouterr().err
     with pytest.raises(UserError, match="expression-judge"):
-        readers.train("nobody", None)
+        readers.train_reader("nobody", None)
 
 
 def test_training_draws_people_together(tmp_path):
@@ -48,7 +50,8 @@ def test_training_draws_people_together(tmp_path):
     data = IdentityPictures.open(tmp_path, 0, 12, 4)
     torch.manual_seed(0)
     net = identity_training.ArcFaceNet(widths=(8, 16, 32), blocks=(0, 1, 1), squeeze=8, embedding=64)
-    losses = identity_training.fit(net, data, 0.25, batch_size=24)
+    recipe = replace(identity_training.RECIPE, minutes=0.25, batch_size=24)
+    losses = [row["loss"] for row in identity_training.fit_identity(net, data, recipe)]
     pictures = [np.ascontiguousarray(data.views[:, k, 0]) for k in range(2)]
     assert retrieval(*(embed(net, views) for views in pictures)) >= 0.5
     assert np.mean(losses[:2]) > np.mean(losses[-2:])

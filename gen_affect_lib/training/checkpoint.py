@@ -1,10 +1,12 @@
-"""Checkpoints that survive a kill at any moment: one file each, either whole or not there at all.
+"""Checkpoints that survive a kill at any moment: the state of a run, in one file that is either whole or not there.
 
 A folder holds at most two, `last.safetensors` and `previous.safetensors`. A new one is written under a third name,
-forced to the disk, and only then renamed: renaming is the one thing that a file system does all at once. So at every
-moment at least one whole checkpoint is there. Tensors and the JSON beside them stand in one safetensors file, because
-two files could be of two different steps; nothing is pickled. A digest over both tells a damaged file from a whole one.
+flushed to the disk, and then renamed, since a file system renames atomically. So at least one whole checkpoint is there
+at every moment. Tensors and their JSON are in one safetensors file, since two files could be of two different steps.
+Nothing is pickled. A digest over both detects a damaged file.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -15,16 +17,18 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from gen_affect_lib.errors import UserError
 
 LAST, PREVIOUS, DAMAGED, UNFINISHED = (f"{name}.safetensors" for name in ("last", "previous", "damaged", "unfinished"))
 
 
-def write_checkpoint(folder: Path, tensors: dict[str, torch.Tensor], state: dict) -> None:
-    """Write tensors (any device, any shape) and a JSON-able state as the folder's last checkpoint.
+def write_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict) -> None:
+    """Write tensors (any device, any shape) and a state that JSON can hold as the folder's last checkpoint.
 
-    The one that was last becomes the previous one. Where writing fails (a full disk, say), both stay as they were.
+    The one that was last becomes the previous one. Raises UserError where writing fails, on a full disk for one; both
+    then stay as they were.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(state)
@@ -44,21 +48,21 @@ def write_checkpoint(folder: Path, tensors: dict[str, torch.Tensor], state: dict
         ) from error
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
     """The tensors (on the CPU) and the state of one file. Raises UserError where it is missing or damaged."""
     try:
         content = Path(path).read_bytes()
         tensors = safetensors.torch.load(content)
         header_size = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + header_size])["__metadata__"]  # the format keeps its JSON right here
+        metadata = json.loads(content[8 : 8 + header_size])["__metadata__"]  # the format keeps its JSON here
         if metadata["sha256"] != _digest(tensors, metadata["state"]):
-            raise ValueError("its digest is not that of its content")
+            raise ValueError("its digest does not match its content")
         return tensors, json.loads(metadata["state"])
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise UserError(f"{path} is not a whole checkpoint ({error}): delete it, or train anew") from error
 
 
-def read_last_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict] | None:
+def read_last_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict] | None:
     """The newest whole checkpoint of a folder, None where there is none. Raises UserError where none is whole."""
     found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
     problems = []
@@ -69,7 +73,7 @@ def read_last_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict] |
             problems.append(str(error))
             continue
         if problems:
-            # Out of the way: the next write would rename the damaged file over the only whole one.
+            # Otherwise the next write would rename the damaged file over the only whole one.
             os.replace(folder / LAST, folder / DAMAGED)
             warnings.warn(f"{problems[0]}; going on from {path.name}, and the damaged file is {DAMAGED}", stacklevel=2)
         return checkpoint
@@ -79,7 +83,7 @@ def read_last_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict] |
 
 
 def require_same(folder: Path, then: dict, now: dict) -> None:
-    """Raises UserError, with the first few differences, where a run would not go on as it began."""
+    """Raises UserError, naming the first differences, where settings or shapes of a run have changed."""
     changed = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
     if changed:
         differences = ", ".join(
@@ -90,16 +94,63 @@ def require_same(folder: Path, then: dict, now: dict) -> None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Forget the run of a folder, oldest first, so that a kill in between leaves the newest."""
+    """Delete the checkpoints of a folder, oldest first, so that a kill in between leaves the newest."""
     for name in (UNFINISHED, DAMAGED, PREVIOUS, LAST):
         (folder / name).unlink(missing_ok=True)
 
 
-def _digest(tensors: dict[str, torch.Tensor], text: str) -> str:
+# What a checkpoint of a training holds
+
+
+def training_tensors(
+    networks: nn.Module,
+    parameters: dict[str, nn.Parameter],
+    average: dict[str, Tensor],
+    optimizers: list[torch.optim.Optimizer],
+) -> dict[str, Tensor]:
+    """All tensors that the next step depends on: weights and buffers, average, optimizer state, global random state."""
+    names: dict[Tensor, str] = {parameter: name for name, parameter in parameters.items()}
+    tensors = dict(networks.state_dict())
+    tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
+    for optimizer in optimizers:
+        for parameter, moments in optimizer.state.items():
+            tensors |= {f"optimizer.{names[parameter]}.{key}": tensor for key, tensor in moments.items()}
+    tensors["random.cpu"] = torch.get_rng_state()  # for dropout, which draws from the global generator
+    device = next(iter(parameters.values())).device
+    if device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+    return tensors
+
+
+def load_training_tensors(
+    tensors: dict[str, Tensor],
+    networks: nn.Module,
+    parameters: dict[str, nn.Parameter],
+    average: dict[str, Tensor],
+    optimizers: list[torch.optim.Optimizer],
+) -> None:
+    """Restore in place what `training_tensors` has collected."""
+    networks.load_state_dict({name: tensors[name] for name in networks.state_dict()})
+    owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in parameters.items():
+        average[name].copy_(tensors[f"average.{name}"])
+        moments = {n.rpartition(".")[2]: t for n, t in tensors.items() if n.startswith(f"optimizer.{name}.")}
+        if moments:  # a parameter that never had a gradient has none
+            owner[parameter].state[parameter] = {key: moment.to(parameter.device) for key, moment in moments.items()}
+    torch.set_rng_state(tensors["random.cpu"])
+    device = next(iter(parameters.values())).device
+    if device.type == "cuda" and "random.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random.cuda"], device)
+
+
+# Files
+
+
+def _digest(tensors: dict[str, Tensor], text: str) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())  # any shape -> (bytes,), without a copy
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)  # any shape -> (bytes,), without a copy
     return digest.hexdigest()
 
 
@@ -107,7 +158,7 @@ def _write_to_disk(path: Path, content: bytes) -> None:
     with open(path, "wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())  # the content must be on the disk before a name points to it
+        os.fsync(file.fileno())  # the content must be on the disk before the file is renamed
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,9 +1,8 @@
-"""The detector's recipe: scenes drawn once, and seen at many scales."""
+"""Training of the face detector: on drawn scenes, each scaled at random."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -20,11 +19,13 @@ from gen_affect_lib.encoders.onnx_files import round_weights
 from gen_affect_lib.encoders.pack import save_detector
 from gen_affect_lib.keys import key
 from gen_affect_lib.paths import CACHE
-from gen_affect_lib.training import optim
+from gen_affect_lib.recipe import Recipe
+from gen_affect_lib.training import loop
 
-# Sides to which scenes are scaled, and how many fit into a step: small pictures are the cheap ones.
-SIDES = ((128, 16), (192, 8), (256, 4), (384, 2), (512, 1))
-CHANCES = (0.25, 0.35, 0.25, 0.1, 0.05)
+RECIPE = Recipe(batch_size=16, optimizer="muon", learning_rate=2e-3, warmup_steps=50, betas=(0.9, 0.99), clip_norm=5.0)
+# Sides in pixels to which scenes are scaled. Larger pictures cost more, so their batches are smaller by the divisor.
+SIDES = ((128, 1), (192, 2), (256, 4), (384, 8), (512, 16))
+PROBABILITIES = (0.25, 0.35, 0.25, 0.1, 0.05)
 
 
 @dataclass
@@ -33,8 +34,8 @@ class Scenes:
 
     Attributes:
         images: uint8 (M, S, S, 3), RGB, memory-mapped.
-        boxes: float32 (F, 4) in pixels. points: float32 (F, 5, 2). skins: float32 (F,).
-        scene: int64 (F,), in which scene each face is.
+        boxes: float32 (F, 4) in pixels. points: landmarks, float32 (F, 5, 2) in pixels. skins: tones, float32 (F,).
+        scene: int64 (F,), the index of each face's scene.
     """
 
     images: np.ndarray
@@ -45,7 +46,7 @@ class Scenes:
 
     @classmethod
     def open(cls, folder: Path, first_person: int, people: int, count: int, size: int = 256) -> Scenes:
-        """Draw them into a folder, or map what is there already."""
+        """Draw the scenes into a folder, or open those that are there."""
         images, truth = folder / "images.npy", folder / "faces.npz"
         if not truth.is_file():
             folder.mkdir(parents=True, exist_ok=True)
@@ -72,81 +73,88 @@ class Scenes:
         return cls.open(CACHE / "scenes" / f"{count}-{key(SCENES, config)}", **config)
 
     def at(self, chosen: np.ndarray, side: int, flip: np.ndarray) -> tuple[np.ndarray, list[Tensor], list[Tensor]]:
-        """Scenes scaled to a side, some mirrored: images (B, side, side, 3), boxes and landmarks of each."""
+        """Scenes scaled to a side in pixels, some mirrored: uint8 (B, side, side, 3), boxes and landmarks of each."""
         images, boxes, points = [], [], []
         ratio = side / self.images.shape[1]
-        how = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
+        interpolation = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
         for k, mirrored in zip(chosen, flip):
-            image = cv2.resize(self.images[k], (side, side), interpolation=how)
-            mine = self.scene == k
-            box, five = self.boxes[mine] * ratio, self.points[mine] * ratio
+            image = cv2.resize(self.images[k], (side, side), interpolation=interpolation)
+            faces = self.scene == k
+            box, five = self.boxes[faces] * ratio, self.points[faces] * ratio
             if mirrored:
                 image = image[:, ::-1]
                 box = np.stack([side - box[:, 2], box[:, 1], side - box[:, 0], box[:, 3]], axis=1)
-                five = np.stack([side - five[..., 0], five[..., 1]], axis=-1)[:, [1, 0, 2, 4, 3]]  # left is now right
+                five = np.stack([side - five[..., 0], five[..., 1]], axis=-1)[
+                    :, [1, 0, 2, 4, 3]
+                ]  # left and right are swapped
             images.append(image)
             boxes.append(torch.from_numpy(box.astype(np.float32)))
             points.append(torch.from_numpy(five.astype(np.float32)))
         return np.stack(images), boxes, points
 
 
-def fit(
-    net: FaceDetector, data: Scenes, minutes: float, *, learning_rate: float = 2e-3, seed: int = 0, report=None
-) -> list[dict]:
-    """Train for so many minutes; the parts of the loss, step by step. `report(net, share of the time)` now and then."""
-    seed_everything(seed)
-    device = pick_device()
-    net.to(device, memory_format=torch.channels_last).train()
-    weights = dict(net.named_parameters())
-    optimizers = optim.make_optimizers(weights, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
-    rng = np.random.default_rng(seed)
-    begin, progress, log, reported = time.monotonic(), 0.0, [], 0.0
-    with tqdm(desc="Detector", unit="step", mininterval=10) as bar:
-        while progress < 1:
-            rate = learning_rate * optim.warm_cosine(len(log), progress, warmup=50)
-            side, count = SIDES[rng.choice(len(SIDES), p=CHANCES)]
-            images, boxes, points = data.at(rng.integers(0, len(data.images), count), side, rng.random(count) < 0.5)
-            outputs = net(to_input(images).to(device, memory_format=torch.channels_last))
-            loss, parts = detector_loss(outputs, [b.to(device) for b in boxes], [p.to(device) for p in points], side)
-            loss.backward()
-            optim.step(optimizers, net.parameters(), rate, clip=5.0)
-            log.append(parts)
-            progress = (time.monotonic() - begin) / (60 * minutes)
-            bar.update()
-            bar.set_postfix({name: f"{np.mean([p[name] for p in log[-50:]]):.3f}" for name in parts}, refresh=False)
-            if report and progress - reported >= 0.1:
-                reported = progress
-                report(net.eval(), progress)
-                net.train()
+def fit_detector(net: FaceDetector, data: Scenes, recipe: Recipe) -> list[loop.Row]:
+    """Train the detector; returns the history. `recipe.batch_size` is that of scenes of 128 pixels."""
+    seed_everything(recipe.seed)
+    device, rng = pick_device(), np.random.default_rng(recipe.seed)
+    net.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (not among torch's overloads)
+    net.train()
+
+    def objective(progress: float) -> tuple[Tensor, loop.Row]:
+        side, divisor = SIDES[rng.choice(len(SIDES), p=PROBABILITIES)]
+        count = max(1, recipe.batch_size // divisor)
+        images, boxes, points = data.at(rng.integers(0, len(data.images), count), side, rng.random(count) < 0.5)
+        outputs = net(to_input(images).to(device, memory_format=torch.channels_last))
+        return detector_loss(outputs, [b.to(device) for b in boxes], [p.to(device) for p in points], side)
+
+    history = loop.fit(objective, net, recipe, "detector")
     net.eval().cpu()
-    return log
+    return history
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How much of everything: scenes, people to be in them, the network's sizes, minutes."""
+class ScenesConfig:
+    """How many scenes to draw, and how many people appear in them."""
 
     scenes: int
     people: int
-    sizes: dict
-    minutes: float
 
-    def drawn(self) -> Scenes:
-        """Its scenes, drawn once for all networks that learn from them."""
+    def draw(self) -> Scenes:
+        """The scenes, drawn once for all networks that are trained on them."""
         return Scenes.cached(TRAIN_SEED, self.people, self.scenes)
 
 
-RECIPES = {
-    "smoke": Recipe(24, 100, dict(widths=(8, 16, 16, 32), neck=16), 0.05),
-    "laptop": Recipe(4000, JUDGES_SEED, {}, 20.0),
-    "gpu": Recipe(20000, JUDGES_SEED, dict(widths=(32, 64, 96, 128), neck=64), 15.0),
+SCENE_SETS = {
+    "smoke": ScenesConfig(24, 100),
+    "laptop": ScenesConfig(4000, JUDGES_SEED),
+    "gpu": ScenesConfig(20000, JUDGES_SEED),
 }
 
 
-def train(out_dir: Path, minutes: float | None = None, profile: str = "laptop") -> FaceDetector:
-    """Draw the scenes, train, and write `detector.onnx` and `config.json` to a folder."""
-    recipe = RECIPES[profile]
-    net = FaceDetector(**recipe.sizes)
-    fit(net, recipe.drawn(), minutes or recipe.minutes)
-    save_detector(round_weights(net), Path(out_dir))
+@dataclass(frozen=True)
+class DetectorConfig:
+    """The sizes of the network, see `FaceDetector`, and how it is trained."""
+
+    recipe: Recipe
+    widths: tuple[int, int, int, int] = (24, 32, 64, 96)
+    neck: int = 40
+
+    def network(self) -> FaceDetector:
+        return FaceDetector(widths=self.widths, neck=self.neck)
+
+
+CONFIGS = {
+    "smoke": DetectorConfig(replace(RECIPE, minutes=0.05), widths=(8, 16, 16, 32), neck=16),
+    "laptop": DetectorConfig(replace(RECIPE, minutes=20.0)),
+    "gpu": DetectorConfig(replace(RECIPE, minutes=15.0), widths=(32, 64, 96, 128), neck=64),
+}
+
+
+def train_detector(out_dir: Path, minutes: float | None = None, profile: str = "laptop") -> FaceDetector:
+    """Draw a profile's scenes, train a detector on them, and write `detector.onnx` and `config.json`."""
+    config = CONFIGS[profile]
+    net = config.network()
+    fit_detector(net, SCENE_SETS[profile].draw(), config.recipe.limited_to(minutes=minutes))
+    round_weights(net)
+    save_detector(net, Path(out_dir))
     return net

@@ -1,7 +1,7 @@
-"""Pictures for the identity encoder: many people, some pictures of each, aligned as they will be at use.
+"""Training data of the identity encoder: several pictures of each of many people, aligned as in use.
 
-Expression and appearance change from picture to picture, and so does the resolution; the landmarks are shaken a little,
-because those of a detector are. What a person's pictures still have in common is the identity.
+Expression, appearance and resolution are drawn independently for each picture, and the landmarks get noise, as those of
+a detector are inexact. What the pictures of a person have in common is the identity.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from gen_affect_lib.paths import CACHE
 
 IDENTITY_PICTURES = Producer("identity pictures", 1, uses=(FACTORS, DRAWING, LANDMARKS, ALIGNMENT))
 
-SIDES = (64, 96, 128, 192)  # pixels a side of the pictures that the views are cut from
-SHAKE = 0.015  # deviation of a landmark, as a share of the distance of the eyes
+SIDES = (64, 96, 128, 192)  # sides in pixels of the pictures from which the views are cut
+SHAKE = 0.015  # standard deviation of the noise on a landmark, as a fraction of the distance between the eyes
 
 
 @dataclass
@@ -33,8 +33,8 @@ class IdentityPictures:
 
     Attributes:
         views: uint8 (N, K, V, 112, 112, 3), RGB, memory-mapped.
-        nuisance: float32 (N, K, M), what the identity must not carry: the expression, and the appearance's factors.
-        seeds: int64 (N,), whose pictures they are.
+        nuisance: float32 (N, K, M), factors that the embedding must not depend on: expression and appearance.
+        seeds: int64 (N,), the people.
     """
 
     views: np.ndarray
@@ -43,7 +43,7 @@ class IdentityPictures:
 
     @classmethod
     def open(cls, folder: Path, first_seed: int, people: int, pictures: int, shake: float = SHAKE) -> IdentityPictures:
-        """Draw them into a folder, or map what is there already."""
+        """Draw the pictures into a folder, or open those that are there."""
         views, nuisance = folder / "views.npy", folder / "nuisance.npy"
         if not nuisance.is_file():
             folder.mkdir(parents=True, exist_ok=True)
@@ -65,14 +65,14 @@ class IdentityPictures:
 
 
 def portrait(seed: int, picture: int) -> tuple[Avatar, int]:
-    """A person at some moment, and the side in pixels that a picture of it has."""
+    """A person with the expression and appearance of one picture, and the side of that picture in pixels."""
     moment = picture_seed(seed, picture)
     avatar = Avatar(Identity.sample(seed), Expression.sample(moment), Appearance.sample(moment))
     return avatar, int(np.random.default_rng([11, moment]).choice(SIDES))
 
 
 def draw(seed: int, picture: int, shake: float = SHAKE) -> tuple[np.ndarray, np.ndarray]:
-    """One picture of one person: its views (2, 112, 112, 3) and its expression and appearance as numbers."""
+    """The views of one picture of a person, uint8 (2, 112, 112, 3), and its nuisance factors (M,)."""
     avatar, side = portrait(seed, picture)
     points = landmarks(avatar) * side
     rng = np.random.default_rng([12, picture_seed(seed, picture)])

@@ -1,43 +1,45 @@
-"""What a training run tells those who watch it: a progress bar, TensorBoard's curves and pictures, and a history."""
+"""Logging, validation and previews of a run: a progress bar, TensorBoard and a history. None of it changes training."""
+
+from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
+import torch
 
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.recipe import TrainingConfig
+from gen_affect_lib.training.loop import Row, advance, progress_bar
 
 
 class Logbook:
-    """Used in a `with`. `history`: the rows so far, which new ones join. `step` and `used`: where the run stands, the
-    latter as the share of it that is over, so that a limit in steps and one in minutes look alike.
+    """Writes a run down.
+
+    Args:
+        folder: of the run; TensorBoard's files go to `logs` in it.
+        history: new rows are appended to it.
+        step, progress: where the run stands, as steps and as the fraction of it that is over.
     """
 
-    def __init__(self, folder: Path, history: list[dict], step: int, used: float):
-        from torch.utils.tensorboard import SummaryWriter  # takes a second to import, and is only needed here
+    def __init__(self, folder: Path, history: list[Row], step: int, progress: float):
+        from torch.utils.tensorboard import SummaryWriter  # takes a second to import, and only training needs it
 
         self.folder, self.history = folder, history
         with writing_to(folder):
-            self.writer = SummaryWriter(folder / "logs", purge_step=step + 1)  # a killed run redoes some
-        form = "{percentage:3.0f}%|{bar:20}| {desc} [{elapsed}, {remaining} left]"
-        self.bar = tqdm(total=1.0, initial=min(used, 1), bar_format=form, mininterval=0.5, miniters=0, smoothing=0.05)
+            self.writer = SummaryWriter(folder / "logs", purge_step=step + 1)  # a resumed run repeats some steps
+        self.bar = progress_bar(progress)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
+    def close(self) -> None:
         self.bar.close()
         with writing_to(self.folder):
             self.writer.close()
 
-    def advance(self, used: float) -> None:
-        self.bar.update(min(used, 1) - self.bar.n)
-
-    def record(self, step: int, seconds: float, row: dict[str, float]) -> None:
-        """A row for the history, and a point on each of its curves."""
-        self.history.append({"step": step, "seconds": round(seconds, 3), **row})
+    def record(self, step: int, seconds: float, row: Row) -> None:
+        """Append a row to the history, and a point to each TensorBoard curve."""
+        self.history.append({"step": step, "seconds": seconds, **row})
         if "training/loss" in row:
             loss, speed = row["training/loss"], row["training/images_per_second"]
             self.bar.set_description_str(f"step {step}, loss {loss:.4f}, {speed:.0f} images/s", refresh=False)
@@ -46,13 +48,90 @@ class Logbook:
                 self.writer.add_scalar(name, value, step)
 
     def show(self, step: int, picture: np.ndarray) -> None:
-        """A picture (H, W, 3) uint8, under TensorBoard's images."""
+        """Write a picture (H, W, 3) uint8 to TensorBoard."""
         with writing_to(self.folder):
             self.writer.add_image("samples", picture, step, dataformats="HWC")
 
 
+class Monitor:
+    """What follows a step besides training: logging, validation, previews and checkpoints. Used in a `with`.
+
+    Args:
+        config: says how often.
+        speed: is paused while the run is validated and kept.
+        summarize: learning rate -> figures of the steps since the last call.
+        validate: -> figures of held-out data.
+        preview: step -> a grid of samples (H, W, 3) uint8, or None.
+        save: writes a checkpoint.
+    """
+
+    def __init__(
+        self,
+        log: Logbook,
+        config: TrainingConfig,
+        speed: Speed,
+        summarize: Callable[[float], Row],
+        validate: Callable[[], Row],
+        preview: Callable[[int], np.ndarray | None],
+        save: Callable[[], None],
+    ):
+        self.log, self.config, self.speed = log, config, speed
+        self.summarize, self.validate, self.preview, self.save = summarize, validate, preview, save
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.log.close()
+
+    def after_step(self, progress: float, row: Row) -> None:
+        step, seconds = int(row["step"]), row["seconds"]
+
+        def due(every: int) -> bool:
+            return step % every == 0 or progress >= 1
+
+        if due(self.config.log_every):
+            self.log.record(step, seconds, self.summarize(row["learning_rate"]))
+        advance(self.log.bar, progress)
+        with self.speed.paused():
+            if due(self.config.validate_every):
+                self.log.record(step, seconds, self.validate())
+            if due(self.config.preview_every) and (picture := self.preview(step)) is not None:
+                self.log.show(step, picture)
+            if due(self.config.checkpoint_every):
+                self.save()
+
+
+class Sums:
+    """Losses and gradient norms since the last log entry.
+
+    The sums stay on the device: to read a number, the CPU waits for the GPU. A sum that has met a NaN stays NaN.
+    """
+
+    def __init__(self, device: torch.device):
+        self.loss, self.norm = torch.zeros(2, device=device)
+        self.batches = self.steps = 0
+
+    def add_loss(self, loss: torch.Tensor) -> None:
+        self.loss += loss
+        self.batches += 1
+
+    def add_norm(self, norm: torch.Tensor) -> None:
+        self.norm += norm
+        self.steps += 1
+
+    def finite(self) -> bool:
+        return bool((self.loss + self.norm).isfinite())
+
+    def means(self) -> Row:
+        return {
+            "training/loss": self.loss.item() / self.batches,
+            "training/gradient_norm": self.norm.item() / self.steps,
+        }
+
+
 class Speed:
-    """Images per second of learning alone: the time in `paused` does not count."""
+    """Images per second of training alone: time inside `paused` does not count."""
 
     def __init__(self):
         self.start_over()
@@ -72,7 +151,7 @@ class Speed:
 
 @contextmanager
 def writing_to(folder: Path):
-    """Turns the system's errors about a folder (full disk, no permission, a file of that name) into one sentence."""
+    """Turn the system's errors about a folder (full disk, no permission, a file of that name) into a UserError."""
     try:
         yield
     except OSError as error:

@@ -1,10 +1,10 @@
-"""What every training here steps with: AdamW, Muon, a learning rate that warms up and falls, and the step itself.
+"""Optimizers and the learning-rate schedule that all training loops share.
 
-Muon takes steps of even strength in every direction of a weight matrix (Jordan et al. 2024; Liu et al. 2025). AdamW
-evens out the steps of single weights. A network's matrices, though, act as wholes, and their gradients are made of few
-directions that outweigh all others. Muon replaces a matrix's averaged gradient U S Vᵀ by U Vᵀ, so that the rare
-directions, a brow on dark skin for one, are learned as fast as the common ones. torch's own Muon works in bfloat16,
-which a processor without units for it only emulates; this one stays in the precision of the weights.
+Muon (Jordan et al. 2024; Liu et al. 2025) takes updates of equal strength in all directions of a weight matrix. AdamW
+normalises the update of each weight; but a matrix acts as a whole, and a few directions dominate its gradient. Muon
+replaces the averaged gradient U S Vᵀ by U Vᵀ, so that rare directions (a brow on dark skin, for one) are learned as
+fast as common ones. torch's own Muon computes in bfloat16, which is slow on CPUs that only emulate it; this one keeps
+the precision of the weights.
 """
 
 import math
@@ -13,11 +13,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from gen_affect_lib.recipe import Recipe
+
 
 def orthogonalized(matrix: Tensor, steps: int = 5) -> Tensor:
-    """About U Vᵀ for a matrix U S Vᵀ (n, m), by a Newton-Schulz iteration: products only, no decomposition.
+    """About U Vᵀ for a matrix U S Vᵀ (n, m), by a Newton-Schulz iteration: matrix products, no decomposition.
 
-    The singular values end between about 0.7 and 1.2, which serves as well as 1. The coefficients are Jordan's.
+    The singular values of the result lie between about 0.7 and 1.2, which works as well as 1. Coefficients: Jordan's.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
@@ -29,10 +31,10 @@ def orthogonalized(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, made orthogonal, for the matrices and convolutions inside a network.
+    """Orthogonalised Nesterov momentum, for the matrices and convolutions inside a network.
 
-    A step's root mean square is 0.2 of the learning rate, as AdamW's usually is (Liu et al. 2025, section 2.2), so both
-    run at one learning rate. A convolution (out, in, h, w) counts as a matrix (out, in * h * w).
+    The root mean square of an update is 0.2 of the learning rate, as is usual for AdamW (Liu et al. 2025, section 2.2),
+    so both use one learning rate. A convolution (out, in, h, w) counts as a matrix (out, in * h * w).
     """
 
     def __init__(self, parameters, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
@@ -49,53 +51,52 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(parameter)
                 average = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
                 ahead = parameter.grad.lerp(average, group["momentum"]).flatten(1)  # (out, in, …) -> (out, in * …)
-                step = orthogonalized(ahead) * (0.2 * max(ahead.shape) ** 0.5)
+                update = orthogonalized(ahead) * (0.2 * max(ahead.shape) ** 0.5)
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.sub_(step.view_as(parameter), alpha=group["lr"])
+                parameter.sub_(update.view_as(parameter), alpha=group["lr"])
 
 
-def adamw(
-    parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], weight_decay: float
-) -> torch.optim.AdamW:
-    """AdamW whose weight decay is for matrices only: a decayed bias or gain only loses its place."""
+def adamw(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only: a bias or a gain has no reason to shrink."""
     parameters = list(parameters)
     decayed = [p for p in parameters if p.ndim >= 2]
     plain = [p for p in parameters if p.ndim < 2]
     groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-    # fused: one pass over the memory, three to four times as fast on a processor as the default.
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
+    # fused: one pass over memory, three to four times as fast as the default on a CPU.
+    return torch.optim.AdamW(
+        groups, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
+    )
 
 
-def make_optimizers(
-    parameters: dict[str, nn.Parameter], lr: float, betas: tuple[float, float], weight_decay: float = 0.0
-) -> list[torch.optim.Optimizer]:
-    """Muon for what maps many numbers to many, AdamW for the rest: biases, gains, and maps to or from a few numbers."""
+def make_optimizers(parameters: dict[str, nn.Parameter], recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """The recipe's optimizers. With Muon, AdamW still gets biases, gains, and maps from or to fewer than 64 numbers."""
+    if recipe.optimizer == "adamw":
+        return [adamw(parameters.values(), recipe)]
     matrices = [p for p in parameters.values() if p.ndim >= 2 and min(p.shape[0], p[0].numel()) >= 64]
     chosen = set(matrices)
     others = [p for p in parameters.values() if p not in chosen]
-    muon = [Muon(matrices, lr=lr, weight_decay=weight_decay)] if matrices else []
-    return [*muon, adamw(others, lr, betas, weight_decay)]
+    muon = [Muon(matrices, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)] if matrices else []
+    return [*muon, adamw(others, recipe)]
 
 
-def warm_cosine(step: int, used: float, warmup: int, low: float = 0.01) -> float:
-    """The share of the highest learning rate to take: up in a line over `warmup` steps, down a half cosine to `low`.
+def warm_cosine(step: int, progress: float, warmup: int, final: float = 0.01) -> float:
+    """The learning rate as a fraction of its peak: a linear rise over `warmup` steps, times half a cosine to `final`.
 
-    `used` is the share of the training, in steps or in time, that is over.
+    `progress` is the fraction of the training that is over, in steps or in time.
     """
-    return min(1.0, (step + 1) / max(warmup, 1)) * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(used, 1.0))))
+    decay = final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return min(1.0, (step + 1) / max(warmup, 1)) * decay
 
 
-def step(
-    optimizers: list[torch.optim.Optimizer], parameters: Iterable[nn.Parameter], rate: float, clip: float
-) -> Tensor:
-    """What follows `backward`: a step at this rate, with the gradient of `parameters` cut to the length `clip`.
+def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
+    """The learning rate of a step, see `warm_cosine`."""
+    return recipe.learning_rate * warm_cosine(step, progress, recipe.warmup_steps, recipe.final_learning_rate)
 
-    The length that it had comes back, and the gradients are gone.
-    """
-    norm = nn.utils.clip_grad_norm_(parameters, clip)
+
+def step(optimizers: list[torch.optim.Optimizer], learning_rate: float) -> None:
+    """Update the weights at this learning rate, and clear the gradients."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return norm

@@ -30,7 +30,7 @@ PLAN = Plan(people=2, words=3, seeds=2)
 def checkpoint(tmp_path_factory):
     """A pipeline with untrained weights."""
     torch.manual_seed(0)
-    folder, codec = tmp_path_factory.mktemp("run") / "pipeline", LatentCodec(**SMOKE.codec)
+    folder, codec = tmp_path_factory.mktemp("run") / "pipeline", LatentCodec(**vars(SMOKE.codec))
     assemble(SMOKE, codec, *make_networks(SMOKE, codec, 64), FacePack(), 64).save_pretrained(folder)
     return folder
 

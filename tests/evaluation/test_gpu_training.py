@@ -43,4 +43,4 @@ def test_it_is_the_profile_as_it_stands():
         and f"autoencoder, {profile.codec_steps:,} steps" in RUN["seconds"]
     )
     assert f"reading {profile.pairs.identities * profile.references:,} references" in RUN["seconds"]
-    assert RUN["seconds"]["training"] == 60 * profile.minutes
+    assert RUN["seconds"]["training"] == 60 * profile.training.minutes

@@ -10,8 +10,9 @@ from torch import nn
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.flow import RectifiedFlow
 from gen_affect_lib.profiles import PROFILES
+from gen_affect_lib.recipe import TrainingConfig
 from gen_affect_lib.training import assembly
-from gen_affect_lib.training.trainer import Trainer, TrainingConfig
+from gen_affect_lib.training.trainer import Trainer
 
 BUILT = ("learning_rate", "update_average", "learn")
 
@@ -34,7 +35,7 @@ class Pairs:
 @pytest.fixture
 def trainer(tmp_path):
     torch.manual_seed(0)
-    networks = assembly.make_networks(PROFILES["smoke"], LatentCodec(**PROFILES["smoke"].codec), 64)
+    networks = assembly.make_networks(PROFILES["smoke"], LatentCodec(**vars(PROFILES["smoke"].codec)), 64)
     networks = [network.cpu() for network in networks]
     nn.init.normal_(networks[0].proj_out.weight, std=0.1)  # or the first step would reach little else
     return Trainer(TrainingConfig(batch_size=6, warmup_steps=3), *networks, RectifiedFlow(), Pairs(), tmp_path)
@@ -59,7 +60,7 @@ def test_steps_end_at_the_same_weights_and_averages(by_hand, trainer):
     for step in range(4):
         trainer.step = step
         rate = trainer.learning_rate(step / 4)
-        by_hand["learn"](*twins, optimizer, average, trainer.draw(0), rate, step, config.clip_norm)
+        by_hand["learn"](*twins, optimizer, average, trainer.objective.draw(step), rate, step, config.clip_norm)
         trainer.learn(rate)
     for mine, theirs in ((parameters, trainer.parameters), (average, trainer.average)):
         for a, b in zip(mine, theirs.values()):

@@ -34,10 +34,12 @@ HELPERS = {  # public, and not on the map: why
     "training.optim.adamw": "torch's AdamW with the course's groups of parameters",
     "training.optim.make_optimizers": "chooses by a setting which optimizer gets which parameters",
     "training.optim.orthogonalized": "the arithmetic inside of Muon",
-    "codec.Residual": "a block of the autoencoder, as in any ResNet",
+    "training.optim.learning_rate": "warm_cosine times the recipe's learning rate",
+    "codec.GroupNormResidual": "a block of the autoencoder, as in any ResNet",
+    "codec.Latents": "the type of a codec's latents",
     "training.codec.picture_loss": "a part of codec_loss",
     "training.codec.decoder_loss": "a part of fit_decoder",
-    "training.codec.fit_codec": "the loop that trains the autoencoder",
+    "training.codec.fit_codec": "trains the autoencoder by the loop of all trainings",
 }
 
 

@@ -18,7 +18,7 @@ from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import DATA
 from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.profiles import PROFILES, default_profile, get_profile
-from gen_affect_lib.training import assembly
+from gen_affect_lib.training import assembly, latent_pairs
 from gen_affect_lib.training.checkpoint import read_last_checkpoint
 
 SMOKE = PROFILES["smoke"]
@@ -78,8 +78,8 @@ def test_the_shipped_checkpoint_is_not_trained_on_at_another_size(tmp_path):
 def test_a_run_that_is_over_goes_on_from_its_end(run, tmp_path):
     out, _ = run
     trainer, _ = assembly.make_trainer(SMOKE, out)
-    history = trainer.fit(max_steps=SMOKE.steps + 5, resume=True)
-    assert trainer.step == SMOKE.steps + 5 and history[0]["step"] == 5
+    history = trainer.fit(max_steps=SMOKE.training.steps + 5, resume=True)
+    assert trainer.step == SMOKE.training.steps + 5 and history[0]["step"] == 5
 
 
 def test_two_processes_leave_what_one_leaves(run, tmp_path, launch):
@@ -88,7 +88,7 @@ def test_two_processes_leave_what_one_leaves(run, tmp_path, launch):
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(tmp_path / "pipeline")], "one of them speaks"
     two, one = (read_last_checkpoint(folder)[1]["history"] for folder in (tmp_path, out))
-    assert two[-1]["step"] == SMOKE.steps
+    assert two[-1]["step"] == SMOKE.training.steps
     for mine, other in zip(two, one):
         for name in mine.keys() - {"seconds", "training/images_per_second"}:
             assert mine[name] == pytest.approx(other[name], rel=1e-4), name
@@ -114,7 +114,7 @@ def test_a_users_own_folder_can_be_trained_on(tmp_path):
 
 
 def test_the_shipped_checkpoint_can_be_fitted_to_a_few_people(tmp_path):
-    few = PROFILES["laptop"].training | dict(batch_size=16, warmup_steps=3, validation_size=24)
+    few = replace(PROFILES["laptop"].training, batch_size=16, warmup_steps=3, validation_size=24)
     trainer, _ = assembly.make_trainer(replace(PROFILES["laptop"], training=few), tmp_path, data=DATA / "sample_folder")
     trainer.preview = None  # takes as long as the rest
     before = trainer.validate()
@@ -162,12 +162,12 @@ def test_references_are_read_once(run, monkeypatch):
 
 def test_several_processes_read_what_one_does(monkeypatch):
     cache, faces = pairs.PairCache.open(SMOKE.validation), FacePack()
-    asked = np.arange(0, len(cache.flat_images), 2)
-    alone = assembly.read_references(cache, faces, asked)
-    monkeypatch.setattr(assembly, "FACES_FOR_A_PROCESS", len(asked) // 2)
-    monkeypatch.setattr(assembly, "cores", lambda: 2)
-    monkeypatch.setattr(assembly, "_surest_tokens", None)  # here nothing is read any more
-    np.testing.assert_allclose(assembly.read_references(cache, faces, asked), alone, atol=1e-5)
+    indices = np.arange(0, len(cache.flat_images), 2)
+    alone = latent_pairs.read_references(cache, faces, indices)
+    monkeypatch.setattr(latent_pairs, "FACES_PER_PROCESS", len(indices) // 2)
+    monkeypatch.setattr(latent_pairs, "cores", lambda: 2)
+    monkeypatch.setattr(latent_pairs, "_read_tokens", None)  # nothing is read in this process
+    np.testing.assert_allclose(latent_pairs.read_references(cache, faces, indices), alone, atol=1e-5)
 
 
 def test_a_picture_without_a_face_cannot_be_a_reference(tmp_path, monkeypatch):
@@ -176,14 +176,14 @@ def test_a_picture_without_a_face_cannot_be_a_reference(tmp_path, monkeypatch):
     images = cache.images.copy()
     images[3, 0] = (20, 90, 200)
     cache.images = images
-    split = assembly.cache_split(cache, LatentCodec(**SMOKE.codec), FacePack(), 2)
+    split = latent_pairs.cache_split(cache, LatentCodec(**vars(SMOKE.codec)), FacePack(), 2)
     assert len(split.references) == 31 and 12 not in split.references
 
     folder = shutil.copytree(DATA / "sample_folder", tmp_path / "folder")
     name = FaceFolder(folder, 64).entries[2].path
     Image.new("RGB", (64, 64), "blue").save(name)
     with pytest.raises(UserError, match=f"no face found in .*{name.name}"):
-        assembly.folder_splits(FaceFolder(folder, 64), LatentCodec(**SMOKE.codec), FacePack())
+        latent_pairs.folder_splits(FaceFolder(folder, 64), LatentCodec(**vars(SMOKE.codec)), FacePack())
 
 
 def test_with_five_people_one_of_them_is_held_out(tmp_path):
@@ -194,7 +194,7 @@ def test_with_five_people_one_of_them_is_held_out(tmp_path):
         for word in ("joy", "rage")
     ]
     folder = FaceFolder(write_folder(faces, tmp_path), 64)
-    splits = assembly.folder_splits(folder, LatentCodec(**SMOKE.codec), FacePack())
+    splits = latent_pairs.folder_splits(folder, LatentCodec(**vars(SMOKE.codec)), FacePack())
     owner = np.array([entry.identity for entry in folder.entries])
     trained, held_out = (owner[split.pick(np.random.default_rng(0), 200)[1]] for split in splits)
     assert set(trained) | set(held_out) == set(owner) and not set(trained) & set(held_out)

@@ -1,5 +1,7 @@
 """Training: exact targets, and a network that learns from them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,15 @@ from gen_affect_lib.encoders.affect import affect_of, word_affect
 from gen_affect_lib.encoders.expression import LABELS, ExpressionEncoder, make_vit
 from gen_affect_lib.profiles import PROFILES
 from gen_affect_lib.training import expression as expression_training
-from gen_affect_lib.training.expression import RECIPES, fit, losses, settle, targets, train
+from gen_affect_lib.training.expression import (
+    CONFIGS,
+    RECIPE,
+    fit_expression,
+    losses,
+    settle,
+    targets,
+    train_expression,
+)
 
 TINY = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
 
@@ -43,8 +53,11 @@ def test_it_learns_to_tell_a_few_faces_apart():
     torch.manual_seed(0)
     vit = make_vit(**TINY)
     saved = []
-    history = fit(vit, images, vectors, steps=200, batch=8, rate=5e-3, save=lambda: saved.append(1), save_every=0.0)
+    recipe = replace(RECIPE, steps=200, batch_size=8, learning_rate=5e-3)
+    history = fit_expression(vit, images, vectors, recipe, save=lambda: saved.append(1), save_every=0.0)
     assert len(history) == 200 == len(saved)
+    weighted = [10 * row["vector"] + row["affect"] + 0.2 * row["words"] for row in history]
+    assert weighted == pytest.approx([row["loss"] for row in history], rel=1e-4)
     reading = ExpressionEncoder(vit).read_arrays(images)
     assert reading.words == list(words)
     assert np.abs(reading.vectors - vectors).mean() < 0.25 * np.abs(vectors).mean()
@@ -67,15 +80,16 @@ def test_settling_lowers_the_error_of_the_vector_and_leaves_the_rest():
 
 def test_one_command_leaves_an_encoder_that_loads(tmp_path, monkeypatch):
     monkeypatch.setattr("gen_affect_lib.avatars.pairs.CACHE", tmp_path / "cache")
-    monkeypatch.setitem(RECIPES, "smoke", RECIPES["smoke"] | {"limit": {"steps": 20}})
-    train(tmp_path / "out", None, "smoke")
+    config = CONFIGS["smoke"]
+    monkeypatch.setitem(CONFIGS, "smoke", replace(config, recipe=config.recipe.limited_to(steps=20)))
+    train_expression(tmp_path / "out", None, "smoke")
     encoder = ExpressionEncoder.from_pretrained(tmp_path / "out")
     assert encoder.vit.config.hidden_size == 32
     assert len(np.load(tmp_path / "out" / "history.npy")) == 20
 
 
-def test_every_profile_has_a_recipe_and_trains_on_training_people():
-    assert set(RECIPES) == set(PROFILES)
+def test_every_profile_has_a_config_and_trains_on_training_people():
+    assert set(CONFIGS) == set(PROFILES)
     for profile in PROFILES.values():
         pairs = profile.retrained().pairs
         assert isinstance(pairs, PairsConfig) and pairs.split == "train" and pairs.identities <= 500_000

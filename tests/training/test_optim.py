@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from gen_affect_lib.training.optim import Muon, adamw, make_optimizers, orthogonalized, step, warm_cosine
+from gen_affect_lib.recipe import Recipe
+from gen_affect_lib.training.optim import Muon, adamw, learning_rate, make_optimizers, orthogonalized, step, warm_cosine
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (64, 300), (300, 64)])
@@ -41,7 +42,7 @@ def test_weight_decay_shrinks_what_has_no_gradient_to_speak_of():
 
 def test_every_parameter_is_stepped_by_one_optimizer_and_gains_do_not_decay():
     net = nn.Sequential(nn.Conv2d(3, 64, 3), nn.GroupNorm(8, 64), nn.Conv2d(64, 64, 3), nn.Conv2d(64, 2, 1))
-    muon, adamw = make_optimizers(dict(net.named_parameters()), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
+    muon, adamw = make_optimizers(dict(net.named_parameters()), Recipe(optimizer="muon", weight_decay=0.1))
     assert [p.shape for p in muon.param_groups[0]["params"]] == [net[2].weight.shape]
     decayed, plain = adamw.param_groups
     assert {id(p) for p in decayed["params"]} == {id(net[0].weight), id(net[3].weight)}
@@ -51,9 +52,8 @@ def test_every_parameter_is_stepped_by_one_optimizer_and_gains_do_not_decay():
 
 def test_a_network_without_matrices_to_speak_of_gets_adamw_alone():
     net = nn.Linear(3, 2)
-    assert [type(o) for o in make_optimizers(dict(net.named_parameters()), lr=1, betas=(0.9, 0.99))] == [
-        torch.optim.AdamW
-    ]
+    optimizers = make_optimizers(dict(net.named_parameters()), Recipe(optimizer="muon"))
+    assert [type(optimizer) for optimizer in optimizers] == [torch.optim.AdamW]
 
 
 def test_muon_finds_a_direction_that_its_gradient_hardly_shows():
@@ -76,23 +76,26 @@ def test_muon_finds_a_direction_that_its_gradient_hardly_shows():
 
 def test_adamw_decays_matrices_alone_and_keeps_the_order_of_the_parameters():
     net = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
-    decayed, plain = adamw(net.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1).param_groups
+    decayed, plain = adamw(net.parameters(), Recipe(betas=(0.9, 0.98), weight_decay=0.1)).param_groups
     assert [id(p) for p in decayed["params"]] == [id(net[0].weight), id(net[2].weight)]
     assert [id(p) for p in plain["params"]] == [id(p) for p in net.parameters() if p.ndim == 1]
+    assert decayed["betas"] == plain["betas"] == (0.9, 0.98)
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0) and decayed["fused"] and plain["fused"]
 
 
 def test_the_rate_warms_up_and_falls_to_its_lowest():
     assert [warm_cosine(n, 0.0, warmup=4) for n in range(6)] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
-    assert [warm_cosine(99, used, warmup=4, low=0.1) for used in (0, 0.5, 1, 2)] == pytest.approx([1, 0.55, 0.1, 0.1])
+    assert [warm_cosine(99, used, warmup=4, final=0.1) for used in (0, 0.5, 1, 2)] == pytest.approx([1, 0.55, 0.1, 0.1])
     assert warm_cosine(0, 0.0, warmup=0) == 1
+    recipe = Recipe(learning_rate=0.1, warmup_steps=4, final_learning_rate=0.5)
+    assert learning_rate(recipe, 1, 1.0) == pytest.approx(0.1 * 0.5 * 0.5)
 
 
-def test_a_step_clips_what_it_is_told_to_sets_the_rate_and_leaves_no_gradient():
-    inside, outside = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
-    optimizers = [torch.optim.SGD([inside], lr=9.0), torch.optim.SGD([outside], lr=9.0)]
-    inside.grad, outside.grad = torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.0])
-    assert step(optimizers, [inside], rate=0.5, clip=1.0) == pytest.approx(5)
-    torch.testing.assert_close(inside.detach(), torch.tensor([-0.3, -0.4]), rtol=1e-5, atol=0)
-    torch.testing.assert_close(outside.detach(), torch.tensor([-1.5, -2.0]))
-    assert inside.grad is None and outside.grad is None
+def test_a_step_takes_the_learning_rate_and_clears_the_gradients():
+    one, other = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    optimizers = [torch.optim.SGD([one], lr=9.0), torch.optim.SGD([other], lr=9.0)]
+    one.grad, other.grad = torch.tensor([3.0, 4.0]), torch.tensor([1.0, 2.0])
+    step(optimizers, 0.5)
+    torch.testing.assert_close(one.detach(), torch.tensor([-1.5, -2.0]))
+    torch.testing.assert_close(other.detach(), torch.tensor([-0.5, -1.0]))
+    assert one.grad is None and other.grad is None

@@ -18,7 +18,7 @@ from tiny_training import STEPS, StopsAtStep7, steady_trainer
 
 from gen_affect_lib.device import processes
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.training import trainer as training
+from gen_affect_lib.training import loop
 
 
 def refused(work):
@@ -62,7 +62,7 @@ def main(folder):
 
     # A step takes a second by the clock of the main process; the other one's stands still.
     timed = steady_trainer(folder / "timed")
-    with mock.patch.object(training.time, "perf_counter", lambda: timed.step if me.is_main_process else 0.0):
+    with mock.patch.object(loop.time, "perf_counter", lambda: timed.step if me.is_main_process else 0.0):
         timed.fit(max_minutes=0.1)
     left["steps in six seconds"] = timed.step
     left["threads"] = threads_of_the_group()

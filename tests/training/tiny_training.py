@@ -1,7 +1,7 @@
 """Networks and data small enough that a training run takes a second, and a program that is killed while it trains.
 
-`python tests/training/tiny_training.py FOLDER` trains once to the end, then once for each entry of MOMENTS: a process of its own
-trains until it kills itself there with SIGKILL, and another one resumes. It prints what became of each as JSON.
+`python tests/training/tiny_training.py FOLDER` trains once to the end. Then, for each entry of MOMENTS, one process
+trains until it kills itself there with SIGKILL, and another one resumes. It prints the outcomes as JSON.
 """
 
 import json
@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from gen_affect_lib.flow import RectifiedFlow
+from gen_affect_lib.recipe import TrainingConfig
 from gen_affect_lib.training import checkpoint, logbook
-from gen_affect_lib.training.trainer import Trainer, TrainingConfig
+from gen_affect_lib.training.trainer import Trainer
 
 CHANNELS, SIDE = 3, 4
 STEPS = 12
@@ -195,7 +196,7 @@ def main(folder):
         ended[moment] = {"folder": run.name, "signal": killed_by, "left": left}
     # And once more where nobody chose the moment: killed by step after step until it is through.
     deaths = 0
-    for call in range(1, 100):
+    for _ in range(1, 100):
 
         def a_little_further():
             kill_at(torch.optim.AdamW, "step", 5)

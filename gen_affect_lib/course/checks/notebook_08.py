@@ -65,52 +65,56 @@ def _test_learning_rate(answer) -> None:
         tolerance=1e-9,
         mistakes=[  # rates are small numbers
             (
-                "the first step, step 0, has the rate 0: it would learn nothing. The climb counts `step + 1`.",
+                "in step 0 the rate is 0, and the step would learn nothing. The warm-up counts `step + 1`.",
                 changed(late=1),
             ),
             (
-                "`final` is a share of the peak and not a rate of its own: at the end the rate is final · peak.",
+                "`final` is a fraction of the peak and not a rate of its own: at the end the rate is final · peak.",
                 lambda s, u, p, w, f: min(1, (s + 1) / w) * (f + (p - f) * 0.5 * (1 + math.cos(math.pi * u))),
             ),
             (
-                "it falls to 0, and `final` is not used: at the end the share `final` of the peak remains.",
+                "the rate falls to 0, and `final` is not used: at the end it is final · peak.",
                 changed(lowest=0.0),
             ),
             (
-                "the share `final` is added on top: at the beginning the fall has to start at 1. What the cosine moves is the rest, 1 − final.",
+                "`final` is added on top, so that the decay does not start at 1: the cosine scales the rest, 1 − "
+                "final.",
                 lambda s, u, p, w, f: p * min(1, (s + 1) / w) * (f + 0.5 * (1 + math.cos(math.pi * u))),
             ),
             (
-                "a cosine goes from 1 to −1: (1 + cos) / 2 goes from 1 to 0. Here the half is missing, and the rate begins at twice the peak.",
+                "a cosine goes from 1 to −1, and (1 + cos) / 2 from 1 to 0. Here the half is missing, and the rate "
+                "starts at twice the peak.",
                 changed(half=1.0),
             ),
             (
-                "this goes through a quarter of a turn only: half a cosine is the angle π · used.",
+                "this is a quarter of a turn: half a cosine has the angle π · used.",
                 changed(angle=math.pi / 2),
             ),
             (
-                "at the end it is back at the peak: that is a whole turn, 2π. Half a cosine is the angle π · used.",
+                "at the end the rate is back at the peak, after a whole turn, 2π. Half a cosine has the angle π · "
+                "used.",
                 changed(angle=2 * math.pi),
             ),
-            ("the climb does not stop at 1: it is `min(1, (step + 1) / warmup_steps)`.", changed(stop=False)),
+            ("the warm-up does not stop at 1: it is `min(1, (step + 1) / warmup_steps)`.", changed(stop=False)),
             (
-                "a quarter of a cosine was taken for the half: the angle is π · used, and (1 + cos) / 2 goes from 1 to 0.",
+                "this is a quarter of a cosine, not half of one: the angle is π · used, and (1 + cos) / 2 goes from "
+                "1 to 0.",
                 lambda s, u, p, w, f: p * min(1, (s + 1) / w) * (f + (1 - f) * math.cos(math.pi / 2 * u)),
             ),
             (
-                "the fall is a straight line: it should be half a cosine.",
+                "the decay is a straight line: it should be half a cosine.",
                 lambda s, u, p, w, f: p * min(1, (s + 1) / w) * (f + (1 - f) * (1 - u)),
             ),
             (
-                "the peak is missing: the two factors are multiplied with it.",
+                "the peak is missing: both factors are multiplied by it.",
                 lambda s, u, p, w, f: _rate(s, u, 1.0, w, f),
             ),
             (
-                "there is no climb: in the first `warmup_steps` steps the rate is a growing share of what the cosine says.",
+                "there is no warm-up: in the first `warmup_steps` steps the rate is a growing fraction of the cosine.",
                 changed(climb=False),
             ),
             (
-                "during the climb the cosine is left out. `used` runs from the first step on: multiply the two.",
+                "during the warm-up the cosine is left out. `used` grows from the first step on: multiply the two.",
                 changed(either=True),
             ),
         ],
@@ -125,13 +129,13 @@ check_learning_rate = Exercise(
     difficulty=2,
     minutes=10,
     points=2,
-    purpose="Few knobs of a training move its result as much, as section 5 measures.",
+    purpose="Few settings of a training change its result as much, as section 5 measures.",
     reference=learning_rate,
     test=_test_learning_rate,
     hints=(
-        "Two factors between 0 and 1, multiplied with the peak. One looks at `step` alone, the other at `used` alone.",
-        "The climb is `min(1, (step + 1) / warmup_steps)`. The fall is final plus (1 − final) times something that goes from 1 to 0: "
-        "half of 1 + cos(π · used).",
+        "Two factors between 0 and 1 times the peak. One depends on `step` alone, the other on `used` alone.",
+        "The warm-up is `min(1, (step + 1) / warmup_steps)`. The decay is final plus (1 − final) times something "
+        "that goes from 1 to 0: half of 1 + cos(π · used).",
     ),
 )
 
@@ -146,12 +150,13 @@ def _test_left_of_the_start(answer) -> None:
         wrong=[
             (
                 0.0,
-                "an average of this kind never forgets quite: each step leaves 0.999 of what was there. (0.001 is the share of the *newest* weights.)",
+                "an average of this kind never forgets quite: each step keeps 0.999 of what was there. (0.001 is the "
+                "share of the *newest* weights.)",
             ),
-            (0.999, "that is what one step leaves. A thousand multiply."),
+            (0.999, "that is what one step leaves. After a thousand steps it is that to the power of a thousand."),
             (0.5, "a half is left after about 693 steps."),
             (0.632, "that is what has come in since. What is left of the first weights?"),
-            (36.8, "that is in per cent: a share lies between 0 and 1."),
+            (36.8, "that is in per cent: a share is between 0 and 1."),
         ],
     )
 
@@ -164,7 +169,7 @@ check_left_of_the_start = Exercise(
     difficulty=2,
     minutes=4,
     points=1,
-    purpose="A decay of 0.999 sounds like hardly anything; what it means is a number of steps.",
+    purpose="A decay of 0.999 looks like almost 1; what it means is a number of steps.",
     reference=lambda: 0.999**1000,
     test=_test_left_of_the_start,
     hints=(
@@ -184,7 +189,7 @@ def update_average(average: Sequence[Tensor], parameters: Sequence[Tensor], step
 
 
 def _updated(update: Callable) -> Callable:
-    """What an update leaves: the average and the parameters, after it."""
+    """(average, parameters, …) -> both after the update."""
 
     def update_average(average, parameters, step, *most):
         average = [tensor.clone() for tensor in average]
@@ -193,11 +198,13 @@ def _updated(update: Callable) -> Callable:
         update(average, parameters, step, *most)
         if any(tensor.requires_grad for tensor in average):
             raise Wrong(
-                "the average has become part of a graph: it must be worked out under `no_grad`, or every step keeps all earlier ones."
+                "the average has become part of a graph: compute it under `no_grad`, or every step keeps all earlier "
+                "steps in memory."
             )
         if any(one is not other for one, other in zip(average, held)):
             raise Wrong(
-                "there are new tensors in `average`. Whoever holds the old ones sees nothing of it: change the tensors themselves."
+                "there are new tensors in `average`, and the trainer still has the old ones: change the tensors "
+                "themselves."
             )
         return average, [parameter.detach() for parameter in parameters]
 
@@ -240,28 +247,30 @@ def _test_update_average(answer) -> None:
         *cases,
         mistakes=[
             (
-                "what comes in is added, but the average is not shrunk by the decay first, so that it grows and grows.",
+                "the new weights are added, but the average is not shrunk by the decay, so that it grows without "
+                "limit.",
                 _updated(not_shrunk),
             ),
             (
-                "nothing has changed in the tensors of `average`. `slow = …` only gives a name to a new tensor: work in place (`copy_`, `mul_`, "
-                "`add_`, `lerp_`).",
+                "the tensors of `average` have not changed. `slow = …` only names a new tensor: work in place "
+                "(`copy_`, `mul_`, `add_`, `lerp_`).",
                 _updated(lambda *_: None),
             ),
             (
-                "the shares have changed places: `decay` is what stays of the average, 1 − decay is what comes in.",
+                "the shares have changed places: `decay` is the share of the average, 1 − decay that of the weights.",
                 _updated(_average(memory, swapped=True)),
             ),
             (
-                "the weights are moved to the average: it is the average that follows the weights.",
+                "the weights are moved towards the average: it is the average that follows the weights.",
                 _updated(_turned_round),
             ),
             (
-                "the memory is long from the first step on: the decay is the smaller one of `most` and (1 + step) / (10 + step).",
+                "the decay is `most` from the first step on: it is the smaller one of `most` and (1 + step) / (10 + "
+                "step).",
                 _updated(_average(lambda step, most: most)),
             ),
             (
-                "the decay has no upper end: it is at most `most`.",
+                "the decay has no upper end: it must not exceed `most`.",
                 _updated(_average(lambda step, most: (1 + step) / (10 + step))),
             ),
             (
@@ -281,11 +290,11 @@ check_update_average = Exercise(
     difficulty=2,
     minutes=8,
     points=2,
-    purpose="Nearly every diffusion model that you will meet is sampled with its averaged weights.",
+    purpose="Nearly every published diffusion model is sampled with its averaged weights.",
     reference=update_average,
     test=_test_update_average,
     hints=(
-        "Go through both lists together. Each averaged tensor has to be changed itself: whoever holds the list must see it.",
+        "Go through both lists together, and change each averaged tensor in place.",
         "`slow.mul_(decay).add_(fast, alpha=1 - decay)`, or one `lerp_`.",
     ),
 )
@@ -298,7 +307,7 @@ def clip_gradients(parameters: Sequence[Tensor], most: float) -> Tensor:
 
 
 def _clipped(clip: Callable) -> Callable:
-    """What clipping returns, and the gradients that it leaves."""
+    """(gradients, most) -> the gradients after clipping, and what clipping returned."""
 
     def clip_gradients(gradients, most):
         parameters = [nn.Parameter(torch.ones(3) if grad is None else torch.ones_like(grad)) for grad in gradients]
@@ -328,14 +337,14 @@ def _clipping(
         grads = [p.grad for p in parameters if p.grad is not None]
         if none and len(grads) < len(parameters):
             raise AttributeError("'NoneType' object has no attribute 'square'")
-        norm = sum((grad.abs() ** power).sum() for grad in grads) ** (1 if square else 1 / power)
+        norm = torch.stack([(grad.abs() ** power).sum() for grad in grads]).sum() ** (1 if square else 1 / power)
         for grad in grads:
             own = grad.norm() if each else norm
             if value:
                 grad.clamp_(-most, most)
             elif always or own > most:
                 grad.mul_(1 / own if to_one else most / own)
-        return give(norm, torch.sqrt(sum(grad.square().sum() for grad in grads)))
+        return give(norm, torch.stack([grad.square().sum() for grad in grads]).sum().sqrt())
 
     return clip
 
@@ -368,20 +377,22 @@ def _test_clip_gradients(answer) -> None:
         tolerance=1e-4,
         mistakes=[
             (
-                "each tensor is clipped by its own norm, which turns the step in another direction. There is one norm, of all gradients together.",
+                "each tensor is clipped by its own norm, which changes the direction of the step. There is one norm, "
+                "of all gradients together.",
                 _clipped(_clipping(each=True)),
             ),
             (
-                "each tensor is clipped by its own norm, and the last one's is returned. There is one norm, of all gradients together.",
+                "each tensor is clipped by its own norm, and the last one's is returned. There is one norm, of all "
+                "gradients together.",
                 _clipped(_last_norm),
             ),
             ("the gradients are brought to the norm 1: multiply by `most / norm`.", _clipped(_clipping(to_one=True))),
             (
-                "small gradients are made larger: where the norm is at most `most`, nothing is to be done.",
+                "small gradients are made larger: if the norm is at most `most`, leave them.",
                 _clipped(_clipping(always=True)),
             ),
             (
-                "this stops at a parameter without a gradient, `p.grad is None`: pass it over.",
+                "this fails at a parameter without a gradient, `p.grad is None`: pass it over.",
                 _clipped(_clipping(none=True)),
             ),
             ("this is the square of the norm: take the root.", _clipped(_clipping(square=True))),
@@ -390,22 +401,23 @@ def _test_clip_gradients(answer) -> None:
                 _clipped(_clipping(power=1)),
             ),
             (
-                "each number is clipped by itself, which turns the step in another direction: multiply all by one factor.",
+                "each number is clipped by itself, which changes the direction of the step: multiply all by one "
+                "factor.",
                 _clipped(_clipping(value=True)),
             ),
             (
-                "the gradients are right. What is returned is the norm *after* clipping: return the one that was found.",
+                "the gradients are right, but the norm *after* clipping is returned: return the one from before.",
                 _clipped(_clipping(give=lambda before, after: after)),
             ),
             (
-                "the gradients are right, but nothing came back: return the norm that was found before clipping.",
+                "the gradients are right, but nothing came back: return the norm from before clipping.",
                 _clipped(_clipping(give=lambda before, after: None)),
             ),
             (
                 "no gradient has changed: work in place, `p.grad.mul_(…)`, or put a new tensor into `p.grad`.",
                 _clipped(
-                    lambda parameters, most: torch.sqrt(
-                        sum(p.grad.square().sum() for p in parameters if p.grad is not None)
+                    lambda parameters, most: (
+                        torch.stack([p.grad.square().sum() for p in parameters if p.grad is not None]).sum().sqrt()
                     )
                 ),
             ),
@@ -421,12 +433,14 @@ check_clip_gradients = Exercise(
     difficulty=2,
     minutes=10,
     points=2,
-    purpose="The one line that keeps an odd batch from undoing what many good ones have taught.",
+    purpose="The one line that keeps an unusual batch from undoing many good steps.",
     reference=clip_gradients,
     test=_test_clip_gradients,
     hints=(
-        "First the norm: the root of the sum of the squares of *all* numbers in all gradients. Then one factor for all of them, or none.",
-        "`norm = torch.sqrt(sum(p.grad.square().sum() for p in …))`; if it exceeds `most`, multiply every `p.grad` in place by most / norm.",
+        "First the norm: the root of the sum of the squares of *all* numbers in all gradients. Then one factor for "
+        "all of them, or none.",
+        "`norm = torch.sqrt(sum(p.grad.square().sum() for p in …))`; if it exceeds `most`, multiply every `p.grad` "
+        "in place by most / norm.",
     ),
 )
 
@@ -434,7 +448,7 @@ check_clip_gradients = Exercise(
 
 
 def _learn(timed=True, after=True, forgets=True, too_early=False, rated=True) -> Callable:
-    """The step; each of the first three can be switched to the fault that stands in the notebook."""
+    """The step. Each of the first three arguments switches to a fault of the notebook's `broken_learn`."""
 
     def learn(model, condition_encoder, optimizer, average, draws, rate, step, clip_norm=1.0):
         batch, noise, sigma, keep_identity, keep_expression = draws
@@ -469,7 +483,7 @@ learn.__name__ = "learn"
 
 
 class _Model(nn.Module):
-    """As small as a network can be that takes all that the MM-DiT takes."""
+    """The smallest network with the inputs of the MM-DiT."""
 
     def __init__(self):
         super().__init__()
@@ -477,8 +491,8 @@ class _Model(nn.Module):
         self.pooled = nn.Linear(4, 2)
 
     def forward(self, noisy, tokens, pooled, timestep):
-        told = self.pooled(pooled + tokens.mean(1)) + torch.sin(timestep / 300)[:, None]
-        return self.layer(noisy) + told[:, :, None, None]
+        condition = self.pooled(pooled + tokens.mean(1)) + torch.sin(timestep / 300)[:, None]
+        return self.layer(noisy) + condition[:, :, None, None]
 
 
 class _Encoder(nn.Module):
@@ -486,14 +500,14 @@ class _Encoder(nn.Module):
         super().__init__()
         self.identity, self.expression = nn.Linear(6, 4), nn.Linear(3, 4)
 
-    def forward(self, identity, expression, keep_identity=None, keep_expression=None):
+    def forward(self, identity, expression, keep_identity, keep_expression):
         identity = self.identity(identity) * keep_identity[:, None, None]
         expression = self.expression(expression) * keep_expression[:, None]
         return torch.cat([identity, expression[:, None]], dim=1), expression
 
 
 def _three_steps(step_function: Callable) -> Callable:
-    """Losses, weights and averages after three steps of a small model."""
+    """(description, clip_norm) -> losses, weights and averages after three steps of a small model."""
 
     def learn(what, clip_norm):
         seed = int(10 * clip_norm)
@@ -534,9 +548,10 @@ def _three_steps(step_function: Callable) -> Callable:
 
 
 FAULTS = {
-    "timed": "the network is told sigma, from 0 to 1. It has to hear the timestep, 1000 · sigma (notebook 04).",
-    "after": "the gradients are clipped before there are any: `backward` makes them.",
-    "forgets": "each step still carries the gradients of all steps before it: `backward` *adds* to what is there. Empty them after the step.",
+    "timed": "the network gets sigma, from 0 to 1. It needs the timestep, 1000 · sigma (notebook 04).",
+    "after": "the gradients are clipped before there are any: `backward` computes them.",
+    "forgets": "each step also has the gradients of all steps before it: `backward` *adds* to what is there. Clear "
+    "them after the step.",
 }
 
 
@@ -550,12 +565,12 @@ def _test_learn(answer) -> None:
             mistakes.append((words, _three_steps(_learn(**{fault: False for fault in faults}))))
     mistakes += [
         (
-            "the gradients are emptied after `backward` and before the step, which then has none: empty them after the step, or before "
-            "`backward`.",
+            "the gradients are cleared after `backward` and before the step, which then has none: clear them after "
+            "the step, or before `backward`.",
             _three_steps(_learn(too_early=True)),
         ),
         (
-            'the optimizer never hears the rate of this step: it goes into `group["lr"]` of each of its `param_groups`.',
+            'the optimizer does not get the rate of this step: set `group["lr"]` of each of its `param_groups`.',
             _three_steps(_learn(rated=False)),
         ),
     ]
@@ -580,9 +595,9 @@ check_learn = Exercise(
     reference=learn,
     test=_test_learn,
     hints=(
-        "Say aloud what each line needs, and ask whether it is there yet when its turn comes. What does `backward` do with a gradient that "
-        "is already there? And what does the network of notebook 03 want to hear about the noise?",
-        "One line stands at the wrong place, one is missing, and one says too small a number.",
+        "For each line, say what it needs, and whether that exists when the line runs. What does `backward` do with a "
+        "gradient that is already there? And in which units does the network of notebook 03 take the noise level?",
+        "One line is in the wrong place, one is missing, and one has too small a number.",
     ),
 )
 
@@ -599,14 +614,17 @@ def _test_recipe_for_expressions(answer) -> None:
                 for name in RECIPES
                 if name != "face_weight"
             },
-            "fast": "that one has the least validation loss. The loss counts the background as much as the mouth: look at what the judge reads.",
-            "muon": "it is near in the share of right groups, but its action units are off by more than those of most others.",
-            "more_noise": "it is good in the share of right groups, but its action units are off as far as those of most others.",
+            "fast": "it has the least validation loss. The loss counts the background as much as the mouth: compare "
+            "what the judge reads.",
+            "muon": "it is good in the share of right groups, but its action units are off by more than those of "
+            "most others.",
+            "more_noise": "it is good in the share of right groups, but its action units are as far off as those of "
+            "most.",
             "x": "its action units are the second best, but it has not one right group.",
-            "shipped_size": "near in the right groups, but its action units are among the worst.",
-            "patch_1": "second to others in the right groups, and its action units are off by more than most.",
-            "wide": "that is about the loss again. How well does the judge read the expression?",
-            "before": "this is where the study began. One is better in both columns that are about expressions.",
+            "shipped_size": "it is good in the right groups, but its action units are among the worst.",
+            "patch_1": "others have more right groups, and its action units are off by more than most.",
+            "wide": "this one is good in the loss. How well does the judge read the expression?",
+            "before": "this is where the study began. One recipe is better in both columns about expressions.",
         },
     )
 
@@ -632,14 +650,15 @@ check_recipe_for_expressions = Exercise(
 
 KEPT = {
     "a": "without the weights (a) nothing is left.",
-    "b": "the moving average (b) cannot be worked out anew: it depends on all weights that there have been.",
+    "b": "the moving average (b) cannot be computed again: it depends on all weights that there have been.",
     "c": "without AdamW's moments (c) the first steps after the break are as rough as those of a new run.",
-    "e": "without the number of the step (e) the run would draw the batches of its beginning again, and warm up again.",
-    "h": "the rate follows the share of the run that is used up; where the run is limited in minutes, that share comes from the seconds (h).",
+    "e": "without the number of the step (e) the run would draw its first batches again, and warm up again.",
+    "h": "the rate depends on the fraction of the run that is over; in a run limited in minutes, that needs the "
+    "seconds (h).",
 }
 NOT_KEPT = {
-    "d": "the gradients (d) of the last step have done their work, and were emptied.",
-    "f": "the last batch (f) is drawn anew from the number of the step, if anybody needs it.",
+    "d": "the gradients (d) of the last step have been used and cleared.",
+    "f": "the last batch (f) can be drawn again from the number of the step.",
     "g": "the state of the random numbers (g) need not be kept: each step seeds its own generator with its number.",
 }
 
@@ -670,11 +689,11 @@ check_what_to_keep = Exercise(
     difficulty=3,
     minutes=5,
     points=2,
-    purpose="What is forgotten here is noticed after the first power cut, and not before.",
+    purpose="A checkpoint that lacks something is noticed after the first power cut, and not before.",
     reference=lambda: "abceh",
     test=_test_what_to_keep,
     hints=(
-        "For each of the eight: does the next step depend on it, and can it be worked out from the others?",
+        "For each of the eight: does the next step depend on it, and can it be computed from the others?",
         "Five must be kept. Batches and noise are functions of the number of the step.",
     ),
 )

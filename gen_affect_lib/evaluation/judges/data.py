@@ -1,4 +1,4 @@
-"""Drawings with all factors known, for the judges to learn from and to be measured on."""
+"""Drawings with known factors, to train the judges and to evaluate them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from gen_affect_lib.paths import CACHE
 JUDGES_DRAWINGS = Producer("drawings for judges", 1, uses=(FACTORS, DRAWING))
 
 IMAGES = 4  # of each person
-_WORDS_STREAM = 9  # keeps the choice of words apart from the sampling of factors
+_WORDS_STREAM = 9  # makes the choice of words independent of the factors
 
 
 class Drawings:
-    """People with several pictures each, drawn once.
+    """N people with I pictures of each.
 
     Attributes:
         images: uint8 (N, I, 64, 64, 3)
         identity: float32 (N, Identity.VECTOR_SIZE)
         expression: float32 (N, I, 21)
         appearance: float32 (N, I, Appearance.VECTOR_SIZE)
-        word: int64 (N, I): which of the 135 words the face shows. -1 for the odd pictures of each person: mixtures of
-            action units, `Expression.sample`.
+        word: int64 (N, I), the index of the emotion word. -1 for the odd pictures of each person, whose expression is a
+            mixture of action units, see `Expression.sample`.
     """
 
     PARTS = ("images", "identity", "expression", "appearance", "word")
@@ -55,13 +55,13 @@ class Drawings:
 
     @classmethod
     def cached(cls, first_seed: int, people: int, images: int = IMAGES) -> Drawings:
-        """The same, kept on the disk for the next training; drawn anew when the drawing has changed."""
+        """The same, kept in the cache; drawn again when the drawing has changed."""
         mark = key(JUDGES_DRAWINGS, dict(first_seed=first_seed, people=people, images=images))
         folder = CACHE / "judges" / f"{first_seed}-{people}x{images}-{mark}"
         if not (folder / "word.npy").exists():
             drawings = cls(first_seed, people, images)
             folder.mkdir(parents=True, exist_ok=True)
-            for part in cls.PARTS:  # "word" is the last, so that its file says that all are there
+            for part in cls.PARTS:  # "word" is written last: if it is there, all are
                 np.save(folder / f"{part}.npy", getattr(drawings, part))
         drawings = cls.__new__(cls)
         for part in cls.PARTS:

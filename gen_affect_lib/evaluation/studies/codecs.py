@@ -1,4 +1,4 @@
-"""Autoencoders beside ours: what each loses after the same minutes of training from nothing, and what that costs a face.
+"""Other autoencoders beside ours, each trained from nothing for the same time: what they lose, in pixels and in faces.
 
 python -m gen_affect_lib compare codecs --minutes 3 --seeds 2
 """
@@ -6,6 +6,7 @@ python -m gen_affect_lib compare codecs --minutes 3 --seeds 2
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import nn
 
 from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.codec import LatentCodec
-from gen_affect_lib.device import pick_device, seed_everything
+from gen_affect_lib.device import on_device, seed_everything
 from gen_affect_lib.evaluation.figures import Judgements, expression_figures
 from gen_affect_lib.evaluation.judges.networks import both_judges
 from gen_affect_lib.evaluation.metrics.bootstrap import ratio
@@ -22,26 +23,28 @@ from gen_affect_lib.evaluation.report import heading, intervals, read_rows, writ
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.profiles import Profile
 from gen_affect_lib.tensors import to_images, to_tensor
-from gen_affect_lib.training.codec import fit_codec
+from gen_affect_lib.training.codec import CODEC_RECIPE, fit_codec
 
 
 def autoencoder_kl(widths: tuple[int, ...] = (24, 40, 64, 88), latent_channels: int = 16) -> LatentCodec:
-    """diffusers' `AutoencoderKL` behind the seam of `codec.py`: convolutions at the full side, a half, a quarter, an eighth."""
-    from diffusers import AutoencoderKL
+    """diffusers' `AutoencoderKL` with the interface of `codec.py`: convolutions at 1, 1/2, 1/4 and 1/8 of the side."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=widths,
+    vae = AutoencoderKL(  # its annotations allow one block only
+        down_block_types=("DownEncoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
+        up_block_types=("UpDecoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
+        block_out_channels=widths,  # pyright: ignore[reportArgumentType]
         layers_per_block=1,
         norm_num_groups=8,
         latent_channels=latent_channels,
     )
-    nn.init.constant_(vae.quant_conv.bias[latent_channels:], -6.0)  # as ours starts, see LatentCodec
+    assert vae.quant_conv is not None and vae.quant_conv.bias is not None and vae.post_quant_conv is not None
+    nn.init.constant_(vae.quant_conv.bias[latent_channels:], -6.0)  # as in LatentCodec
     codec = LatentCodec(latent_channels)
     codec.encoder = nn.Sequential(vae.encoder, vae.quant_conv)
     codec.decoder = nn.Sequential(vae.post_quant_conv, vae.decoder)
-    return codec.to(memory_format=torch.channels_last)
+    codec.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (not among torch's overloads)
+    return codec
 
 
 CODECS = {
@@ -54,9 +57,9 @@ CODECS = {
 def compare_codecs(
     profile: Profile, plan: Plan, minutes: float | None, steps: int | None, seeds: int, names: list[str], path: Path
 ) -> dict:
-    """Train each for so many minutes or steps with each seed, and score what is left of the true drawings of a plan.
+    """Train each autoencoder with each seed for so many minutes or steps, and score its reconstructions of drawings.
 
-    Returns the rows so far of `path`, with "mse" on [-1, 1] and the judge's "expression_error" of the restored pictures.
+    Returns the rows of `path`, with "mse" on [-1, 1] and the judge's "expression_error" of the reconstructions.
     """
     profile = profile.retrained()
     pictures, judges = PairCache.open(profile.pairs).flat_images, both_judges()
@@ -76,15 +79,16 @@ def compare_codecs(
                 continue
             phrase, make = CODECS[name]
             seed_everything(seed)
-            codec, begin = make().to(pick_device()), time.monotonic()
-            taken = len(fit_codec(codec, pictures, minutes=minutes, steps=steps, seed=seed))
+            codec, begin = on_device(make()), time.monotonic()
+            recipe = replace(CODEC_RECIPE, steps=steps, minutes=minutes, seed=seed)
+            taken = len(fit_codec(codec, pictures, recipe))
             row = {
                 "name": name,
                 "about": phrase,
                 "seed": seed,
                 "steps": taken,
                 "parameters": sum(p.numel() for p in codec.parameters()),
-                "images_per_second": round(32 * taken / (time.monotonic() - begin), 1),
+                "images_per_second": round(recipe.batch_size * taken / (time.monotonic() - begin), 1),
             }
             keep(row, restore(codec, true))
     return write_rows(path, rows, about)
@@ -92,16 +96,16 @@ def compare_codecs(
 
 @torch.no_grad()
 def restore(codec: LatentCodec, images: np.ndarray) -> np.ndarray:
-    """Pictures uint8 (…, S, S, 3) through the autoencoder and back."""
+    """The reconstructions of pictures uint8 (…, S, S, 3), of the same shape."""
     flat = images.reshape(-1, *images.shape[-3:])  # (…, S, S, 3) -> (M, S, S, 3)
     parts = [to_tensor(flat[start : start + 256]).to(codec.device) for start in range(0, len(flat), 256)]
     return np.concatenate([to_images(codec.decode(codec.encode(part))) for part in parts]).reshape(images.shape)
 
 
 def scored(restored: np.ndarray, true: np.ndarray, plan: Plan, judges) -> dict:
-    """Mean squared error, and what the judge reads off the restored pictures (N, S, W, P, P, 3)."""
-    words, asked = plan.targets()
-    figures = expression_figures(Judgements(judges, restored), words, asked)
+    """Mean squared error and the judge's figures of restored pictures (N, S, W, P, P, 3)."""
+    words, vectors = plan.targets()
+    figures = expression_figures(Judgements(judges, restored), words, vectors)
     figures["mse"] = ratio(((restored / 127.5 - true / 127.5) ** 2).mean(axis=(2, 3, 4, 5)))
     names = ("mse", "expression_error", "expression_top1_25")
     return {"figures": intervals({name: figures[name] for name in names}, plan.people, digits=5)}

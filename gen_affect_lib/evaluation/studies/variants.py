@@ -1,13 +1,13 @@
-"""Other ways to do it, each trained and scored beside ours: at the same data, from nothing, for the same time or steps.
+"""Variants of our model and of its training, each trained from nothing on the same data for the same time or steps.
 
-All at sizes that learn within minutes (the profile's `comparing`). `RECIPES` change one thing each about how ours is
-trained; notebook 08 shows what came of it. `BASELINES` leave out one of the paper's ideas each, at as many parameters
-within 5 % (at the laptop's sizes, for which their numbers are chosen); notebook 10 tests the claims against them.
+The networks learn within minutes (`Profile.compared`). Each of `RECIPES` changes one thing about the training; notebook
+08 shows the results. Each of `BASELINES` leaves out one of the paper's ideas, with the same number of parameters within
+5 % (at the sizes of `laptop`); notebook 10 tests the claims against them.
 
     python -m gen_affect_lib compare recipes --minutes 2 --seeds 2
     python -m gen_affect_lib compare baselines --steps 4000
 
-`compare` stands for both, for the autoencoders of `codecs.py` and for the ways to draw a set of `sharing.py`.
+`compare` also runs the studies of autoencoders (`codecs.py`) and of sharing within a set (`sharing.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from gen_affect_lib.avatars.pairs import PairCache
-from gen_affect_lib.device import pick_device, seed_everything
+from gen_affect_lib.device import on_device, pick_device, seed_everything
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.figures import GroundTruth
@@ -41,32 +41,34 @@ from gen_affect_lib.model.modulation import Modulator
 from gen_affect_lib.paths import OUTPUTS, SHIPPED
 from gen_affect_lib.pipeline import PIPELINE, GenAffectPipeline
 from gen_affect_lib.profiles import Profile
-from gen_affect_lib.training.assembly import LatentPairs, Split, assemble, cache_split
+from gen_affect_lib.training.assembly import assemble
 from gen_affect_lib.training.face_loss import FaceLoss
-from gen_affect_lib.training.trainer import Trainer, TrainingConfig
+from gen_affect_lib.training.latent_pairs import LatentPairs, Split, cache_split
+from gen_affect_lib.training.trainer import Trainer
 
 VARIANT_SETS = Producer("sets of trained variants", 1, uses=(PLAN, PIPELINE))
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What is other than in ours. Sizes and settings are added to the profile's, field by field.
+    """How a variant differs from ours.
 
     Attributes:
         about: one phrase for a table.
-        transformer, fusion, training: fields of `MMDiT`, `IdentityExpressionFusion` and `TrainingConfig`.
+        transformer, fusion, training: arguments of `MMDiT`, `IdentityExpressionFusion` and `TrainingConfig` that
+            replace the profile's.
         network: builds the transformer.
         prediction: see `RectifiedFlow`.
-        face_loss: fields of `FaceLoss`; None trains without it.
+        face_loss: arguments of `FaceLoss`; None: trained without it.
         same_picture: the target is the reference itself.
-        blind_to: "identity" or "expression", which the fusion is then never told.
+        blind_to: "identity" or "expression": the condition that the fusion does not get.
     """
 
     about: str
     transformer: dict = field(default_factory=dict)
     fusion: dict = field(default_factory=dict)
     training: dict = field(default_factory=dict)
-    network: Callable[..., nn.Module] = MMDiT
+    network: Callable[..., MMDiT] = MMDiT
     prediction: str = "v"
     face_loss: dict | None = None
     same_picture: bool = False
@@ -74,15 +76,15 @@ class Variant:
 
 
 def slim_modulation(**sizes) -> MMDiT:
-    """An MM-DiT whose modulations pass through 32 numbers: a third of all weights are in them otherwise."""
+    """An MM-DiT whose modulation has a bottleneck of 32 numbers. Otherwise it holds a third of all weights."""
     model = MMDiT(**sizes)
     for module in model.modules():
         if isinstance(module, Modulator):
             wide = module.linear
-            narrow = nn.Linear(wide.in_features, 32, bias=False)
-            module.linear = nn.Sequential(narrow, nn.Linear(32, wide.out_features))
-            nn.init.zeros_(module.linear[1].weight)  # gates closed at the start, as always
-            nn.init.zeros_(module.linear[1].bias)
+            narrow, out = nn.Linear(wide.in_features, 32, bias=False), nn.Linear(32, wide.out_features)
+            for parameter in out.parameters():
+                nn.init.zeros_(parameter)  # gates are closed at the start, as in adaLN-Zero
+            module.register_module("linear", nn.Sequential(narrow, out))
     return model
 
 
@@ -140,7 +142,7 @@ TABLES = {"recipes": RECIPES, "baselines": BASELINES, "codecs": CODECS, "sharing
 
 
 class BlindFusion(IdentityExpressionFusion):
-    """A fusion that is never told one of the two: it reads zeros in its place."""
+    """A fusion that gets zeros instead of the identity or of the expression."""
 
     blind_to: str
 
@@ -152,8 +154,8 @@ class BlindFusion(IdentityExpressionFusion):
         return super().forward(identity, expression, keep_identity, keep_expression)
 
 
-class Bench:
-    """What all variants share: the shipped codec, the drawn pairs in its latents, the recognizer."""
+class Study:
+    """What all variants share: the shipped codec, the drawn pairs as its latents, the face pack."""
 
     def __init__(self, profile: Profile):
         self.profile = profile = profile.compared()
@@ -164,38 +166,39 @@ class Bench:
         ]
 
     def trainer(self, variant: Variant, seed: int, folder: Path) -> tuple[Trainer, GenAffectPipeline]:
-        """Fresh networks, and the training that is to be theirs."""
+        """A variant's trainer, with random weights, and the pipeline of its networks."""
         seed_everything(seed)
         profile, train = self.profile, self.splits[0]
-        fusion = (BlindFusion if variant.blind_to else IdentityExpressionFusion)(**profile.fusion | variant.fusion)
-        if variant.blind_to:
+        sizes = vars(profile.fusion) | variant.fusion
+        if variant.blind_to is None:
+            fusion = IdentityExpressionFusion(**sizes)
+        else:
+            fusion = BlindFusion(**sizes)
             fusion.blind_to = variant.blind_to
-        dim, channels = fusion.config.dim, self.codec.latent_channels
+        dim, channels = sizes["dim"], self.codec.latent_channels
         transformer = variant.network(
             sample_size=self.codec.latent_size(profile.pairs.size),
             in_channels=channels,
             joint_attention_dim=dim,
             pooled_projection_dim=dim,
-            **profile.transformer | variant.transformer,
+            **vars(profile.transformer) | variant.transformer,
         )
         if variant.same_picture:
             train = _reconstructing(train)
         settings = dict(seed=seed, validate_every=10_000, preview_every=10_000, validation_size=512)
-        config = TrainingConfig(**profile.training | dict(warmup_steps=50) | variant.training | settings)
+        config = dataclasses.replace(profile.training, **dict(warmup_steps=50) | variant.training | settings)
         pipeline = assemble(
             profile,
             self.codec,
-            transformer.to(pick_device()),
-            fusion.to(pick_device()),
+            on_device(transformer),
+            on_device(fusion),
             self.faces,
             profile.pairs.size,
             variant.prediction,
         )
-        extra = None if variant.face_loss is None else FaceLoss(self.codec, **variant.face_loss)
-        flow = RectifiedFlow(variant.prediction)
-        return Trainer(
-            config, transformer, fusion, flow, LatentPairs(train, self.splits[1], seed), folder, extra=extra
-        ), pipeline
+        face_loss = None if variant.face_loss is None else FaceLoss(self.codec, **variant.face_loss)
+        flow, pairs = RectifiedFlow(variant.prediction), LatentPairs(train, self.splits[1], seed)
+        return Trainer(config, transformer, fusion, flow, pairs, folder, extra_loss=face_loss), pipeline
 
 
 def _reconstructing(split: Split) -> Split:
@@ -206,9 +209,9 @@ def _reconstructing(split: Split) -> Split:
     return dataclasses.replace(split, pick=pick)
 
 
-def untrained(bench: Bench, plan: Plan) -> dict[str, tuple[str, Draw]]:
-    """What needs no training: name -> (about, a function that draws)."""
-    images = PairCache.open(bench.profile.pairs).images
+def untrained(study: Study, plan: Plan) -> dict[str, tuple[str, Draw]]:
+    """Baselines without training: name -> (about, a function that draws)."""
+    images = PairCache.open(study.profile.pairs).images
     mean = np.asarray(images[:1000].reshape(-1, *images.shape[2:]), np.float32).mean(axis=0).round().astype(np.uint8)
     return {
         "copy": (
@@ -233,16 +236,18 @@ def compare(
     json_path: str | Path | None = None,
     folder: Path | None = None,
 ) -> dict:
-    """Train every variant of a table from nothing for so many minutes or steps, once with each seed, and score all.
+    """Train every variant of a table from nothing, once with each seed, and score it.
 
-    Each run is kept in `folder` and each row in `json_path` as soon as it is done, so that it goes on when called again.
+    Runs are kept in `folder` and rows in `json_path`; an interrupted comparison continues when called again.
 
     Args:
-        table: "recipes", "baselines", "codecs", or "sharing", where nothing is trained and seeds are the noise's.
+        table: "recipes", "baselines", "codecs", or "sharing", which trains nothing and whose seeds are those of the
+            noise.
+        plan: people and words to score on: validation people to choose by, others to report.
+        minutes, steps: of each training. Equal minutes compare how fast variants learn, on an idle machine; equal
+            steps, with equal numbers of pairs, give the same result on every machine.
         only: names of variants, separated by commas.
-        plan: whom and what to score on; validation people for what is chosen, others for what is reported.
-        minutes, steps: how long each is trained. Equal minutes say what learns fastest, on a machine that does nothing else;
-            equal steps, and thus as many pairs, say the same wherever they are repeated.
+
     Returns:
         "plan", "minutes", "steps", "machine", and "rows": one dict for each run, with "figures" and "people" as in
         `report.report`. Raises UserError for a name that does not exist.
@@ -257,8 +262,8 @@ def compare(
         return compare_sharing(dataclasses.replace(plan, seeds=seeds), names, path)
     about = heading(profile, plan, minutes, steps)
     rows = read_rows(path, about)
-    bench, truth = Bench(profile), GroundTruth(plan, both_judges())
-    mark = key(VARIANT_SETS, {"plan": asdict(plan)}, fingerprint(SHIPPED / "codec"), *bench.faces.weights)
+    study, truth = Study(profile), GroundTruth(plan, both_judges())
+    mark = key(VARIANT_SETS, {"plan": asdict(plan)}, fingerprint(SHIPPED / "codec"), *study.faces.weights)
 
     def keep(row: dict, draw: Draw, where: str) -> None:
         sets = draw_sets(draw, plan, folder / where / f"sets-{mark}")
@@ -269,21 +274,21 @@ def compare(
         for name in names:
             if any((row["name"], row["seed"]) == (name, seed) for row in rows):
                 continue
-            keep(*_trained(bench, name, TABLES[table][name], seed, minutes, steps, folder), f"{name}-{seed}")
+            keep(*_trained(study, name, TABLES[table][name], seed, minutes, steps, folder), f"{name}-{seed}")
     if table == "baselines" and only is None:
-        for name, (phrase, draw) in untrained(bench, plan).items():
+        for name, (phrase, draw) in untrained(study, plan).items():
             if not any(row["name"] == name for row in rows):
                 keep({"name": name, "about": phrase, "seed": 0}, draw, name)
     return write_rows(path, rows, about)
 
 
 def _trained(
-    bench: Bench, name: str, variant: Variant, seed: int, minutes: float | None, steps: int | None, folder: Path
+    study: Study, name: str, variant: Variant, seed: int, minutes: float | None, steps: int | None, folder: Path
 ) -> tuple[dict, Draw]:
-    trainer, pipeline = bench.trainer(variant, seed, folder / f"{name}-{seed}")
+    trainer, pipeline = study.trainer(variant, seed, folder / f"{name}-{seed}")
     history = trainer.fit(steps, minutes)
     losses = next(row for row in reversed(history) if "validation/sigma_0.5" in row)
-    with torch.no_grad():  # for good: these networks only draw from here on
+    with torch.no_grad():  # these networks are not trained further
         for parameter, average in zip(trainer.parameters.values(), trainer.average.values()):
             parameter.copy_(average)
     row = {
@@ -311,7 +316,7 @@ def _chosen(table: str, only: str | None) -> list[str]:
 
 
 def say(result: dict) -> str:
-    """The rows of a comparison in plain lines."""
+    """The rows of a comparison as text."""
     lines = []
     for row in result["rows"]:
         said = [

@@ -1,6 +1,7 @@
 """The judges read any picture alike, stay apart from the encoders, and the shipped ones reach what their card says."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def test_a_folder_without_a_judge_says_how_to_train_one(kind, tmp_path):
 
 def test_no_person_to_learn_from_is_shared_with_encoders_validation_or_report():
     assert splits.JUDGES_SEED >= 500_000
-    assert splits.JUDGES_SEED + max(judge_training.PEOPLE.values()) <= 1_000_000
+    assert splits.JUDGES_SEED + max(config.people for config in judge_training.CONFIGS.values()) <= 1_000_000
     assert 2_000_000 <= splits.REPORT_SEED < 3_000_000
 
 
@@ -174,7 +175,9 @@ def test_softening_leaves_half_of_the_pictures_and_the_colours(data):
 def test_a_few_steps_lower_the_loss(kind, loss_of, data):
     torch.manual_seed(0)
     judge, rng, losses = kind(**TINY), np.random.default_rng(0), []
-    optimizers = make_optimizers(dict(judge.named_parameters()), lr=5e-3, betas=(0.9, 0.99))
+    optimizers = make_optimizers(
+        dict(judge.named_parameters()), replace(judge_training.RECIPE, learning_rate=5e-3, weight_decay=0.0)
+    )
     for _ in range(30):
         loss = loss_of(judge, data, rng, 24, lambda images: images)
         loss.backward()

@@ -17,13 +17,13 @@ from gen_affect_lib.evaluation.report import COMPARED
 from gen_affect_lib.evaluation.rivals.decoupled import DecoupledDiT
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.evaluation.studies import variants
-from gen_affect_lib.evaluation.studies.variants import BASELINES, RECIPES, Bench, compare, say, slim_modulation
+from gen_affect_lib.evaluation.studies.variants import BASELINES, RECIPES, Study, compare, say, slim_modulation
 from gen_affect_lib.model.mmdit import MMDiT
 from gen_affect_lib.paths import REFERENCE, SHIPPED
 from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.profiles import PROFILES
-from gen_affect_lib.training.assembly import Split
 from gen_affect_lib.training.face_loss import FaceLoss
+from gen_affect_lib.training.latent_pairs import Split
 from gen_affect_lib.training.trainer import Trainer
 
 SMOKE, LAPTOP = PROFILES["smoke"], PROFILES["laptop"].compared()
@@ -53,10 +53,10 @@ def trainer_of(shipped_codec, tmp_path):
     """Builds what `compare` would train, at a profile's sizes, on next to no data."""
 
     def build(variant, profile=SMOKE):
-        bench = object.__new__(Bench)
-        bench.profile, bench.codec, bench.faces = profile, shipped_codec, SimpleNamespace(mark="0123456789ab")
-        bench.splits = [split(), split()]
-        return bench.trainer(variant, 0, tmp_path)[0]
+        study = object.__new__(Study)
+        study.profile, study.codec, study.faces = profile, shipped_codec, SimpleNamespace(mark="0123456789ab")
+        study.splits = [split(), split()]
+        return study.trainer(variant, 0, tmp_path)[0]
 
     return build
 
@@ -75,7 +75,7 @@ def facts(trainer):
         | {("fusion", name): value for name, value in fusion.config.items() if name[0] != "_"}
         | {("transformer", "identity_tokens"): getattr(model.blocks[0], "identity_tokens", None)}
         | {"network": (type(model), type(modulator.linear)), "prediction": trainer.flow.prediction}
-        | {"face_loss": type(trainer.extra)}
+        | {"face_loss": type(trainer.objective.extra_loss)}
         | {"blind_to": getattr(fusion, "blind_to", None)}
         | {"same_picture": same_picture(trainer.data.train)}
     )
@@ -121,7 +121,7 @@ def test_the_numbers_in_the_phrases_are_those_of_the_networks(trainer_of):
     assert sizes("small") == ours | dict(blocks=3, wide=96) and sizes("more_tokens") == ours | dict(condition_tokens=16)
     assert sizes("shipped_size") == dict(blocks=5, wide=160, image_tokens=16, condition_tokens=16)
     shipped = PROFILES["laptop"].retrained()
-    assert shipped.transformer["num_layers"] == 5 and shipped.fusion["dim"] == 160
+    assert shipped.transformer.num_layers == 5 and shipped.fusion.dim == 160
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -180,7 +180,7 @@ def test_a_blind_fusion_says_the_same_whatever_it_is_not_told(name, blind, sees,
 
 
 def test_slim_modulations_start_with_closed_gates_and_open_in_training():
-    sizes = SMOKE.transformer | dict(sample_size=8, joint_attention_dim=32, pooled_projection_dim=32)
+    sizes = vars(SMOKE.transformer) | dict(sample_size=8, joint_attention_dim=32, pooled_projection_dim=32)
     torch.manual_seed(0)
     model = slim_modulation(**sizes)
     image, condition, c = torch.randn(2, 16, 32), torch.randn(2, 6, 32), torch.randn(2, 32)
@@ -201,8 +201,8 @@ def test_slim_modulations_start_with_closed_gates_and_open_in_training():
 
 def test_slim_modulations_have_fewer_weights():
     def count(network):
-        dim = LAPTOP.fusion["dim"]
-        model = network(sample_size=8, joint_attention_dim=dim, pooled_projection_dim=dim, **LAPTOP.transformer)
+        dim = LAPTOP.fusion.dim
+        model = network(sample_size=8, joint_attention_dim=dim, pooled_projection_dim=dim, **vars(LAPTOP.transformer))
         modulators = [module for module in model.modules() if isinstance(module, variants.Modulator)]
         return sum(p.numel() for p in model.parameters()), sum(p.numel() for m in modulators for p in m.parameters())
 
@@ -213,10 +213,12 @@ def test_slim_modulations_have_fewer_weights():
 
 def test_a_training_with_the_loss_on_faces_learns_from_it(trainer_of):
     trainer = trainer_of(RECIPES["face_loss"])
-    assert isinstance(trainer.extra, FaceLoss)
-    batch, noise, sigma, *keep = trainer.draw(0)
+    assert isinstance(trainer.objective.extra_loss, FaceLoss)
+    batch, noise, sigma, *keep = trainer.objective.draw(0)
     sigma = torch.linspace(0.05, 0.9, len(sigma))
-    more = trainer.training_loss(batch, noise, sigma, *keep) - trainer.loss(batch, noise, sigma, *keep)
+    more = trainer.objective.training_loss(batch, noise, sigma, *keep) - trainer.objective.loss(
+        batch, noise, sigma, *keep
+    )
     assert (more[sigma < 0.3] > 1e-4).all() and (more[sigma >= 0.3] == 0).all()
     trainer.fit(max_steps=2)
     assert trainer.step == 2 and all(p.isfinite().all() for p in trainer.parameters.values())
@@ -232,15 +234,15 @@ def compared(tmp_path_factory):
         patch.setattr(pairs, "CACHE", tmp_path_factory.mktemp("cache"))
         patch.setattr(sets, "GALLERY", 30)
         patch.setitem(variants.TABLES, "baselines", {name: BASELINES[name] for name in ("ours", "identity_only")})
-        bench, truth, trainers = Bench(SMOKE), GroundTruth(PLAN, both_judges()), []
+        study, truth, trainers = Study(SMOKE), GroundTruth(PLAN, both_judges()), []
 
         def build(*arguments):
-            built = Bench.trainer(bench, *arguments)
+            built = Study.trainer(study, *arguments)
             trainers.append(built[0])
             return built
 
-        patch.setattr(bench, "trainer", build, raising=False)
-        patch.setattr(variants, "Bench", lambda profile: bench)
+        patch.setattr(study, "trainer", build, raising=False)
+        patch.setattr(variants, "Study", lambda profile: study)
         patch.setattr(variants, "GroundTruth", lambda plan, judges: truth)
         folder = tmp_path_factory.mktemp("compared")
 

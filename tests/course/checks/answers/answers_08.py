@@ -219,13 +219,13 @@ def weights_clipped(parameters, most):
 # --- learn ---
 
 
-def loss_of(model, condition_encoder, draws, told=1000):
+def loss_of(model, condition_encoder, draws, scale=1000):
     batch, noise, sigma, keep_identity, keep_expression = draws
     tokens, pooled = condition_encoder(
         batch["identity"], batch["expression"], keep_identity=keep_identity, keep_expression=keep_expression
     )
     s = sigma[:, None, None, None]
-    predicted = model((1 - s) * batch["target"] + s * noise, tokens, pooled, told * sigma)
+    predicted = model((1 - s) * batch["target"] + s * noise, tokens, pooled, scale * sigma)
     return nn.functional.mse_loss(predicted, noise - batch["target"])
 
 
@@ -255,9 +255,11 @@ def networks_emptied(model, condition_encoder, optimizer, average, draws, rate, 
     return float(loss.detach())
 
 
-def step_with(told=1000, clip_first=False, zero=True, clip="both", set_rate=True, average_first=False, too_early=False):
+def step_with(
+    scale=1000, clip_first=False, zero=True, clip="both", set_rate=True, average_first=False, too_early=False
+):
     def learn(model, condition_encoder, optimizer, average, draws, rate, step, clip_norm=1.0):
-        loss = loss_of(model, condition_encoder, draws, told)
+        loss = loss_of(model, condition_encoder, draws, scale)
         parameters = list(model.parameters()) + list(condition_encoder.parameters())
         clipped = parameters if clip == "both" else list(model.parameters())
         if clip_first:
@@ -292,7 +294,7 @@ ANSWERS = {
             (on_top, "added on top"),
             (half_forgotten, "half is missing"),
             (whole_turn, "back at the peak"),
-            (no_climb, "no climb"),
+            (no_climb, "no warm-up"),
             (one_or_the_other, "multiply the two"),
         ],
     ),
@@ -337,13 +339,13 @@ ANSWERS = {
     "learn": Answers(
         right=[zero_first, networks_emptied, step_with()],
         wrong=[
-            (step_with(told=1, clip_first=True, zero=False), "3 faults are left"),
+            (step_with(scale=1, clip_first=True, zero=False), "3 faults are left"),
             (step_with(clip_first=True, zero=False), "2 faults are left"),
-            (step_with(told=1), "one fault is left: the network is told"),
+            (step_with(scale=1), "one fault is left: the network gets"),
             (step_with(clip_first=True), "one fault is left: the gradients are"),
             (step_with(zero=False), "one fault is left: each step"),
             (step_with(clip="model"), "under 'losses', in result 2"),
-            (step_with(set_rate=False), "never hears the rate"),
+            (step_with(set_rate=False), "does not get the rate"),
             (step_with(average_first=True), "under 'averages'"),
             (step_with(too_early=True), "before the step, which then has none"),
         ],

@@ -1,0 +1,154 @@
+"""What the generator learns: its batches, its loss and its validation loss.
+
+All random numbers of a step (pairs, noise, noise level, what is dropped) are a function of the seed and the number of
+the step. A resumed run therefore draws what it would have drawn, and several processes each draw the whole batch and
+take their share of it.
+
+Letters: B images of a batch, C channels, h and w the sides of the latents (see `codec.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from gen_affect_lib.avatars.regions import face_weight
+from gen_affect_lib.flow import RectifiedFlow, interpolate, sample_sigma, timestep
+from gen_affect_lib.recipe import TrainingConfig
+
+VALIDATION_SIGMAS = (0.2, 0.5, 0.8)
+Batch = dict[str, Tensor]
+
+
+class Data(Protocol):
+    """Batches of float32 tensors.
+
+    `target` (B, C, h, w), and the inputs of the condition encoder: by default `identity` (B, V, E) and `expression` (B,
+    48).
+    """
+
+    def batch(self, step: int, batch_size: int) -> Batch: ...
+
+    def validation(self, size: int) -> Batch: ...
+
+
+class Draw(NamedTuple):
+    """The random numbers of a step: a batch, noise (B, C, h, w), sigma (B,), and bool (B,) what is not dropped."""
+
+    batch: Batch
+    noise: Tensor
+    sigma: Tensor
+    keep_identity: Tensor
+    keep_expression: Tensor
+
+
+class Networks(nn.ModuleDict):
+    """Both networks as one module, since distributed training expects a single forward."""
+
+    def forward(self, noisy, sigma, batch, keep_identity, keep_expression):
+        tokens, pooled = self["condition_encoder"](
+            batch["identity"], batch["expression"], keep_identity=keep_identity, keep_expression=keep_expression
+        )
+        return self["model"](noisy, tokens, pooled, timestep(sigma))
+
+
+class GeneratorObjective:
+    """The rectified-flow loss of both networks on a batch of pairs.
+
+    `extra_loss`, if given, is added in training and not in validation: (predicted target, target, sigma) -> (B,), see
+    `face_loss.py`. The networks stay on the device that they are on.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        networks: Networks,
+        flow: RectifiedFlow,
+        data: Data,
+        processes: Accelerator,
+        extra_loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+    ):
+        self.config, self.networks, self.flow, self.data = config, networks, flow, data
+        self.processes, self.extra_loss = processes, extra_loss
+        self.device = next(networks.parameters()).device
+        # Older GPUs and most CPUs only emulate bfloat16, slowly.
+        self.bfloat16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        # With several processes, all start with the main one's weights, and backward averages the gradients.
+        self.distributed = processes.prepare_model(networks, device_placement=False)
+        if config.compile:  # for training only: each other batch size would be compiled again
+            self.distributed = torch.compile(self.distributed)
+
+    def draw(self, step: int, part: int = 0) -> Draw:
+        """This process's share of a batch. `part` counts the batches of one step, see `TrainingConfig.accumulation`."""
+        config = self.config
+        batch = self.data.batch(step * config.accumulation + part, config.batch_size)
+        batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        generator = self.generator(step, part)
+        size = len(batch["target"])
+        noise = torch.randn(batch["target"].shape, generator=generator, device=self.device)
+        sigma = sample_sigma(
+            size,
+            config.sigma_distribution,
+            config.shift,
+            mean=config.sigma_mean,
+            std=config.sigma_std,
+            generator=generator,
+            device=self.device,
+        )
+        # Dropped independently: guidance on one condition needs examples without the other.
+        keep_identity = torch.rand(size, generator=generator, device=self.device) >= config.drop_identity
+        keep_expression = torch.rand(size, generator=generator, device=self.device) >= config.drop_expression
+        share = slice(self.processes.process_index, None, self.processes.num_processes)
+        batch = {name: tensor[share] for name, tensor in batch.items()}
+        return Draw(batch, noise[share], sigma[share], keep_identity[share], keep_expression[share])
+
+    def training_loss(self, batch, noise, sigma, keep_identity, keep_expression) -> Tensor:
+        """The velocity loss of each image, weighted and with the extra loss if the training has these: (B,)."""
+        output, target = self.predict(batch, noise, sigma, keep_identity, keep_expression), batch["target"]
+        strength = self.config.face_weight
+        weight = face_weight(target.shape[-1], strength).to(target) if strength else 1.0
+        loss = self.flow.loss_of(output, target, noise, sigma, weight)
+        if self.extra_loss is not None:
+            predicted = self.flow.data_from(output, interpolate(target, noise, sigma), sigma)
+            loss = loss + self.extra_loss(predicted, target, sigma)
+        return loss
+
+    def loss(self, batch, noise, sigma, keep_identity=None, keep_expression=None) -> Tensor:
+        """The velocity loss of each image: (B,)."""
+        output = self.predict(batch, noise, sigma, keep_identity, keep_expression)
+        return self.flow.loss_of(output, batch["target"], noise, sigma)
+
+    def predict(self, batch, noise, sigma, keep_identity=None, keep_expression=None) -> Tensor:
+        """The output of the network for noisy targets: (B, C, h, w), float32."""
+        # The distributed networks must be called by all processes at once; validation runs in the main one alone.
+        networks = self.distributed if torch.is_grad_enabled() else self.networks
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            noisy = interpolate(batch["target"], noise, sigma)
+            return networks(noisy, sigma, batch, keep_identity, keep_expression).float()
+
+    def validation_losses(self) -> dict[str, float]:
+        """The mean loss on held-out people, with the same noise every time, at each of VALIDATION_SIGMAS.
+
+        Unlike training losses, these can be compared between runs.
+        """
+        batch = {name: t.to(self.device) for name, t in self.data.validation(self.config.validation_size).items()}
+        losses = {}
+        for sigma in VALIDATION_SIGMAS:
+            noise = torch.randn(batch["target"].shape, generator=self.generator("validation"), device=self.device)
+            total = 0.0
+            for part in torch.arange(len(noise), device=self.device).split(self.config.batch_size):
+                piece = {name: tensor[part] for name, tensor in batch.items()}
+                total += self.loss(piece, noise[part], noise.new_full((len(part),), sigma)).sum().item()
+            losses[f"validation/sigma_{sigma}"] = total / len(noise)
+        return losses
+
+    def generator(self, *key) -> torch.Generator:
+        """A random generator that depends on the seed and the key (numbers or words), and on nothing else."""
+        words = [self.config.seed] + [int.from_bytes(str(word).encode(), "little") for word in key]
+        seed = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+        return torch.Generator(self.device).manual_seed(seed)

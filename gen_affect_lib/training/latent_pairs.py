@@ -1,0 +1,177 @@
+"""Training pairs as the generator gets them: latents of targets, identity tokens of references, expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import repeat
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from gen_affect_lib.avatars.folder import FaceFolder
+from gen_affect_lib.avatars.pairs import PAIRS, PairCache, PairsConfig
+from gen_affect_lib.codec import CODEC, LatentCodec, Latents, PixelCodec
+from gen_affect_lib.encoders.expression import ExpressionReading
+from gen_affect_lib.encoders.pack import FACE_READING, FacePack
+from gen_affect_lib.keys import Producer, key
+from gen_affect_lib.machine import cores
+
+LATENTS = Producer("latents of pairs", 1, uses=(PAIRS, CODEC))
+READ_IDENTITIES = Producer("identities of pairs", 1, uses=(PAIRS, FACE_READING))
+
+Codec = LatentCodec | PixelCodec
+FACES_PER_PROCESS = 4000  # to read fewer takes less time than to start a process
+
+
+@dataclass(frozen=True)
+class Split:
+    """M pictures, of which R can be references.
+
+    Attributes:
+        latents: (M, C, s, s), of the codec.
+        identities: (R, V, E), the identity tokens of the references, see `FaceReading.tokens`.
+        references: (R,), the indices of the references among the M pictures.
+        expressions: (M, 48), see `ExpressionReading.representation`.
+        pick: (rng, count) -> indices into `references` and indices of targets among the M, (count,) each. Reference and
+            target show the same person.
+    """
+
+    latents: Latents
+    identities: np.ndarray
+    references: np.ndarray
+    expressions: np.ndarray
+    pick: Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
+
+    def draw(self, rng: np.random.Generator, count: int) -> dict[str, torch.Tensor]:
+        """Random pairs: `identity` (count, V, E), `target` (count, C, s, s) and `expression` (count, 48), float32."""
+        reference, target = self.pick(rng, count)
+        return {
+            "identity": torch.from_numpy(np.asarray(self.identities[reference], np.float32)),
+            "target": torch.from_numpy(np.asarray(self.latents[target], np.float32)),
+            "expression": torch.from_numpy(self.expressions[target]),
+        }
+
+
+class LatentPairs:
+    """Pairs for the trainer. A batch is a function of the seed and of the step alone."""
+
+    def __init__(self, train: Split, held_out: Split, seed: int = 0):
+        self.train, self.held_out, self.seed = train, held_out, seed
+
+    def batch(self, step: int, batch_size: int) -> dict[str, torch.Tensor]:
+        return self.train.draw(np.random.default_rng([self.seed, step]), batch_size)
+
+    def validation(self, size: int) -> dict[str, torch.Tensor]:
+        return self.held_out.draw(np.random.default_rng(0), size)
+
+
+def represent(vectors: np.ndarray) -> np.ndarray:
+    """The expression representation of vectors (M, 21): float32 (M, 48)."""
+    blocks = np.array_split(vectors, max(1, len(vectors) // 4096))  # 136 words for each vector take memory
+    return np.concatenate([ExpressionReading.of_vectors(block).representation for block in blocks])
+
+
+# Drawn pairs
+
+
+def cache_split(cache: PairCache, codec: Codec, faces: FacePack, references: int) -> Split:
+    """A split of rendered pairs. The first `references` pictures of each person can be references.
+
+    Latents and identities are kept beside the pictures, one file for each codec and each face pack. Pictures in which
+    no face is found are no references.
+    """
+    config = asdict(cache.config)
+    latents = codec.encoded(cache.flat_images, cache.folder / f"latents-{key(LATENTS, config, codec.mark)}.npy")
+    images = cache.config.images
+    first = np.arange(len(cache.flat_images)).reshape(-1, images)[:, :references].ravel()  # (N, K) -> (R,)
+    config |= {"references": references}
+    kept = cache.folder / f"identities-{key(READ_IDENTITIES, config, *faces.weights)}.npz"
+    if not kept.is_file():
+        tokens = read_references(cache, faces, first)
+        found = [(place, one) for place, one in zip(first, tokens) if one is not None]
+        partial = kept.with_suffix(".partial.npz")
+        np.savez(
+            partial,
+            references=np.array([place for place, _ in found]),
+            identities=np.array([one for _, one in found], np.float16),
+        )
+        partial.replace(kept)
+    with np.load(kept) as file:
+        found, identities = file["references"], file["identities"]
+
+    def pick(rng, count):
+        place = rng.integers(0, len(found), count)
+        person, picture = found[place] // images, found[place] % images
+        return place, person * images + (picture + rng.integers(1, images, count)) % images
+
+    return Split(latents, identities, found, represent(cache.flat_vectors), pick)
+
+
+def read_references(cache: PairCache, faces: FacePack, indices: np.ndarray) -> list[np.ndarray | None]:
+    """For each picture of a cache in `indices` (R,): the identity tokens (V, E) of its most certain face, or None."""
+    tokens = []
+    with tqdm(total=len(indices), desc="Reading references", unit="face") as bar:
+        for part in _read_parts(cache, faces, np.array_split(indices, max(1, len(indices) // 256))):
+            tokens += part
+            bar.update(len(part))
+    return tokens
+
+
+def _read_parts(cache: PairCache, faces: FacePack, parts: list[np.ndarray]) -> Iterator[list[np.ndarray | None]]:
+    """Yields the tokens of each part in order; many faces are read by several processes."""
+    workers = min(cores(), sum(map(len, parts)) // FACES_PER_PROCESS)
+    if not isinstance(faces, FacePack):
+        workers = 1  # only a face pack can be made again in another process
+    if workers < 2:
+        yield from (_read_tokens(faces, cache.flat_images[part]) for part in parts)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_read_part, repeat(faces.arguments), repeat(cache.config), repeat(cache.folder), parts)
+
+
+def _read_part(arguments: tuple, config: PairsConfig, folder: Path, part: np.ndarray) -> list[np.ndarray | None]:
+    faces, cache = _reader(arguments, config, folder)
+    return _read_tokens(faces, cache.flat_images[part])
+
+
+@lru_cache(maxsize=1)  # once for all parts that a process reads
+def _reader(arguments: tuple, config: PairsConfig, folder: Path) -> tuple[FacePack, PairCache]:
+    torch.set_num_threads(1)  # there is a process for each core already
+    return FacePack(*arguments), PairCache(config, folder)
+
+
+def _read_tokens(faces: FacePack, images: np.ndarray) -> list[np.ndarray | None]:
+    found = [faces.read(image) for image in images]
+    return [max(readings, key=lambda face: face.score).tokens if readings else None for readings in found]
+
+
+# A user's folder
+
+
+def folder_splits(folder: FaceFolder, codec: Codec, faces: FacePack) -> tuple[Split, Split]:
+    """A user's pictures as training and held-out split.
+
+    Every fifth person is held out. With fewer than five people both splits are the same, and the validation loss says
+    nothing about new people. Raises UserError for a picture without a face.
+    """
+    latents, expressions = codec.encode_all(folder.images), represent(folder.vectors)
+    identities = np.stack([faces.one(entry.path, "largest").tokens for entry in folder.entries])
+    people = {name: number for number, name in enumerate(folder.identities)}
+    owner = np.array([people[folder.entries[reference].identity] for reference, _ in folder.pairs])
+    held_out = owner % 5 == 4 if len(people) >= 5 else np.ones(len(owner), bool)
+    trained = ~held_out if len(people) >= 5 else held_out
+
+    def split(pairs: np.ndarray) -> Split:
+        def pick(rng, count):
+            chosen = pairs[rng.integers(0, len(pairs), count)]
+            return chosen[:, 0], chosen[:, 1]
+
+        return Split(latents, identities, np.arange(len(latents)), expressions, pick)
+
+    return split(folder.pairs[trained]), split(folder.pairs[held_out])
