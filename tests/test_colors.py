@@ -1,5 +1,5 @@
-"""Colours that are used together can be told apart by everybody: seen as they are, and as three kinds of colour blindness
-see them (Machado, Oliveira & Fernandes 2009, at full severity, in linear light)."""
+"""Colours that are used together are distinguishable, with normal vision and with three kinds of colour blindness
+(Machado, Oliveira & Fernandes 2009, at full severity, in linear light)."""
 
 import ast
 from itertools import combinations

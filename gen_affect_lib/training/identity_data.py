@@ -61,7 +61,8 @@ class IdentityPictures:
     def cached(cls, first_seed: int, people: int, pictures: int, shake: float = SHAKE) -> IdentityPictures:
         """The same, kept in the cache."""
         config = dict(first_seed=first_seed, people=people, pictures=pictures, shake=shake)
-        return cls.open(CACHE / "identity" / f"{people}x{pictures}-{key(IDENTITY_PICTURES, config)}", **config)
+        folder = CACHE / "identity" / f"{people}x{pictures}-{key(IDENTITY_PICTURES, config)}"
+        return cls.open(folder, first_seed, people, pictures, shake)
 
 
 def portrait(seed: int, picture: int) -> tuple[Avatar, int]:

@@ -198,7 +198,7 @@ class OpenPanel:
 
 @pytest.fixture
 def open_notebook(lab, chromium, kept_outputs, tmp_path):
-    """A function: path of a notebook (a copy is opened), or sources of a few cells -> `Notebook`, with its kernel started."""
+    """A function that opens a copy of a notebook, or a new one with the given cells, and waits for its kernel."""
     contexts = []
 
     def open_(what: Path | list[str]) -> Notebook:
@@ -215,8 +215,8 @@ def open_notebook(lab, chromium, kept_outputs, tmp_path):
         page.on("request", lambda request: asked.append(request.url))
         page.goto(f"{lab.url}/lab/workspaces/{name}/tree/{path.name}?token={lab.token}", timeout=1000 * STARTS)
         page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=1000 * STARTS)
-        # The indicator beside the kernel's name says idle before there is a kernel, and what is run then is never run; the
-        # status bar knows better.
+        # The indicator beside the kernel's name is idle before there is a kernel; the status bar is not. A cell that is
+        # run too early never runs.
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=1000 * STARTS)
         pictures = kept_outputs / "browser"
         pictures.mkdir(parents=True, exist_ok=True)

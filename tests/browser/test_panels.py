@@ -1,4 +1,4 @@
-"""In a real browser, before a real JupyterLab: what is moved by hand changes the picture and the words that stand for it."""
+"""In a real JupyterLab in a real browser: moving a control changes the picture and its alt text."""
 
 import pytest
 

@@ -135,7 +135,7 @@ def test_shapes_that_do_not_fit_are_refused(shapes):
 
 @pytest.mark.parametrize("condition_tokens", [4, 10, 16])
 def test_a_resampler_begins_as_a_look_at_one_source_each(condition_tokens):
-    """With 6 tokens of the identity and 4 of the expression: query n looks at source n, or starts over after the last."""
+    """With 6 identity and 4 expression tokens: query n attends to source n, and after the last to the first again."""
     torch.manual_seed(0)
     net = IdentityExpressionFusion(dim=128, num_heads=4, condition_tokens=condition_tokens)
     identity, expression = torch.randn(50, 2, 512), 0.5 * torch.rand(50, 48)

@@ -211,9 +211,7 @@ def test_a_profile_without_its_checkpoint_says_so(tmp_path, monkeypatch):
 
 def test_a_shipped_checkpoint_that_learned_from_another_recognizer_is_not_trained_on(tmp_path, monkeypatch):
     monkeypatch.setattr(assembly.FacePack, "mark", "0123456789ab")
-    with pytest.raises(
-        UserError, match="trained with recognizer .* has 0123456789ab: .*train the pipeline anew"
-    ):
+    with pytest.raises(UserError, match="trained with recognizer .* has 0123456789ab: .*train the pipeline anew"):
         assembly.make_trainer(PROFILES["laptop"], tmp_path, data=DATA / "sample_folder")
 
 

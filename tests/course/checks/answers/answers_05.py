@@ -298,10 +298,10 @@ def by_percentile(reference, probe, false_accepts):
 
 def one_by_one(a, b):
     table = np.zeros((len(a), len(b)))
-    for i, (l, t, r, d) in enumerate(a):
+    for i, (left, top, right, bottom) in enumerate(a):
         for j, (x, y, u, v) in enumerate(b):
-            both = max(0, min(r, u) - max(l, x)) * max(0, min(d, v) - max(t, y))
-            table[i, j] = both / ((r - l) * (d - t) + (u - x) * (v - y) - both)
+            both = max(0, min(right, u) - max(left, x)) * max(0, min(bottom, v) - max(top, y))
+            table[i, j] = both / ((right - left) * (bottom - top) + (u - x) * (v - y) - both)
     return table
 
 
