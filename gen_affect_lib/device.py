@@ -37,6 +37,11 @@ def processes() -> Accelerator:
     from accelerate import Accelerator  # slow to import, and only training needs it
     from accelerate.utils import InitProcessGroupKwargs
 
+    if "LOCAL_RANK" in os.environ:
+        # Distributed training imports it sooner or later. Imported once the process group exists, it keeps a reference to
+        # the group until the process ends, and with it the group's threads.
+        from torch import _dynamo  # noqa: F401
+
     # The others wait while the main process renders, which may take long.
     timeout = InitProcessGroupKwargs(timeout=timedelta(days=1))
     # No mixed precision: the trainer chooses its own.
