@@ -117,7 +117,7 @@ def without_draws(ours, theirs, draws=2000, seed=0):
 @pytest.mark.parametrize(
     "check, answer, words",
     [
-        (checks_01.check_pair, always_the_same_look, "by heart"),
+        (checks_01.check_pair, always_the_same_look, "memorises a few appearances"),
         (checks_01.check_copying_cost, lambda: 0.194, "the bar of the appearance"),
         (checks_02.check_looks_ratio, lambda: 1 / 16, "this is inverted"),
         (checks_02.check_sincos_1d, rounded, "rounded to float32"),

@@ -84,4 +84,4 @@ def test_the_notebook_ran_to_its_end(graded_course):
     outputs = [output for cell in ran.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     said = "".join(output.get("text", "") for output in outputs)
-    assert "✓ Exercise 2.1" in said and "only cut anew" in said and "Nothing is written yet" in said
+    assert "✓ Exercise 2.1" in said and "only regrouped" in said and "Nothing is written yet" in said

@@ -66,6 +66,6 @@ def test_a_solution_that_its_check_refuses_is_named(course, capsys):
     said = capsys.readouterr().out
     assert (
         "solutions: 2.2 unpatchify is wrong and should be right" in said
-        and "only cut anew" in said
+        and "only regrouped" in said
         and "FAILED" in said
     )
