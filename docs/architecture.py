@@ -39,6 +39,7 @@ FLOORS = [
         "encoders": "read a face: identity and expression",
         "model": "MM-DiT, fusion, consistent attention",
         "codec": "pictures to latents and back",
+        "sharp_codec": "the codec of the 128 px model",
         "flow": "rectified flow: loss, samplers, guidance",
     }),
     ("World", "#E6E3F5", {

@@ -38,8 +38,8 @@ def processes() -> Accelerator:
     from accelerate.utils import InitProcessGroupKwargs
 
     if "LOCAL_RANK" in os.environ:
-        # Distributed training imports it sooner or later. Imported once the process group exists, it keeps a reference to
-        # the group until the process ends, and with it the group's threads.
+        # Distributed training imports it sooner or later. Imported once the process group exists, it keeps a reference
+        # to the group until the process ends, and with it the threads of the group.
         from torch import _dynamo  # noqa: F401
 
     # The others wait while the main process renders, which may take long.

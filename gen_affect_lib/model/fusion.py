@@ -98,6 +98,18 @@ class Resampler(nn.Module):
         return torch.stack(maps)
 
 
+class FusedAndExact(Resampler):
+    """The resampler's tokens and, after them, the tokens that they were fused from.
+
+    Nothing that a concatenation gives the MM-DiT is lost, and the tokens that depend on identity and expression jointly
+    stand beside it.
+    """
+
+    def forward(self, identity: Tensor, expression: Tensor) -> Tensor:
+        """(B, I, D) and (B, E, D) -> (B, N + I + E, D)."""
+        return torch.cat([super().forward(identity, expression), identity, expression], dim=1)
+
+
 class Concatenation(nn.Module):
     """Identity tokens followed by expression tokens; relating them is left to the MM-DiT."""
 
@@ -127,6 +139,7 @@ class ResidualMLP(nn.Module):
 # name -> what makes it of D, N, layers and heads; each module takes identity (B, I, D) and expression (B, E, D)
 FUSIONS: dict[str, Callable[[int, int, int, int], nn.Module]] = {
     "resampler": Resampler,
+    "fused_and_exact": FusedAndExact,
     "concatenation": lambda dim, num_tokens, num_layers, num_heads: Concatenation(),
     "sum": lambda dim, num_tokens, num_layers, num_heads: Sum(),
     "residual_mlp": lambda dim, num_tokens, num_layers, num_heads: ResidualMLP(dim),

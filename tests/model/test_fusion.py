@@ -8,7 +8,7 @@ from gen_affect_lib.model.fusion import FUSIONS, IdentityExpressionFusion, Resam
 
 SIZES = dict(identity_dim=24, expression_dim=7, dim=32)
 SIZES |= dict(identity_tokens=6, expression_tokens=3, condition_tokens=5, num_heads=4)
-LENGTH = {"resampler": 5, "concatenation": 9, "sum": 6, "residual_mlp": 6}
+LENGTH = {"resampler": 5, "fused_and_exact": 5 + 9, "concatenation": 9, "sum": 6, "residual_mlp": 6}
 
 
 @pytest.fixture(params=FUSIONS)
@@ -115,6 +115,12 @@ def test_a_token_of_the_concatenation_hangs_on_one_alone_and_a_fused_one_on_both
         mixed = fused(identity, expression) - fused(identity.flip(0), expression) - fused(identity, expression.flip(0))
         mixed = (mixed + fused(identity.flip(0), expression.flip(0))).abs().max().item()
         assert mixed < 1e-5 if name in ("concatenation", "sum") else mixed > 1e-3
+
+
+def test_the_exact_tokens_follow_the_fused_ones(told):
+    fusion = IdentityExpressionFusion(**SIZES, fusion="fused_and_exact").eval()
+    exact = fusion.norm(torch.cat(fusion.tokens(*told), dim=1))
+    torch.testing.assert_close(fusion(*told)[0][:, 5:], exact)
 
 
 @pytest.mark.parametrize(
