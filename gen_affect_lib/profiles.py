@@ -1,4 +1,4 @@
-"""Three sizes of everything: `smoke` takes seconds, `laptop` two CPU cores, `gpu` one modern GPU."""
+"""Three profiles of data, networks and training: `smoke` (seconds), `laptop` (two CPU cores) and `gpu` (one GPU)."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ class Profile:
 
     Attributes:
         pairs, validation: the drawn pairs to train on and to validate on.
-        references: pictures of each person that can be a reference; each is read by the face pack once.
+        references: number of pictures of each person that can be references; the face pack reads each once.
         codec, transformer, fusion: sizes of the networks.
         codec_steps: steps of the autoencoder's training.
-        training: how the generator is trained, and for how long.
-        sampling_steps: of the pipeline.
+        training: training settings and time limit of the generator.
+        sampling_steps: Euler steps of the pipeline.
         identity_scale, expression_scale: guidance scales, chosen on validation people, see the model card.
-        from_nothing: the profile that trains from random weights; None: this one does. A profile that has one starts
-            from the shipped checkpoint instead.
-        study: the profile whose networks learn within minutes, for comparing variants; None: `retrained()`.
+        from_nothing: None: this profile trains from random weights. Otherwise this profile starts from the shipped
+            checkpoint, and `from_nothing` is the profile that trains from random weights.
+        study: the profile for comparing variants, whose networks train within minutes; None: `retrained()`.
     """
 
     name: str
@@ -82,10 +82,10 @@ class Profile:
         return (self.study or self.retrained()).at(self.pairs.size)
 
     def at(self, size: int) -> Profile:
-        """The same with pictures of `size` pixels a side. Raises UserError for a size that the networks cannot draw."""
+        """The same with pictures of `size` pixels a side. Raises UserError if it is below 32 or no multiple of 16."""
         if size < 32 or size % 16:  # the codec divides the side by 8, and the MM-DiT's patches have 2 x 2 latents
             raise UserError(
-                f"pictures of {size} pixels cannot be drawn: give a multiple of 16 from 32 on, such as 64 or 128"
+                f"pictures of {size} pixels cannot be generated: give a multiple of 16 from 32 on, such as 64 or 128"
             )
         return replace(self, pairs=replace(self.pairs, size=size), validation=replace(self.validation, size=size))
 
@@ -128,7 +128,7 @@ _LAPTOP = replace(
     _LAPTOP_FROM_NOTHING,
     pairs=PairsConfig("train", identities=1024, images=12),
     references=2,
-    # Trained weights need small steps, and so short a run is validated often.
+    # Trained weights need a small learning rate. The run is short, so it is validated often.
     training=TrainingConfig(batch_size=64, learning_rate=3e-4, validate_every=75, minutes=5.0),
     from_nothing=_LAPTOP_FROM_NOTHING,
     study=replace(
@@ -171,7 +171,7 @@ def default_profile() -> str:
     name = os.environ.get("GEN_AFFECT_PROFILE")
     if name:
         return get_profile(name).name
-    import torch  # only needed to ask for a GPU
+    import torch  # needed only to look for a GPU
 
     return "gpu" if torch.cuda.is_available() else "laptop"
 

@@ -1,6 +1,6 @@
 """Train one of the networks that read faces, by name: `python -m gen_affect_lib train-encoder NAME`.
 
-The networks of a face pack are evaluated on validation people after training; the figures go to the pack's
+The networks of a face pack are evaluated on validation people after training; the figures are written to the pack's
 `figures.json`.
 """
 
@@ -35,14 +35,14 @@ def _detector(out: Path, minutes: float | None, profile: str) -> None:
 
 def _landmarks(out: Path, minutes: float | None, profile: str) -> None:
     net = train_landmarks(out, minutes, profile)
-    if (out / DETECTOR).is_file():  # landmarks are measured on the boxes of a detector
+    if (out / DETECTOR).is_file():  # the landmark network is evaluated on detected boxes
         scenes = min(500, SCENE_SETS[profile].scenes)
         update_json(
             out / "figures.json", "landmarks", measure_detector(load_detector(out), VALIDATION_SEED, scenes, net)
         )
 
 
-# Functions (out, minutes, profile); without minutes, a training has its profile's limit.
+# Functions (out, minutes, profile); minutes None: the profile's limit.
 TRAINERS = {
     "identity": _identity,
     "detector": _detector,
@@ -56,7 +56,8 @@ TRAINERS = {
 def train_reader(name: str, out: Path, minutes: float | None = None, profile: str | None = None) -> None:
     """Train a network by its name in TRAINERS and write it to a folder.
 
-    Raises UserError for a name or a profile that does not exist.
+    Without minutes the profile's limit applies; without a profile, the default one. Raises UserError for a name or a
+    profile that does not exist.
     """
     if name not in TRAINERS:
         near = difflib.get_close_matches(name, TRAINERS, n=1)

@@ -1,4 +1,4 @@
-"""How to train: the settings that all training loops share, and those of the generator."""
+"""Training settings: those that all training loops share, and those of the generator."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Literal, Self
 
 from gen_affect_lib.errors import UserError
 
-# These settings change what is shown and kept of a run, or when it ends, but not the steps that it takes.
+# Settings that may change when a run is resumed: logging, checkpoints and the limit.
 MONITORING = ("log_every", "validate_every", "validation_size", "preview_every", "checkpoint_every", "steps", "minutes")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train one network. Raises UserError for values that make no sense.
+    """The settings for training one network. Raises UserError for values out of range.
 
     Attributes:
-        batch_size: examples in one step, of all processes together.
+        batch_size: examples per batch, of all processes together.
         optimizer: "adamw", or "muon" for the large matrices and AdamW for the rest (training/optim.py).
-        learning_rate: its peak.
+        learning_rate: the peak learning rate.
         warmup_steps: steps over which the learning rate rises linearly. AdamW's second moment is a poor estimate at
             first.
         final_learning_rate: at the end of the cosine decay, as a fraction of `learning_rate`.
@@ -27,7 +27,7 @@ class Recipe:
         betas: AdamW's decay rates of the first and the second moment.
         clip_norm: maximum norm of the gradient.
         seed: of all random draws.
-        steps, minutes: the limit; with both, the first one reached ends the training.
+        steps, minutes: the limit of the training; with both, the first one reached ends it.
     """
 
     batch_size: int = 64
@@ -57,25 +57,28 @@ class Recipe:
                 raise UserError(f"{name} is {value}: give a value {expected}")
 
     def limited_to(self, *, steps: int | None = None, minutes: float | None = None) -> Self:
-        """The same recipe with this limit; without one, the recipe itself."""
+        """The same recipe with this limit in place of its own; with neither argument, the recipe itself."""
         return self if steps is None and minutes is None else replace(self, steps=steps, minutes=minutes)
 
 
 @dataclass(frozen=True)
 class TrainingConfig(Recipe):
-    """How to train the generator. Two runs with equal configs, data and networks take the same steps.
+    """The settings for training the generator.
+
+    With a limit in steps, two runs with equal settings, data and networks take the same steps.
 
     Attributes:
-        accumulation: batches whose gradients are averaged for one step: a large batch in little memory.
-        ema_decay: of the moving average of the weights.
+        accumulation: batches whose gradients are averaged for one step, which saves memory.
+        ema_decay: decay of the moving average of the weights, see `averaging.update_average`.
         drop_identity, drop_expression: probability that an example is trained without its reference or without its
             expression, drawn independently. Classifier-free guidance needs both.
-        sigma_distribution, sigma_mean, sigma_std, shift: the noise levels of training, see `flow.sample_sigma`. Mean
-            and standard deviation are those of the logit; a mean above 0 gives more noise.
-        face_weight: how much more the loss counts brows, eyes and mouth, see `avatars.regions.face_weight`.
-        compile: use torch.compile. It pays on a GPU in long runs, and takes about a minute before the first step.
-        log_every, validate_every, preview_every, checkpoint_every: in steps.
-        validation_size: examples of the validation loss.
+        sigma_distribution, sigma_mean, sigma_std, shift: the distribution of the noise levels, see `flow.sample_sigma`.
+            Mean and standard deviation are those of logit(sigma); a mean above 0 gives more noise.
+        face_weight: added loss weight of brows, eyes and mouth; 0 weights all latents equally. See
+            `avatars.regions.face_weight`.
+        compile: use torch.compile. It makes steps on a GPU faster and takes about a minute before the first one.
+        log_every, validate_every, preview_every, checkpoint_every: intervals in steps.
+        validation_size: number of examples for the validation loss.
     """
 
     accumulation: int = 1
@@ -104,6 +107,6 @@ class TrainingConfig(Recipe):
             raise UserError("a uniform sigma_distribution has no sigma_mean and no sigma_std: leave them out")
 
     def fixed_settings(self) -> dict:
-        """The settings that a resumed run must share, as JSON gives them back."""
+        """The settings that must be equal when a run is resumed, as they are read back from JSON."""
         settings = {name: value for name, value in asdict(self).items() if name not in MONITORING}
         return json.loads(json.dumps(settings))

@@ -193,7 +193,7 @@ MISTAKES = {
     "a file for a folder": (["render", "--size", "16", "--out", "{}/file.txt/a.png"], "file.txt"),
     "an unknown profile": (["train", "--profile", "huge"], "huge"),
     "no time at all": (["train", "--minutes", "0"], "'0' is not a positive number"),
-    "pictures that do not fall into patches": (["train", "--size", "72"], "pictures of 72 pixels cannot be drawn"),
+    "pictures that do not fall into patches": (["train", "--size", "72"], "pictures of 72 pixels cannot be generated"),
     "pictures too small for a face": (["train", "--size", "16"], "give a multiple of 16 from 32 on, such as 64 or 128"),
     "data that are not there": (["train", "--data", "{}/none"], "is no folder"),
     "a file for the checkpoints": (["train", "--out", "{}/file.txt"], "give a folder"),

@@ -1,9 +1,9 @@
-"""How good the pictures are, measured on drawings whose factors are known.
+"""Evaluation of generated pictures against drawings whose factors are known.
 
-metrics/     numbers from numbers: bootstrap, recognition, detection, expression vectors, factors, distributions, probes
-judges/      the networks that score generated pictures, their data, training and trustworthiness
+metrics/     measures on arrays: bootstrap, recognition, detection, expression vectors, factors, distributions, probes
+judges/      the networks that score generated pictures, their data, training and accuracy
 encoders/    how well the encoders read pictures: face pack and expression encoder
-sets.py      which pictures are drawn for an evaluation, and the true drawings
+sets.py      which pictures an evaluation generates, and the true drawings
 figures.py   the figures of a model for the three claims, with ceiling and floor
 report.py    figures as tables that are saved, compared and printed
 evaluate.py  the command: from a saved pipeline to a report

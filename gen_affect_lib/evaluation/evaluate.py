@@ -1,4 +1,4 @@
-"""The evaluation of a trained pipeline by one command, from its folder to a JSON file with every figure.
+"""The command that evaluates a saved pipeline and writes all figures to a JSON file.
 
 python -m gen_affect_lib evaluate --checkpoint DIR --identities N --words N --seeds N --json FILE
 """
@@ -28,18 +28,18 @@ DRAWN = OUTPUTS / "evaluation"
 def evaluate(
     checkpoint: str | Path, plan: Plan, json_path: str | Path | None = None, consistency: float = 0.0
 ) -> dict[str, Any]:
-    """Draw the sets of a plan with a saved pipeline and score them.
+    """Generate the sets of a plan with a saved pipeline and score them.
 
-    The pictures are kept in DRAWN, so that an interrupted call can be resumed.
+    The pictures are saved in DRAWN, so that an interrupted call can be resumed.
 
     Args:
         checkpoint: folder of the pipeline.
         json_path: where the report is written; None writes no file.
-        consistency: as of `GenAffectPipeline`.
+        consistency: see `GenAffectPipeline`.
     Returns:
         The report (see `report.report`), with "checkpoint", "weights" and "consistency".
 
-    Raises UserError where the folder holds no complete pipeline.
+    Raises UserError if the folder holds no complete pipeline.
     """
     checkpoint = Path(checkpoint)
     pipeline = GenAffectPipeline.from_pretrained(checkpoint).to(pick_device())

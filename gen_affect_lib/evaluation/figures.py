@@ -1,7 +1,7 @@
-"""The figures of a model: what the judges read from its sets, compared with true drawings and with shuffled pairs.
+"""The figures of a model: the judges' readings of its sets compared with the targets, and their ceiling and floor.
 
-A figure is a `Statistic`, a function of people (see `metrics/bootstrap.py`). So each comes with its confidence
-interval, its value for each third of the skin tones, and its difference to that of another model on the same people.
+A figure is a `Statistic`, a function of people. From it `metrics/bootstrap.py` computes the confidence interval, the
+value for each third of the skin tones, and the difference to another model on the same people.
 
 Letters: N people, S sampling seeds, W words, M = S W pictures of each person, E numbers of an embedding, F features of
 both judges, K numbers of an appearance.
@@ -25,7 +25,7 @@ FALSE_ACCEPT_RATE = 1e-3
 
 
 class Judgements:
-    """What both judges read from pictures of N people.
+    """The readings of both judges for pictures of N people.
 
     Args:
         images: uint8 (N, …, P, P, 3), M pictures of each person.
@@ -35,7 +35,7 @@ class Judgements:
         words: (N, M, 135), probabilities.
         appearance: (N, M, K).
         embeddings: (N, M, E), of the identity, unit length.
-        features: (N, M, F), of both trunks, to compare distributions.
+        features: (N, M, F), of both judges' trunks, to compare distributions.
     """
 
     def __init__(self, judges: Judges, images: np.ndarray):
@@ -53,14 +53,14 @@ class Judgements:
 
 
 class GroundTruth:
-    """What a model's pictures are compared with: the targets of a plan, and the judgements of true drawings.
+    """The references of an evaluation: the targets of a plan, and the judgements of true drawings.
 
     Attributes:
         drawings: `Judgements` of the true drawings, each picture with an appearance of its own.
         shared_appearance: the same with one appearance in each set, the ceiling of consistency.
         other_drawings: the same with other appearances, the true distribution for `distribution_figures`.
         gallery: embeddings of the references and of further people, (1000, E).
-        threshold: the cosine that 1 of 1,000 pairs of different people exceeds.
+        threshold: the cosine that 1 in 1,000 pairs of different people exceeds.
     """
 
     def __init__(self, plan: Plan, judges: Judges):
@@ -70,12 +70,14 @@ class GroundTruth:
         self.other_drawings = Judgements(judges, plan.true_drawings("other"))
         self.gallery = judges[0].read(plan.gallery()).embedding
         cosines = self.drawings.embeddings[:, 0] @ self.gallery.T  # (N, 1000)
-        cosines[np.arange(plan.people), np.arange(plan.people)] = -1  # leaves the pairs of different people
+        cosines[np.arange(plan.people), np.arange(plan.people)] = -1  # excludes the pairs of the same person
         self.threshold = float(np.quantile(cosines, 1 - FALSE_ACCEPT_RATE))
 
     def figures(self, judged: Judgements, shuffle: bool = False) -> dict[str, Statistic]:
-        """Every figure of pictures of this plan. With `shuffle` each picture is compared with the truth of another word
-        and another person: the floor, which a model reaches if it draws well but ignores its conditioning."""
+        """Every figure of pictures of this plan. With `shuffle`, each picture is compared with another word and person.
+
+        This is the floor: the figures of a model that generates good pictures but ignores its conditioning.
+        """
         words, targets = self.plan.targets(shuffle)
         person = np.roll(np.arange(self.plan.people), 1 if shuffle else 0)
         return (
@@ -97,7 +99,7 @@ class GroundTruth:
 
 
 def expression_figures(judged: Judgements, words: np.ndarray, targets: np.ndarray) -> dict[str, Statistic]:
-    """Claim (a): is it the target expression? words: indices, int (M,). targets: expression vectors (M, 21)."""
+    """Claim (a), the target expression is shown. words: indices, int (M,). targets: expression vectors (M, 21)."""
     errors = unit_errors(judged.vectors, targets)  # (N, M, 21)
     shape = judged.vectors.shape[:2]
     affect = affect_of(judged.vectors.reshape(-1, targets.shape[1])).reshape(*shape, 2)  # (N M, 21) -> (N, M, 2)
@@ -119,10 +121,10 @@ def expression_figures(judged: Judgements, words: np.ndarray, targets: np.ndarra
 
 
 def leakage(judged: Judgements, targets: np.ndarray, references: np.ndarray) -> Statistic:
-    """How much of the reference's expression leaks into the pictures: 0 none, 1 all of it.
+    """How much of the reference's expression leaks into the pictures, from 0 (nothing) to 1 (all of it).
 
     λ of the least-squares fit x ≈ λ r + μ a over all pictures, with x the judged vectors, r those of the references
-    (N, 21) and a the targets (M, 21). An expression that is only too weak lowers μ, not λ.
+    (N, 21) and a the targets (M, 21). If the expression is only too weak, μ is low and λ is not affected.
     """
     x = judged.vectors
     a, r = np.broadcast_to(targets, x.shape), np.broadcast_to(references[:, None], x.shape)  # (N, M, 21)
@@ -139,12 +141,12 @@ def leakage(judged: Judgements, targets: np.ndarray, references: np.ndarray) -> 
 def identity_figures(
     judged: Judgements, person: np.ndarray, gallery: np.ndarray, threshold: float
 ) -> dict[str, Statistic]:
-    """Claim (b): is it the person of the reference?
+    """Claim (b), the identity of the reference is kept.
 
     Args:
         person: int (N,), the index in the gallery of each person's reference.
         gallery: embeddings (1000, E).
-        threshold: the cosine from which a person is verified.
+        threshold: the cosine above which a person is verified.
     """
     cosines = judged.embeddings @ gallery.T  # (N, M, 1000)
     own = cosines[np.arange(len(person)), :, person]  # (N, M)
@@ -156,9 +158,9 @@ def identity_figures(
 
 
 def consistency_figures(judged: Judgements, seeds: int) -> dict[str, Statistic]:
-    """Claim (c): do the pictures of a set agree, on the person and on the appearance?
+    """Claim (c), the pictures of a set agree in identity and appearance. Empty for sets of one picture.
 
-    The conditioning leaves the appearance open. Sets of one picture have no such figures.
+    The conditioning does not contain the appearance.
     """
     people, _, size = judged.embeddings.shape
     embeddings = judged.embeddings.reshape(people, seeds, -1, size)  # (N, M, E) -> (N, S, W, E)
@@ -167,7 +169,7 @@ def consistency_figures(judged: Judgements, seeds: int) -> dict[str, Statistic]:
         return {}
     pairs = np.triu_indices(embeddings.shape[2], 1)
     cosines = np.einsum("nsae,nsbe->nsab", embeddings, embeddings)[:, :, pairs[0], pairs[1]]  # (N, S, pairs)
-    # Neighbours in the list of words, which is spread over the tree, stand for all pairs.
+    # Only neighbouring words are compared, as a sample of all pairs; the list of words is spread over the tree.
     agreement = appearance_agreement(appearance, np.roll(appearance, 1, axis=2))
     return {
         "set_cosine": ratio(cosines),
@@ -177,5 +179,5 @@ def consistency_figures(judged: Judgements, seeds: int) -> dict[str, Statistic]:
 
 
 def distribution_figures(judged: Judgements, true: Judgements) -> dict[str, Statistic]:
-    """Are the pictures as varied as true drawings, and distributed alike? One person alone has no such figures."""
+    """Diversity and kernel distance to true drawings, see `metrics/distribution.py`. Empty for a single person."""
     return {} if len(judged.features) < 2 else distribution(judged.features, true.features)

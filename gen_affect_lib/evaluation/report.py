@@ -1,7 +1,7 @@
-"""Reports: the figures of a model as a table that can be saved, compared, and printed.
+"""Reports: the figures of a model as tables to save, compare and print.
 
-`report` gives all figures of one model, for the command `evaluate`. `score_row` gives one row of a comparison of
-several models, which `read_rows` and `write_rows` keep in a file.
+`report` returns all figures of one model, for the command `evaluate`. `score_row` returns one row of a comparison of
+several models; `write_rows` and `read_rows` save and load its rows.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def say(result: dict[str, Any]) -> str:
-    """The figures of a report in plain lines: value, interval, true drawings, shuffled pairs."""
+    """The figures of a report as text: value, interval, true drawings, shuffled pairs."""
     lines = [f"{'':40} {'value':>7}  {'95 % interval':17} {'true':>7} {'shuffled':>9}"]
     for name, row in result["figures"].items():
         interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
@@ -138,7 +138,7 @@ def say(result: dict[str, Any]) -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """Floats rounded to four digits, which is finer than any interval here."""
+    """Floats rounded to four digits; all confidence intervals are wider."""
     if isinstance(value, dict):
         return {name: _rounded(entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -150,7 +150,7 @@ def _rounded(value: Any) -> Any:
 
 
 def intervals(figures: dict[str, Statistic], people: int, digits: int = 4) -> dict[str, dict[str, float]]:
-    """Each figure as `estimate` gives it, rounded."""
+    """`estimate` of each figure with 200 bootstrap samples, rounded."""
     return {
         name: {key: round(value, digits) for key, value in estimate(figure, people, 200).items()}
         for name, figure in figures.items()
@@ -158,7 +158,7 @@ def intervals(figures: dict[str, Statistic], people: int, digits: int = 4) -> di
 
 
 def score_row(sets: Sets, truth: GroundTruth) -> dict[str, Any]:
-    """What a comparison keeps of some sets: "figures" as of `intervals`, and "people" as in `report`."""
+    """The scores of some sets in a comparison: "figures" as of `intervals`, and "people" as in `report`."""
     people = truth.plan.people
     figures = truth.figures(Judgements(truth.judges, sets.images))
     compared = {name: [round(v, 4) for v in per_person(figures[name], people)] for name in COMPARED if name in figures}
@@ -179,7 +179,7 @@ def heading(profile: Profile, plan: Plan, minutes: float | None, steps: int | No
 def read_rows(path: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows that a comparison's file already holds.
 
-    Raises UserError where the file has another heading than `about`.
+    Raises UserError if the file's heading differs from `about`.
     """
     if not path.is_file():
         return []

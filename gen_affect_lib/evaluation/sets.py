@@ -1,7 +1,7 @@
-"""Which pictures an evaluation needs: the sets that a model draws, and the true drawings to compare them with.
+"""The pictures of an evaluation: the sets that a model generates, and the true drawings to compare them with.
 
-A set shows one person with one expression after the other, drawn from one reference picture with one sampling seed.
-Every model draws the same sets from the same noise, so that two models can be compared pair by pair.
+A set shows one person with W expressions, generated from one reference picture with one sampling seed. All models
+generate the same sets from the same noise, so two models can be compared picture by picture.
 
 Letters: N people, S sampling seeds, W words, P pixels a side, M = S W pictures of each person.
 """
@@ -32,14 +32,14 @@ from gen_affect_lib.files import atomic
 from gen_affect_lib.keys import Producer
 
 PLAN = Producer("evaluation plan", 1, uses=(FACTORS, DRAWING))  # references, target words, sampling seeds
-GALLERY = 1000  # people among whom a person is retrieved
+GALLERY = 1000  # number of people among whom a person is retrieved
 
 # reference uint8 (P, P, 3), words, sampling seed -> one picture for each word
 Draw = Callable[[np.ndarray, Sequence[str], int], Sequence]
 
 
 def spread_words(count: int) -> tuple[str, ...]:
-    """So many of the 135 words, spread over the tree: one of each of the 25 groups, then a second of each, and so on.
+    """`count` of the 135 words, spread over the tree: one of each of the 25 groups, then a second of each, and so on.
 
     Raises UserError for a count that is not from 1 to 135.
     """
@@ -52,14 +52,14 @@ def spread_words(count: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which sets are drawn: N people times S sampling seeds, W words each.
+    """Which sets are generated: N people times S sampling seeds, W words each.
 
-    Each reference shows its person in an appearance of its own and with a word of its own. The 135 words take turns
-    from person to person, so that a reference sometimes shows a target word.
+    The references have random appearances. Their expressions go through the 135 words from person to person, so a
+    reference sometimes shows a target word.
 
     Attributes:
-        people, words, seeds: N, W and S. Raises UserError if they are not from 1 to 1,000, 135 and 100.
-        first_person: seed of the first person; the others follow.
+        people, words, seeds: N, W and S. Raises UserError unless they are from 1 to 1,000, 135 and 100.
+        first_person: seed of the first person; the others have the next seeds.
     """
 
     people: int = 100
@@ -117,8 +117,8 @@ class Plan:
     def true_drawings(self, appearance: Literal["own", "shared", "other"] = "own") -> np.ndarray:
         """True drawings of all sets: uint8 (N, S, W, P, P, 3).
 
-        appearance: with "own" each picture has an appearance of its own, as if drawn by a model that is told none; with
-            "other" too, but another one; with "shared" all pictures of a set have the same.
+        appearance: "own": each picture has its own random appearance, like those of a model without conditioning on
+            appearance. "other": the same with other random appearances. "shared": one appearance for each set.
         """
         images = np.empty((self.people, self.seeds, self.words, SIZE, SIZE, 3), np.uint8)
         for n, (seed, identity) in enumerate(zip(self.person_seeds, self.identities)):
@@ -130,7 +130,7 @@ class Plan:
         return images
 
     def _reference(self, seed: int) -> Avatar:
-        word = EMOTIONS[37 * seed % len(EMOTIONS)]  # 37 and 135 are coprime, so all words take turns
+        word = EMOTIONS[37 * seed % len(EMOTIONS)]  # 37 and 135 are coprime, so all words occur equally often
         appearance = Appearance.sample(picture_seed(seed, REFERENCE_PICTURES))
         return Avatar(Identity.sample(seed), Expression.named(word), appearance)
 
@@ -141,7 +141,7 @@ def _appearance_seed(person: int, s: int, w: int, other: bool) -> int:
 
 @dataclass(frozen=True)
 class Sets:
-    """The pictures that a model drew for a plan.
+    """The pictures that a model generated for a plan.
 
     Attributes:
         images: uint8 (N, S, W, P, P, 3).
@@ -153,7 +153,7 @@ class Sets:
 
 
 def draw_sets(draw: Draw, plan: Plan, folder: Path) -> Sets:
-    """Draw all sets of a plan. Each person is saved in `folder` at once, so that an interrupted call can be resumed."""
+    """Generate all sets of a plan. Each person is saved in `folder`, so that an interrupted call can be resumed."""
     images, seconds = [], []
     for n, seed in enumerate(tqdm(plan.person_seeds, desc="Drawing sets", unit="person")):
         saved = folder / f"{seed}.npz"
@@ -173,7 +173,7 @@ def draw_sets(draw: Draw, plan: Plan, folder: Path) -> Sets:
 
 
 def drawn_by(pipeline: Callable, **settings) -> Draw:
-    """A pipeline, called with these settings, as `draw_sets` needs it. The noise depends on the sampling seed alone."""
+    """The `Draw` function of a pipeline with these settings. The noise depends only on the sampling seed."""
 
     def draw(reference, words, seed):
         return pipeline(reference, list(words), generator=torch.Generator().manual_seed(seed), **settings).images

@@ -1,4 +1,4 @@
-"""From nothing to a trained pipeline: pictures, codec, networks and trainer of a profile.
+"""Builds and trains the pipeline of a profile: training pictures, codec, networks and trainer.
 
 `train_profile` does all of it. The parts are functions that a notebook can call on their own.
 """
@@ -31,11 +31,16 @@ from gen_affect_lib.training.trainer import Trainer
 PREVIEW_WORDS = ("joy", "surprise", "anger", "sadness", "fear", "disgust", "amusement", "contempt")
 
 
-# Pictures: drawn, or a user's
+# Training pictures: drawn ones, or a user's
 
 
 class DrawnPictures:
-    """The drawn pairs of a profile. `images` are trained on; `held_out` are those of the validation people."""
+    """The drawn pairs of a profile.
+
+    Attributes:
+        images: pictures of the training people, uint8 (M, S, S, 3).
+        held_out: pictures of the validation people, likewise.
+    """
 
     def __init__(self, profile: Profile):
         self.train, self.validation = PairCache.open(profile.pairs), PairCache.open(profile.validation)
@@ -48,7 +53,10 @@ class DrawnPictures:
 
 
 class UserPictures:
-    """A user's image folder, see `avatars.folder`. Raises UserError for bad data."""
+    """A user's image folder, see `avatars.folder`. Raises UserError for an invalid folder.
+
+    `images` and `held_out` are both all of its pictures, uint8 (M, S, S, 3); `splits` selects the held-out people.
+    """
 
     def __init__(self, path: str | Path, size: int):
         self.folder = FaceFolder(path, size)
@@ -77,26 +85,26 @@ def random_parts(profile: Profile, images: np.ndarray, out_dir: Path) -> Parts:
 
 
 def shipped_parts(pipeline: GenAffectPipeline, faces: FacePack) -> Parts:
-    """The networks of the shipped pipeline. Raises UserError where it was trained with another recognizer."""
+    """The networks of the shipped pipeline. Raises UserError if it was trained with another recognizer."""
     pipeline.require_recognizer(faces)
     return Parts(on_device(pipeline.codec), on_device(pipeline.transformer), on_device(pipeline.condition_encoder))
 
 
 def load_shipped(size: int) -> GenAffectPipeline:
-    """The shipped pipeline. Raises UserError where it is missing or generates pictures of another size."""
+    """The shipped pipeline. Raises UserError if it is missing or generates pictures of another size."""
     hint = "train from nothing with --from-nothing"
     if not (SHIPPED / "model_index.json").is_file():
         raise UserError(f"{SHIPPED} is missing: restore it from the repository, or {hint}")
     pipeline = GenAffectPipeline.from_pretrained(SHIPPED)
     if size != pipeline.config["image_size"]:
         raise UserError(
-            f"the shipped checkpoint draws {pipeline.config['image_size']} pixels a side, not {size}: {hint}"
+            f"the shipped checkpoint generates {pipeline.config['image_size']} pixels a side, not {size}: {hint}"
         )
     return pipeline
 
 
 def make_codec(profile: Profile, images: np.ndarray, out_dir: Path) -> LatentCodec:
-    """The codec of an earlier run in `out_dir`, or else one trained on `images` uint8 (M, S, S, 3) and saved there."""
+    """The codec saved in `out_dir`; if there is none, train it on `images` uint8 (M, S, S, 3) and save it there."""
     kept = out_dir / "codec"
     if (kept / "config.json").is_file():
         return on_device(LatentCodec.from_pretrained(kept))
@@ -107,7 +115,7 @@ def make_codec(profile: Profile, images: np.ndarray, out_dir: Path) -> LatentCod
 
 
 def make_networks(profile: Profile, codec: Codec, image_size: int) -> tuple[MMDiT, IdentityExpressionFusion]:
-    """MM-DiT and fusion with random weights, which fit each other and the codec's latents."""
+    """An MM-DiT and a fusion with random weights, for the codec's latents of pictures of `image_size` pixels."""
     channels, side = codec.latent_channels, codec.latent_size(image_size)
     condition_encoder = IdentityExpressionFusion(**vars(profile.fusion))
     dim = profile.fusion.dim
@@ -156,18 +164,18 @@ def make_trainer(
     """The trainer of a profile, and the pipeline with the networks that it trains.
 
     Args:
-        profile: the sizes, and how to train.
-        out_dir: for checkpoints, logs and the codec.
+        profile: the sizes of data and networks, and the training settings.
+        out_dir: the folder for checkpoints, logs and the codec.
         data: a user's image folder (see `avatars.folder`); None: drawn pairs.
-        retrain: start from random weights also where the profile starts from the shipped checkpoint.
+        retrain: start from random weights even if the profile starts from the shipped checkpoint.
 
-    Raises UserError for bad data and where `out_dir` cannot be written.
+    Raises UserError for invalid data, and if `out_dir` cannot be written.
     """
     if retrain:
         profile = profile.retrained()
     out_dir, size = Path(out_dir), profile.pairs.size
     seed_everything(profile.training.seed)
-    with processes().main_process_first():  # what it renders, trains and reads is there for the others
+    with processes().main_process_first():  # the others then load the files that it has written
         shipped = load_shipped(size) if profile.from_nothing else None
         pictures = DrawnPictures(profile) if data is None else UserPictures(data, size)
         faces = FacePack()
@@ -186,9 +194,9 @@ def make_trainer(
 
 
 def preview_grid(pipeline: GenAffectPipeline, references: np.ndarray) -> np.ndarray:
-    """A row for each reference uint8 (P, S, S, 3): the reference, then eight words, generated independently.
+    """A row for each reference, uint8 (P, S, S, 3): the reference, then a generated picture for each of PREVIEW_WORDS.
 
-    The noise is the same in all rows. Returns (H, W, 3) uint8.
+    The pictures are generated without consistent attention, from the same noise in all rows. Returns uint8 (H, W, 3).
     """
     cells = []
     for reference in references:
@@ -207,8 +215,11 @@ def train_profile(
 ) -> GenAffectPipeline:
     """Train, and save the pipeline with the averaged weights in `out_dir/pipeline`, in half precision.
 
-    `minutes` replaces the profile's limit. With `resume`, a run in `out_dir` is continued. Other arguments and errors:
-    see `make_trainer`.
+    Args:
+        resume: continue the run in `out_dir` if there is one.
+        minutes: the training time; None keeps the profile's limit.
+
+    The other arguments and the errors are those of `make_trainer`.
     """
     trainer, pipeline = make_trainer(profile, out_dir, data, retrain)
     trainer.fit(max_minutes=minutes, resume=resume)

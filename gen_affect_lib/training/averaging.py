@@ -1,4 +1,4 @@
-"""The exponential moving average (EMA) of the weights. It gives better pictures than the weights themselves."""
+"""The exponential moving average (EMA) of the weights, which generates better pictures than the latest weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 def update_average(average: dict[str, Tensor], parameters: dict[str, nn.Parameter], step: int, decay: float) -> None:
     """average ← decay · average + (1 − decay) · parameters, in place.
 
-    The decay grows with the run up to `decay`; otherwise the random weights of the start would stay in it for long.
+    At step t it is min(decay, (1 + t) / (10 + t)). With a constant decay, the random initial weights would dominate the
+    average for many steps.
     """
     decay = min(decay, (1 + step) / (10 + step))
     lerp = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage]
@@ -24,9 +25,9 @@ def update_average(average: dict[str, Tensor], parameters: dict[str, nn.Paramete
 def averaged_weights(
     networks: nn.Module, parameters: dict[str, nn.Parameter], average: dict[str, Tensor]
 ) -> Iterator[nn.Module]:
-    """Inside, the networks have the averaged weights and are in eval mode: to sample, to validate, to save.
+    """Context in which the networks have the averaged weights and are in eval mode, to sample, validate or save.
 
-    No gradients are computed inside. Weights, mode and torch's global random state are restored at the end.
+    No gradients are computed in it. Weights, mode and torch's global random state are restored at the end.
     """
     current: list[Tensor] = list(parameters.values())
     copy = torch._foreach_copy_  # pyright: ignore[reportPrivateImportUsage]

@@ -1,9 +1,8 @@
-"""Checkpoints that survive a kill at any moment: the state of a run, in one file that is either whole or not there.
+"""Checkpoints of a run. At least one stays complete if the process is killed at any moment.
 
 A folder holds at most two, `last.safetensors` and `previous.safetensors`. A new one is written under a third name,
-flushed to the disk, and then renamed, since a file system renames atomically. So at least one whole checkpoint is there
-at every moment. Tensors and their JSON are in one safetensors file, since two files could be of two different steps.
-Nothing is pickled. A digest over both detects a damaged file.
+flushed to the disk and then renamed, because renaming is atomic. Tensors and JSON state are in one safetensors file,
+because two files could belong to different steps. A digest over both detects a damaged file. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ LAST, PREVIOUS, DAMAGED, UNFINISHED = (f"{name}.safetensors" for name in ("last"
 
 
 def write_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict) -> None:
-    """Write tensors (any device, any shape) and a state that JSON can hold as the folder's last checkpoint.
+    """Write tensors (any device, any shape) and a JSON-serialisable state as the folder's last checkpoint.
 
-    The one that was last becomes the previous one. Raises UserError where writing fails, on a full disk for one; both
-    then stay as they were.
+    The former last checkpoint becomes the previous one. Raises UserError if writing fails, for example because the disk
+    is full; the existing checkpoints are then unchanged.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(state)
@@ -44,26 +43,26 @@ def write_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict) -> N
         unfinished.unlink(missing_ok=True)
         raise UserError(
             f"could not write a checkpoint of {len(content) / 1e6:.0f} MB to {folder} ({error.strerror or error}): "
-            "the checkpoints written before are intact; make room and resume"
+            "earlier checkpoints are intact; free some disk space and resume"
         ) from error
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """The tensors (on the CPU) and the state of one file. Raises UserError where it is missing or damaged."""
+    """The tensors (on the CPU) and the state of one file. Raises UserError if it is missing or damaged."""
     try:
         content = Path(path).read_bytes()
         tensors = safetensors.torch.load(content)
         header_size = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + header_size])["__metadata__"]  # the format keeps its JSON here
+        metadata = json.loads(content[8 : 8 + header_size])["__metadata__"]  # safetensors stores the state here
         if metadata["sha256"] != _digest(tensors, metadata["state"]):
             raise ValueError("its digest does not match its content")
         return tensors, json.loads(metadata["state"])
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is not a whole checkpoint ({error}): delete it, or train anew") from error
+        raise UserError(f"{path} is not a complete checkpoint ({error}): delete it, or start a new run") from error
 
 
 def read_last_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict] | None:
-    """The newest whole checkpoint of a folder, None where there is none. Raises UserError where none is whole."""
+    """The newest complete checkpoint of a folder, or None without any. Raises UserError if all of them are damaged."""
     found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
     problems = []
     for path in found:
@@ -73,9 +72,9 @@ def read_last_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict] | None:
             problems.append(str(error))
             continue
         if problems:
-            # Otherwise the next write would rename the damaged file over the only whole one.
+            # Otherwise the next write would replace the only complete file by the damaged one.
             os.replace(folder / LAST, folder / DAMAGED)
-            warnings.warn(f"{problems[0]}; going on from {path.name}, and the damaged file is {DAMAGED}", stacklevel=2)
+            warnings.warn(f"{problems[0]}; resuming from {path.name}, the damaged file is now {DAMAGED}", stacklevel=2)
         return checkpoint
     if problems:
         raise UserError("; ".join(problems))
@@ -83,7 +82,7 @@ def read_last_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict] | None:
 
 
 def require_same(folder: Path, then: dict, now: dict) -> None:
-    """Raises UserError, naming the first differences, where settings or shapes of a run have changed."""
+    """Raise UserError with the first three differences if settings or shapes of a run have changed."""
     changed = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
     if changed:
         differences = ", ".join(
@@ -99,7 +98,7 @@ def remove_checkpoints(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-# What a checkpoint of a training holds
+# The contents of a training checkpoint
 
 
 def training_tensors(
@@ -129,7 +128,7 @@ def load_training_tensors(
     average: dict[str, Tensor],
     optimizers: list[torch.optim.Optimizer],
 ) -> None:
-    """Restore in place what `training_tensors` has collected."""
+    """Restore the tensors of `training_tensors` in place."""
     networks.load_state_dict({name: tensors[name] for name in networks.state_dict()})
     owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in parameters.items():
@@ -162,7 +161,7 @@ def _write_to_disk(path: Path, content: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and renaming is written through
+    if os.name == "posix":  # Windows cannot open a folder; NTFS journals renames
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)

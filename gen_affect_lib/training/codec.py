@@ -27,10 +27,15 @@ DECODER_RECIPE = replace(CODEC_RECIPE, learning_rate=2e-3)
 
 
 def picture_loss(error: Tensor, images: Tensor, weight: Tensor) -> Tensor:
-    """L1 loss on pixels and on differences of neighbouring pixels (edges), weighted by `face_weight`.
+    """L1 loss on pixels and on differences of neighbouring pixels (edges): ().
 
-    `error` (B, 3, S, S) is reconstruction − images. The eye judges a difference relative to the brightness around it
-    (Weber's law), so errors in dark places count more: otherwise brows and lips on dark skin are lost first.
+    Weights are divided by 0.25 + brightness, because perceived contrast is relative to brightness (Weber's law).
+    Without this, brows and lips on dark skin are lost first.
+
+    Args:
+        error: reconstruction − images, (B, 3, S, S).
+        images: (B, 3, S, S) in [-1, 1].
+        weight: of each pixel, (1, 1, S, S), see `face_weight`.
     """
     brightness = images.mean(dim=1, keepdim=True) / 2 + 0.5  # (B, 1, S, S) in [0, 1]
     weight = weight / (0.25 + brightness)
@@ -43,7 +48,8 @@ def picture_loss(error: Tensor, images: Tensor, weight: Tensor) -> Tensor:
 def codec_loss(codec: LatentCodec, images: Tensor, weight: Tensor, kl_weight: float) -> tuple[Tensor, Tensor]:
     """The loss of the autoencoder, and the mean squared error of its reconstruction.
 
-    `picture_loss` plus `kl_weight` times the KL divergence of the latents from a unit normal (Kingma & Welling 2014).
+    `picture_loss` plus `kl_weight` times the KL divergence of the latents from a unit normal (Kingma & Welling 2014),
+    a mean over latents. images: (B, 3, S, S) in [-1, 1].
     """
     mean, log_variance = codec.posterior(images)
     latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
@@ -61,9 +67,9 @@ def decoder_loss(
 ) -> tuple[Tensor, Tensor]:
     """The loss of the decoder alone, and the mean squared error of its reconstruction.
 
-    `picture_loss` plus a perceptual loss (Johnson et al. 2016): the squared difference of `features`, (B, 3, S, S) ->
-    (B, F), of reconstruction and images. With the features of a face reader, details of two pixels count that hardly
-    matter in a mean over pixels, such as a lid or a fold.
+    `picture_loss` plus `feature_weight` times a perceptual loss (Johnson et al. 2016): the mean squared difference of
+    `features`, (B, 3, S, S) -> (B, F), between reconstruction and images; None: without it. Details of two pixels, such
+    as an eyelid, have little effect on a mean over pixels and a large one on the features of a face encoder.
     """
     with torch.no_grad():
         mean, log_variance = codec.posterior(images)
@@ -78,7 +84,7 @@ def decoder_loss(
 
 
 def fit_codec(codec: LatentCodec, images: np.ndarray, recipe: Recipe, kl_weight: float = 2e-4) -> list[loop.Row]:
-    """Train the autoencoder on images uint8 (M, S, S, 3), and calibrate its latents; returns the history."""
+    """Train the autoencoder on images uint8 (M, S, S, 3), then normalise its latents; returns the history."""
 
     def loss(batch: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         return codec_loss(codec, batch, weight, kl_weight)
@@ -96,7 +102,10 @@ def fit_decoder(
     recipe: Recipe,
     feature_weight: float = 1.0,
 ) -> list[loop.Row]:
-    """Train the decoder alone: the latents stay, and so does every generator that was trained on them."""
+    """Train the decoder alone; returns the history.
+
+    The latents do not change, so generators trained on them remain usable. Arguments: see `decoder_loss`.
+    """
 
     def loss(batch: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         return decoder_loss(codec, batch, weight, features, feature_weight)

@@ -1,4 +1,4 @@
-"""Training of the face detector: on drawn scenes, each scaled at random."""
+"""Training of the face detector on drawn scenes. Each batch is scaled to a random size."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from gen_affect_lib.recipe import Recipe
 from gen_affect_lib.training import loop
 
 RECIPE = Recipe(batch_size=16, optimizer="muon", learning_rate=2e-3, warmup_steps=50, betas=(0.9, 0.99), clip_norm=5.0)
-# Sides in pixels to which scenes are scaled. Larger pictures cost more, so their batches are smaller by the divisor.
+# (side in pixels, divisor of the batch size): larger scenes take more time, so their batches are smaller.
 SIDES = ((128, 1), (192, 2), (256, 4), (384, 8), (512, 16))
-PROBABILITIES = (0.25, 0.35, 0.25, 0.1, 0.05)
+PROBABILITIES = (0.25, 0.35, 0.25, 0.1, 0.05)  # of SIDES
 
 
 @dataclass
@@ -34,7 +34,9 @@ class Scenes:
 
     Attributes:
         images: uint8 (M, S, S, 3), RGB, memory-mapped.
-        boxes: float32 (F, 4) in pixels. points: landmarks, float32 (F, 5, 2) in pixels. skins: tones, float32 (F,).
+        boxes: float32 (F, 4), x0, y0, x1, y1 in pixels.
+        points: landmarks, float32 (F, 5, 2) in pixels.
+        skins: skin tones, float32 (F,) in [0, 1].
         scene: int64 (F,), the index of each face's scene.
     """
 
@@ -46,7 +48,10 @@ class Scenes:
 
     @classmethod
     def open(cls, folder: Path, first_person: int, people: int, count: int, size: int = 256) -> Scenes:
-        """Draw the scenes into a folder, or open those that are there."""
+        """The scenes saved in a folder; if there are none, draw `count` of `size` pixels a side and save them.
+
+        People: seeds from `first_person` on, `people` of them.
+        """
         images, truth = folder / "images.npy", folder / "faces.npz"
         if not truth.is_file():
             folder.mkdir(parents=True, exist_ok=True)
@@ -68,12 +73,15 @@ class Scenes:
 
     @classmethod
     def cached(cls, first_person: int, people: int, count: int, size: int = 256) -> Scenes:
-        """The same, kept in the cache."""
+        """`open` with a folder of the cache for these arguments."""
         config = dict(first_person=first_person, people=people, count=count, size=size)
         return cls.open(CACHE / "scenes" / f"{count}-{key(SCENES, config)}", **config)
 
     def at(self, chosen: np.ndarray, side: int, flip: np.ndarray) -> tuple[np.ndarray, list[Tensor], list[Tensor]]:
-        """Scenes scaled to a side in pixels, some mirrored: uint8 (B, side, side, 3), boxes and landmarks of each."""
+        """The scenes `chosen`, int (B,), scaled to `side` pixels, and mirrored where `flip`, bool (B,).
+
+        Returns images uint8 (B, side, side, 3), and lists with the boxes (F, 4) and landmarks (F, 5, 2) of each scene.
+        """
         images, boxes, points = [], [], []
         ratio = side / self.images.shape[1]
         interpolation = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
@@ -94,7 +102,7 @@ class Scenes:
 
 
 def fit_detector(net: FaceDetector, data: Scenes, recipe: Recipe) -> list[loop.Row]:
-    """Train the detector; returns the history. `recipe.batch_size` is that of scenes of 128 pixels."""
+    """Train the detector; returns the history. `recipe.batch_size` is the batch size at 128 pixels, see SIDES."""
     seed_everything(recipe.seed)
     device, rng = pick_device(), np.random.default_rng(recipe.seed)
     net.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (not among torch's overloads)
@@ -120,7 +128,7 @@ class ScenesConfig:
     people: int
 
     def draw(self) -> Scenes:
-        """The scenes, drawn once for all networks that are trained on them."""
+        """The scenes, from the cache if they have been drawn before."""
         return Scenes.cached(TRAIN_SEED, self.people, self.scenes)
 
 

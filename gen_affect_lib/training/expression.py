@@ -1,4 +1,6 @@
-"""Training of the expression encoder, on faces drawn from known factors, whose affect and words have a closed form.
+"""Training of the expression encoder on drawn faces, whose expression vectors are known.
+
+Valence, arousal and the probabilities of words follow from the vectors in closed form (`encoders/affect.py`).
 
 python -m gen_affect_lib train-encoder expression --out DIR --minutes M
 """
@@ -24,13 +26,13 @@ from gen_affect_lib.recipe import Recipe
 from gen_affect_lib.training import loop
 
 RECIPE = Recipe(batch_size=32, betas=(0.9, 0.98), weight_decay=0.02)
-SETTLED_ON = 6000  # pictures
+SETTLED_ON = 6000  # training pictures for `settle`
 PARTS = ("vector", "affect", "words")  # of the loss; affect is valence and arousal
 WEIGHTS = (10.0, 1.0, 0.2)  # of the parts
 
 
 def targets(vectors: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """The targets of faces with vectors (B, 21): the vectors, affect (B, 2), and words and neutral (B, 136)."""
+    """Float32 targets: expression vectors (B, 21), valence and arousal (B, 2), words and neutral (B, 136)."""
     words = posterior(vectors)
     affect = words[:, :-1] @ word_affect()
     own, affect, words = (torch.from_numpy(np.asarray(part, np.float32)) for part in (vectors, affect, words))
@@ -38,10 +40,10 @@ def targets(vectors: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def losses(outputs: Tensor, vectors: Tensor, affect: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The losses on vector, affect and words, each (), before they are weighted.
+    """The losses on vector, affect and words, each (), before they are weighted by WEIGHTS. outputs: (B, 159).
 
-    The error e of vector and affect counts as |e| / 2 + e²: squares dominate at first, when most units are wrong, and
-    absolute values later, when most units should be exactly 0.
+    For words it is the cross-entropy. For an error e of vector or affect it is |e| / 2 + e²: the square dominates
+    early, when errors are large, and the absolute value later, when most units must be exactly 0.
     """
     read_vectors, read_affect, read_words = split_outputs(outputs)
 
@@ -62,7 +64,7 @@ def fit_expression(
 ) -> list[loop.Row]:
     """Train a ViT on pictures uint8 (M, S, S, 3) with expressions (M, 21); returns the history.
 
-    `save` is called every `save_every` seconds, so that an interrupted training leaves something.
+    `save` is called every `save_every` seconds, so that an interrupted training is not lost.
     """
     device, rng = next(vit.parameters()).device, np.random.default_rng(recipe.seed)
 
@@ -82,11 +84,14 @@ def fit_expression(
 
 @torch.no_grad()
 def settle(vit: ViTForImageClassification, images: np.ndarray, vectors: np.ndarray) -> None:
-    """Scale and shift each of the 21 outputs to the least mean absolute error on these pictures.
+    """Scale and shift each of the 21 expression outputs for the lowest mean absolute error on these pictures.
 
-    images uint8 (M, S, S, 3), vectors (M, 21). An uncertain network outputs small values for many units, although most
-    units of most faces are exactly 0. Scale and shift are folded into the last linear map, so that the network stays as
-    it is.
+    The network predicts small values for many units that are exactly 0. A grid search finds scale and shift; both are
+    folded into the last linear layer, so the architecture does not change.
+
+    Args:
+        images: uint8 (M, S, S, 3).
+        vectors: the true expression vectors, (M, 21).
     """
     device = next(vit.parameters()).device
     blocks = [crop_faces(images[start : start + 256], vit.config).to(device) for start in range(0, len(images), 256)]
@@ -123,7 +128,7 @@ class ExpressionConfig:
 
 
 CONFIGS = {
-    # Steps rather than minutes, so that every machine gets the same weights.
+    # The limit is in steps, not minutes, so that every machine trains equally far.
     "smoke": ExpressionConfig(replace(RECIPE, batch_size=16, learning_rate=2e-3, steps=1000), 32, 1, 2),
     "laptop": ExpressionConfig(replace(RECIPE, minutes=45.0)),
     "gpu": ExpressionConfig(replace(RECIPE, batch_size=128, minutes=10.0)),
@@ -133,7 +138,7 @@ CONFIGS = {
 def train_expression(
     out_dir: str | Path, minutes: float | None = None, profile: str | None = None
 ) -> ExpressionEncoder:
-    """Draw a profile's people (seeds below JUDGES_SEED), train an encoder on them, and save it in `out_dir`."""
+    """Draw a profile's people (seeds below JUDGES_SEED), train an encoder on them and save it with its history."""
     sizes = get_profile(profile).retrained()
     config = CONFIGS[sizes.name]
     out_dir = Path(out_dir)

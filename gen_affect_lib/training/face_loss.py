@@ -1,8 +1,9 @@
-"""A loss on faces instead of latents: what the face encoders read from the predicted and from the true picture.
+"""A perceptual loss on faces: it compares the face encoders' outputs for the predicted and the true picture.
 
-At a low sigma the predicted clean picture is nearly the true one. Both are decoded, and the encoders of notebooks 05
-and 06 read action units and identity from each. An eyelid of two pixels hardly matters in the latents and much here.
-The judges of `evaluation` are other networks.
+At a low sigma the prediction of the clean latents is close to the target. Both are decoded, and their expression
+vectors and identity embeddings are compared (the encoders of notebooks 05 and 06). A detail of two pixels, such as an
+eyelid, has little effect on a loss on latents and a large one on this loss. The judges of `evaluation` are other
+networks, so this loss does not train on the evaluation's measure.
 
 Letters: B images of a batch, R of them at a low sigma, C channels and s side of the latents, S side of an image.
 """
@@ -22,13 +23,13 @@ from gen_affect_lib.encoders.views import SIZE, VIEWS, similarity
 
 
 class FaceLoss:
-    """(predicted latents (B, C, s, s), true latents, sigma (B,)) -> the loss of each picture (B,).
+    """(predicted clean latents (B, C, s, s), true latents, sigma (B,)) -> the loss of each picture (B,).
 
     Args:
         codec: decodes the latents. It is frozen.
-        units: weight of the mean absolute error of the 21 expression numbers.
+        units: weight of the mean absolute error of the expression vector.
         identity: weight of 1 − the cosine of the identity embeddings.
-        below: only pictures with sigma below this count; at higher sigmas predictions are too blurred to be read.
+        below: pictures with a sigma of at least this have a loss of 0, because their predictions are too blurred.
     """
 
     def __init__(self, codec: LatentCodec, units: float = 1.0, identity: float = 0.1, below: float = 0.3):
@@ -58,10 +59,10 @@ class FaceLoss:
 
 
 def _crop_grid() -> Tensor:
-    """For `grid_sample`: where each pixel of insightface's crop of a typical face is in a picture, (1, 112, 112, 2) in
-    [-1, 1].
+    """The grid with which `grid_sample` cuts insightface's crop from a picture: (1, 112, 112, 2) in [-1, 1].
 
-    Both pictures of a comparison have the same pose, so the same alignment serves for all.
+    All pictures are aligned by the landmarks of one typical face. This is enough, because the two pictures of a
+    comparison have the same pose.
     """
     typical = landmarks(Avatar(Identity.sample(0), Expression(), Appearance()))
     to_crop = torch.from_numpy(similarity(typical, VIEWS["crop"] / SIZE)).float()  # in fractions of the side

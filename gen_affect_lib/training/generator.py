@@ -1,10 +1,11 @@
-"""What the generator learns: its batches, its loss and its validation loss.
+"""The training objective of the generator: batches, loss and validation loss.
 
-All random numbers of a step (pairs, noise, noise level, what is dropped) are a function of the seed and the number of
-the step. A resumed run therefore draws what it would have drawn, and several processes each draw the whole batch and
-take their share of it.
+All random numbers of a step (pairs, noise, noise level, dropped conditions) depend only on the seed and the step. So a
+resumed run draws the same numbers as an uninterrupted one. With several processes, each draws the whole batch and
+trains on its part of it.
 
-Letters: B images of a batch, C channels, h and w the sides of the latents (see `codec.py`).
+Letters: B images of a batch, C channels, h and w the sides of the latents (see `codec.py`), V views of a reference and
+E numbers of an identity embedding.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ Batch = dict[str, Tensor]
 class Data(Protocol):
     """Batches of float32 tensors.
 
-    `target` (B, C, h, w), and the inputs of the condition encoder: by default `identity` (B, V, E) and `expression` (B,
-    48).
+    `target` (B, C, h, w), and the inputs of the condition encoder: `identity` (B, V, E) and `expression` (B, 48).
+    `batch` is for training and depends on the step; `validation` holds held-out people and is always the same.
     """
 
     def batch(self, step: int, batch_size: int) -> Batch: ...
@@ -38,7 +39,7 @@ class Data(Protocol):
 
 
 class Draw(NamedTuple):
-    """The random numbers of a step: a batch, noise (B, C, h, w), sigma (B,), and bool (B,) what is not dropped."""
+    """The random draws of a step: a batch, noise (B, C, h, w), sigma (B,), and bool (B,) which conditions are kept."""
 
     batch: Batch
     noise: Tensor
@@ -60,8 +61,8 @@ class Networks(nn.ModuleDict):
 class GeneratorObjective:
     """The rectified-flow loss of both networks on a batch of pairs.
 
-    `extra_loss`, if given, is added in training and not in validation: (predicted target, target, sigma) -> (B,), see
-    `face_loss.py`. The networks stay on the device that they are on.
+    `extra_loss` (predicted latents, target, sigma) -> (B,) is added to the training loss, but not to the validation
+    loss; see `face_loss.py`. The networks are not moved to another device.
     """
 
     def __init__(
@@ -80,11 +81,11 @@ class GeneratorObjective:
         self.bfloat16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         # With several processes, all start with the main one's weights, and backward averages the gradients.
         self.distributed = processes.prepare_model(networks, device_placement=False)
-        if config.compile:  # for training only: each other batch size would be compiled again
+        if config.compile:  # not for validation: each further batch size would be compiled again
             self.distributed = torch.compile(self.distributed)
 
     def draw(self, step: int, part: int = 0) -> Draw:
-        """This process's share of a batch. `part` counts the batches of one step, see `TrainingConfig.accumulation`."""
+        """This process's part of a batch. `part`: which batch of the step, see `TrainingConfig.accumulation`."""
         config = self.config
         batch = self.data.batch(step * config.accumulation + part, config.batch_size)
         batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
@@ -108,7 +109,7 @@ class GeneratorObjective:
         return Draw(batch, noise[share], sigma[share], keep_identity[share], keep_expression[share])
 
     def training_loss(self, batch, noise, sigma, keep_identity, keep_expression) -> Tensor:
-        """The velocity loss of each image, weighted and with the extra loss if the training has these: (B,)."""
+        """The velocity loss of each image, weighted by `face_weight`, plus the extra loss if there is one: (B,)."""
         output, target = self.predict(batch, noise, sigma, keep_identity, keep_expression), batch["target"]
         strength = self.config.face_weight
         weight = face_weight(target.shape[-1], strength).to(target) if strength else 1.0
@@ -119,7 +120,7 @@ class GeneratorObjective:
         return loss
 
     def loss(self, batch, noise, sigma, keep_identity=None, keep_expression=None) -> Tensor:
-        """The velocity loss of each image: (B,)."""
+        """The velocity loss of each image, without weights and extra loss: (B,)."""
         output = self.predict(batch, noise, sigma, keep_identity, keep_expression)
         return self.flow.loss_of(output, batch["target"], noise, sigma)
 
@@ -148,7 +149,7 @@ class GeneratorObjective:
         return losses
 
     def generator(self, *key) -> torch.Generator:
-        """A random generator that depends on the seed and the key (numbers or words), and on nothing else."""
+        """A random generator that depends only on the config's seed and the key (numbers or strings)."""
         words = [self.config.seed] + [int.from_bytes(str(word).encode(), "little") for word in key]
         seed = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
         return torch.Generator(self.device).manual_seed(seed)

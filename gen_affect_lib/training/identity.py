@@ -1,8 +1,10 @@
-"""Training of the identity encoder: additive angular margin, both views of each person, hints, and concept erasure.
+"""Training of the identity encoder, on both views of each person.
 
-Hints: the factors of drawn people are known, so a linear map that is discarded later reads them from the embedding. The
-margin loss only tells people apart; hints say what distinguishes them, which should save time (not compared with
-training without). For photographs, whose factors nobody knows, set `hint` to 0.
+The loss is the additive angular margin loss (ArcFace) plus an auxiliary loss: a linear layer, discarded after training,
+predicts the person's factors from the embedding. The margin loss uses only the labels of people; the factors also
+describe how people differ. This should shorten training, but was not compared with training without it. For
+photographs, whose factors are unknown, set `hint` to 0. After training, expression and appearance are erased from the
+embedding.
 """
 
 from __future__ import annotations
@@ -42,8 +44,9 @@ def fit_identity(
     """Train the encoder, then erase nuisance factors from its embedding; returns the history.
 
     Args:
-        margin, scale: see `ArcFaceLoss`. The margin rises linearly from 0 between 15 % and 60 % of the training.
-        hint: weight of the loss on the person's factors.
+        margin, scale: see `ArcFaceLoss`. The margin is 0 for the first 15 % of the training, then rises linearly to its
+            full value at 60 %.
+        hint: weight of the auxiliary loss on the person's factors.
     """
     seed_everything(recipe.seed)
     device = pick_device()
@@ -67,8 +70,8 @@ def fit_identity(
             loss = loss + hint * F.mse_loss(factor_map(embeddings), factors[person])
         return loss, {"warmth": warmth}
 
-    # Muon for the convolutions only. On the large matrices it would double the cost of a step, and a person's direction
-    # gets a gradient once in a thousand pictures, for which AdamW's normalisation of each weight is better.
+    # Muon for the convolutions only. On the large matrices it would double the time of a step. Also, a person's class
+    # weights are the target once in thousands of pictures; AdamW, which normalises each weight, suits this better.
     large = [*net.embed.parameters(), *margin_loss.parameters(), *factor_map.parameters()]
     small = {name: weight for name, weight in net.named_parameters() if not name.startswith("embed.")}
     large_adamw = torch.optim.AdamW(
@@ -85,10 +88,10 @@ def fit_identity(
 
 
 def harmonics(nuisance: np.ndarray, highest: int = 6) -> np.ndarray:
-    """Nuisance factors (M, K) with the higher harmonics of each hue, cosine and sine: float32 (M, K + …).
+    """Nuisance factors (M, K) with cos kθ and sin kθ appended, k from 2 to `highest`, for each of H hue angles θ.
 
-    A hue is given by the cosine and the sine of its angle. An embedding from which no linear map reads these two can
-    still tell green from red: which eighth of the circle a hue lies in is a function of the harmonics.
+    The factors contain only cos θ and sin θ. If only these are erased, a linear map may still tell which eighth of the
+    circle a hue lies in, from the higher harmonics. Returns float32 (M, K + 2 (highest - 1) H).
     """
     parts, start = [nuisance], nuisance.shape[1] - Appearance.VECTOR_SIZE
     for kind in Appearance.KINDS:
@@ -115,7 +118,7 @@ class IdentityConfig:
         return ArcFaceNet(widths=self.widths, blocks=self.blocks, squeeze=self.squeeze, embedding=self.embedding)
 
     def draw(self) -> IdentityPictures:
-        """The pictures, drawn once."""
+        """The pictures, from the cache if they have been drawn before."""
         return IdentityPictures.cached(TRAIN_SEED, self.people, self.pictures)
 
 

@@ -1,7 +1,7 @@
-"""Training data of the identity encoder: several pictures of each of many people, aligned as in use.
+"""Training data of the identity encoder: several pictures of each of many people, aligned as at inference.
 
-Expression, appearance and resolution are drawn independently for each picture, and the landmarks get noise, as those of
-a detector are inexact. What the pictures of a person have in common is the identity.
+Expression, appearance and resolution are sampled independently for each picture; pictures of one person have only the
+identity in common. The landmarks get noise, because detected landmarks are inexact.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class IdentityPictures:
     Attributes:
         views: uint8 (N, K, V, 112, 112, 3), RGB, memory-mapped.
         nuisance: float32 (N, K, M), factors that the embedding must not depend on: expression and appearance.
-        seeds: int64 (N,), the people.
+        seeds: int64 (N,), the seeds of the people.
     """
 
     views: np.ndarray
@@ -43,7 +43,7 @@ class IdentityPictures:
 
     @classmethod
     def open(cls, folder: Path, first_seed: int, people: int, pictures: int, shake: float = SHAKE) -> IdentityPictures:
-        """Draw the pictures into a folder, or open those that are there."""
+        """The pictures saved in a folder; if there are none, draw and save them."""
         views, nuisance = folder / "views.npy", folder / "nuisance.npy"
         if not nuisance.is_file():
             folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ class IdentityPictures:
 
     @classmethod
     def cached(cls, first_seed: int, people: int, pictures: int, shake: float = SHAKE) -> IdentityPictures:
-        """The same, kept in the cache."""
+        """`open` with a folder of the cache for these arguments."""
         config = dict(first_seed=first_seed, people=people, pictures=pictures, shake=shake)
         folder = CACHE / "identity" / f"{people}x{pictures}-{key(IDENTITY_PICTURES, config)}"
         return cls.open(folder, first_seed, people, pictures, shake)
@@ -73,7 +73,10 @@ def portrait(seed: int, picture: int) -> tuple[Avatar, int]:
 
 
 def draw(seed: int, picture: int, shake: float = SHAKE) -> tuple[np.ndarray, np.ndarray]:
-    """The views of one picture of a person, uint8 (2, 112, 112, 3), and its nuisance factors (M,)."""
+    """The views of one picture of a person, uint8 (2, 112, 112, 3), and its nuisance factors (M,).
+
+    shake: see SHAKE.
+    """
     avatar, side = portrait(seed, picture)
     points = landmarks(avatar) * side
     rng = np.random.default_rng([12, picture_seed(seed, picture)])

@@ -1,4 +1,7 @@
-"""Training pairs as the generator gets them: latents of targets, identity tokens of references, expressions."""
+"""Training pairs of the generator: latents of targets, identity tokens of references, expression representations.
+
+Letters: M pictures, R references, C channels and s sides of the latents, V views, E numbers of an identity embedding.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ LATENTS = Producer("latents of pairs", 1, uses=(PAIRS, CODEC))
 READ_IDENTITIES = Producer("identities of pairs", 1, uses=(PAIRS, FACE_READING))
 
 Codec = LatentCodec | PixelCodec
-FACES_PER_PROCESS = 4000  # to read fewer takes less time than to start a process
+FACES_PER_PROCESS = 4000  # starting a process takes longer than reading fewer faces
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class Split:
         identities: (R, V, E), the identity tokens of the references, see `FaceReading.tokens`.
         references: (R,), the indices of the references among the M pictures.
         expressions: (M, 48), see `ExpressionReading.representation`.
-        pick: (rng, count) -> indices into `references` and indices of targets among the M, (count,) each. Reference and
-            target show the same person.
+        pick: (rng, count) -> random pairs: indices into `references` and indices of targets among the M pictures,
+            (count,) each. Reference and target show the same person.
     """
 
     latents: Latents
@@ -59,7 +62,7 @@ class Split:
 
 
 class LatentPairs:
-    """Pairs for the trainer. A batch is a function of the seed and of the step alone."""
+    """Pairs for the trainer, see `generator.Data`. A batch depends only on the seed and the step."""
 
     def __init__(self, train: Split, held_out: Split, seed: int = 0):
         self.train, self.held_out, self.seed = train, held_out, seed
@@ -73,7 +76,8 @@ class LatentPairs:
 
 def represent(vectors: np.ndarray) -> np.ndarray:
     """The expression representation of vectors (M, 21): float32 (M, 48)."""
-    blocks = np.array_split(vectors, max(1, len(vectors) // 4096))  # 136 words for each vector take memory
+    # In blocks, because the 136 probabilities of each vector need memory.
+    blocks = np.array_split(vectors, max(1, len(vectors) // 4096))
     return np.concatenate([ExpressionReading.of_vectors(block).representation for block in blocks])
 
 
@@ -83,8 +87,8 @@ def represent(vectors: np.ndarray) -> np.ndarray:
 def cache_split(cache: PairCache, codec: Codec, faces: FacePack, references: int) -> Split:
     """A split of rendered pairs. The first `references` pictures of each person can be references.
 
-    Latents and identities are kept beside the pictures, one file for each codec and each face pack. Pictures in which
-    no face is found are no references.
+    Latents and identity tokens are cached beside the pictures, one file for each codec and each face pack. Pictures
+    without a detected face are not references.
     """
     config = asdict(cache.config)
     latents = codec.encoded(cache.flat_images, cache.folder / f"latents-{key(LATENTS, config, codec.mark)}.npy")
@@ -124,10 +128,10 @@ def read_references(cache: PairCache, faces: FacePack, indices: np.ndarray) -> l
 
 
 def _read_parts(cache: PairCache, faces: FacePack, parts: list[np.ndarray]) -> Iterator[list[np.ndarray | None]]:
-    """Yields the tokens of each part in order; many faces are read by several processes."""
+    """Yield the tokens of each part in order. Several processes read them if there are many faces."""
     workers = min(cores(), sum(map(len, parts)) // FACES_PER_PROCESS)
     if not isinstance(faces, FacePack):
-        workers = 1  # only a face pack can be made again in another process
+        workers = 1  # only a FacePack can be rebuilt in another process
     if workers < 2:
         yield from (_read_tokens(faces, cache.flat_images[part]) for part in parts)
         return
@@ -142,7 +146,7 @@ def _read_part(arguments: tuple, config: PairsConfig, folder: Path, part: np.nda
 
 @lru_cache(maxsize=1)  # once for all parts that a process reads
 def _reader(arguments: tuple, config: PairsConfig, folder: Path) -> tuple[FacePack, PairCache]:
-    torch.set_num_threads(1)  # there is a process for each core already
+    torch.set_num_threads(1)  # there is one process per core already
     return FacePack(*arguments), PairCache(config, folder)
 
 
@@ -157,8 +161,8 @@ def _read_tokens(faces: FacePack, images: np.ndarray) -> list[np.ndarray | None]
 def folder_splits(folder: FaceFolder, codec: Codec, faces: FacePack) -> tuple[Split, Split]:
     """A user's pictures as training and held-out split.
 
-    Every fifth person is held out. With fewer than five people both splits are the same, and the validation loss says
-    nothing about new people. Raises UserError for a picture without a face.
+    Every fifth person is held out. With fewer than five people both splits have all pairs, so the validation loss does
+    not measure generalisation to new people. Raises UserError for a picture without a face.
     """
     latents, expressions = codec.encode_all(folder.images), represent(folder.vectors)
     identities = np.stack([faces.one(entry.path, "largest").tokens for entry in folder.entries])

@@ -16,12 +16,14 @@ from gen_affect_lib.training.loop import Row, advance, progress_bar
 
 
 class Logbook:
-    """Writes a run down.
+    """Writes the figures of a run to TensorBoard, a history and a progress bar.
 
     Args:
-        folder: of the run; TensorBoard's files go to `logs` in it.
+        folder: of the run; TensorBoard's files are written to `logs` in it.
         history: new rows are appended to it.
-        step, progress: where the run stands, as steps and as the fraction of it that is over.
+        step, progress: the steps taken so far, and the fraction of the run that is done.
+
+    Raises UserError if the folder cannot be written.
     """
 
     def __init__(self, folder: Path, history: list[Row], step: int, progress: float):
@@ -54,11 +56,11 @@ class Logbook:
 
 
 class Monitor:
-    """What follows a step besides training: logging, validation, previews and checkpoints. Used in a `with`.
+    """Logging, validation, previews and checkpoints after a step. A context manager, which closes the log at the end.
 
     Args:
-        config: says how often.
-        speed: is paused while the run is validated and kept.
+        config: its `…_every` settings are the intervals in steps.
+        speed: is paused during validation, previews and checkpoints.
         summarize: learning rate -> figures of the steps since the last call.
         validate: -> figures of held-out data.
         preview: step -> a grid of samples (H, W, 3) uint8, or None.
@@ -105,7 +107,8 @@ class Monitor:
 class Sums:
     """Losses and gradient norms since the last log entry.
 
-    The sums stay on the device: to read a number, the CPU waits for the GPU. A sum that has met a NaN stays NaN.
+    The sums stay on the device, because reading a number makes the CPU wait for the GPU. After one NaN or infinite loss
+    the sum is never finite again, so `finite` detects it later.
     """
 
     def __init__(self, device: torch.device):
@@ -131,7 +134,7 @@ class Sums:
 
 
 class Speed:
-    """Images per second of training alone: time inside `paused` does not count."""
+    """Images per second of training, without the time spent inside `paused`."""
 
     def __init__(self):
         self.start_over()
@@ -151,11 +154,11 @@ class Speed:
 
 @contextmanager
 def writing_to(folder: Path):
-    """Turn the system's errors about a folder (full disk, no permission, a file of that name) into a UserError."""
+    """Raise an OSError of writing to a folder (full disk, no permission, not a folder) as a UserError."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write to {folder} ({error.strerror or error}): checkpoints that are there stay intact; make room, "
-            "or choose another folder"
+            f"cannot write to {folder} ({error.strerror or error}): existing checkpoints are intact; free some disk "
+            "space, or choose another folder"
         ) from error

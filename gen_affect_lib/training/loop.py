@@ -1,8 +1,8 @@
-"""The training loop. Every network of the kit is trained by it.
+"""The training loop of all networks of the kit.
 
-`run` repeats one step until a limit is reached. `fit` is such a training in full, for a network on one device: the
-objective gives the loss of a batch, the recipe everything else. The generator's trainer (trainer.py) calls `run` with a
-step of its own, which averages weights and can use several processes.
+`run` takes steps until a limit is reached. `fit` uses it to train a network on one device: the objective returns the
+loss of a batch, the recipe holds all other settings. The generator's trainer (trainer.py) calls `run` with its own
+step, which also averages the weights and can use several processes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from gen_affect_lib.recipe import Recipe
 from gen_affect_lib.training import optim
 
 Row = dict[str, float]  # of a history: step, seconds, learning_rate, loss, …
-# Draws a batch; gives its mean loss () and figures for the history. The argument is the progress, from 0 to 1.
+# (progress from 0 to 1) -> the mean loss () of a new batch, and figures for the history.
 Objective = Callable[[float], tuple[Tensor, Row]]
 
 
 @dataclass(eq=False)
 class State:
-    """Where a training stands: the steps taken, the seconds used, the history."""
+    """The state of a training: the steps taken, the seconds used, the history."""
 
     step: int = 0
     seconds: float = 0.0
@@ -62,7 +62,7 @@ def run(
 
 
 def progress(state: State, recipe: Recipe, shared_time: Callable[[float], float] = lambda seconds: seconds) -> float:
-    """The fraction of a training that is over, in steps or in time; 1 or more at its end.
+    """The fraction of a training that is done, the larger one of steps and time; 1 or more at its end.
 
     Raises UserError for a recipe without a limit.
     """
@@ -82,15 +82,15 @@ def fit(
     save: Callable[[], None] | None = None,
     save_every: float = 180.0,
 ) -> list[Row]:
-    """Minimise an objective, with a progress bar; returns the history, one row for each step.
+    """Minimise an objective with the recipe's settings; returns the history, one row for each step.
 
     Args:
-        network: what is trained, and whose gradient is clipped.
+        network: its parameters are trained, and the norm of their gradient is clipped.
         name: of the network, for the progress bar and errors.
-        optimizers: those of the recipe by default, see `optim.make_optimizers`.
-        save: called every `save_every` seconds, so that an interrupted training leaves something.
+        optimizers: None takes those of the recipe, see `optim.make_optimizers`.
+        save: called every `save_every` seconds, so that an interrupted training is not lost.
 
-    Raises UserError where the loss or its gradient is no longer finite.
+    Raises UserError if the loss or its gradient is no longer finite.
     """
     parameters, state, saved = dict(network.named_parameters()), State(), time.perf_counter()
     optimizers = optimizers or optim.make_optimizers(parameters, recipe)
@@ -121,7 +121,7 @@ def fit(
 
 
 def progress_bar(initial: float = 0.0) -> tqdm:
-    """A bar over the fraction of a training that is over, with the time left."""
+    """A progress bar from 0 to 1, with the time left."""
     form = "{percentage:3.0f}%|{bar:20}| {desc} [{elapsed}, {remaining} left]"
     return tqdm(total=1.0, initial=min(initial, 1), bar_format=form, mininterval=0.5, miniters=0, smoothing=0.05)
 

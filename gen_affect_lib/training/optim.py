@@ -1,9 +1,9 @@
 """Optimizers and the learning-rate schedule that all training loops share.
 
-Muon (Jordan et al. 2024; Liu et al. 2025) takes updates of equal strength in all directions of a weight matrix. AdamW
-normalises the update of each weight; but a matrix acts as a whole, and a few directions dominate its gradient. Muon
-replaces the averaged gradient U S Vᵀ by U Vᵀ, so that rare directions (a brow on dark skin, for one) are learned as
-fast as common ones. torch's own Muon computes in bfloat16, which is slow on CPUs that only emulate it; this one keeps
+Muon (Jordan et al. 2024; Liu et al. 2025) takes the averaged gradient of a weight matrix, with the singular value
+decomposition U S Vᵀ, and updates with U Vᵀ: all singular values become 1. AdamW normalises each weight on its own, so a
+few directions dominate the update of a matrix. With Muon, rare directions (for example brows on dark skin) are learned
+as fast as common ones. torch's Muon computes in bfloat16, which many CPUs only emulate, slowly; this one computes in
 the precision of the weights.
 """
 
@@ -17,9 +17,10 @@ from gen_affect_lib.recipe import Recipe
 
 
 def orthogonalized(matrix: Tensor, steps: int = 5) -> Tensor:
-    """About U Vᵀ for a matrix U S Vᵀ (n, m), by a Newton-Schulz iteration: matrix products, no decomposition.
+    """Approximately U Vᵀ of a matrix U S Vᵀ (n, m), by a Newton-Schulz iteration, which needs only matrix products.
 
-    The singular values of the result lie between about 0.7 and 1.2, which works as well as 1. Coefficients: Jordan's.
+    The singular values of the result lie between about 0.7 and 1.2, which works as well as 1. The coefficients are
+    those of Jordan et al. 2024.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
@@ -33,8 +34,8 @@ def orthogonalized(matrix: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Orthogonalised Nesterov momentum, for the matrices and convolutions inside a network.
 
-    The root mean square of an update is 0.2 of the learning rate, as is usual for AdamW (Liu et al. 2025, section 2.2),
-    so both use one learning rate. A convolution (out, in, h, w) counts as a matrix (out, in * h * w).
+    The root mean square of an update is 0.2 times the learning rate, as is usual for AdamW (Liu et al. 2025, section
+    2.2), so both use one learning rate. A convolution (out, in, h, w) counts as a matrix (out, in * h * w).
     """
 
     def __init__(self, parameters, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
@@ -57,7 +58,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def adamw(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only: a bias or a gain has no reason to shrink."""
+    """AdamW, with weight decay on matrices and convolutions but not on biases and gains."""
     parameters = list(parameters)
     decayed = [p for p in parameters if p.ndim >= 2]
     plain = [p for p in parameters if p.ndim < 2]
@@ -69,7 +70,7 @@ def adamw(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Ada
 
 
 def make_optimizers(parameters: dict[str, nn.Parameter], recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """The recipe's optimizers. With Muon, AdamW still gets biases, gains, and maps from or to fewer than 64 numbers."""
+    """The recipe's optimizers. Muon trains matrices with at least 64 rows and columns, AdamW all other parameters."""
     if recipe.optimizer == "adamw":
         return [adamw(parameters.values(), recipe)]
     matrices = [p for p in parameters.values() if p.ndim >= 2 and min(p.shape[0], p[0].numel()) >= 64]
@@ -80,9 +81,9 @@ def make_optimizers(parameters: dict[str, nn.Parameter], recipe: Recipe) -> list
 
 
 def warm_cosine(step: int, progress: float, warmup: int, final: float = 0.01) -> float:
-    """The learning rate as a fraction of its peak: a linear rise over `warmup` steps, times half a cosine to `final`.
+    """The learning rate as a fraction of its peak: linear warm-up over `warmup` steps times cosine decay to `final`.
 
-    `progress` is the fraction of the training that is over, in steps or in time.
+    `progress` is the fraction of the training that is done, from 0 to 1.
     """
     decay = final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
     return min(1.0, (step + 1) / max(warmup, 1)) * decay

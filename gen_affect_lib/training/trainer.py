@@ -1,13 +1,13 @@
-"""The generator's training: MM-DiT and condition encoder learn together, and a killed run can be resumed.
+"""Joint training of MM-DiT and condition encoder. A killed run can be resumed.
 
-`Trainer.fit` runs the loop that all trainings share (loop.py), and `Trainer.learn` is one step of it. The loss is that
-of generator.py; averaging.py averages the weights, checkpoint.py keeps the run on disk, logbook.py logs and validates.
+`Trainer.fit` runs the common training loop (loop.py); `Trainer.learn` is one step. generator.py computes the loss,
+averaging.py averages the weights, checkpoint.py saves the run, logbook.py logs and validates.
 
 Hugging Face `accelerate` starts several processes, on the GPUs of one machine or of several machines that share a disk:
 
     accelerate launch --num_processes 4 -m gen_affect_lib train --profile gpu
 
-They take the steps that one process would take, up to rounding. `batch_size` is that of all processes together.
+`batch_size` is the total of all processes, so the steps are the same as with one process, up to rounding.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ class Trainer(loop.State):
     """Trains `model` and `condition_encoder` together, on the device that they are on (CPU or CUDA).
 
     Args:
-        config: how to train.
-        model, condition_encoder: an MM-DiT and the fusion that gives its condition.
-        flow: gives the loss, see `flow.py`.
-        data: gives the batches, see `generator.Data`.
-        out_dir: gets the checkpoints, and TensorBoard's files in `logs`.
+        config: the training settings.
+        model, condition_encoder: an MM-DiT and the fusion that computes its conditioning.
+        flow: computes the loss, see `flow.py`.
+        data: the batches, see `generator.Data`.
+        out_dir: the folder for checkpoints, and for TensorBoard's files in `logs`.
         preview: step -> a grid of samples (H, W, 3) uint8; called with the averaged weights in the networks.
-        extra_loss: added in training and not in validation: (predicted target, target, sigma) -> (B,), see
-            `face_loss.py`.
+        extra_loss: (predicted latents, target, sigma) -> (B,), added to the training loss but not to the validation
+            loss; see `face_loss.py`.
 
-    With several processes, each has a trainer, and only the main one logs, validates and writes. Raises UserError where
-    they cannot divide a batch evenly.
+    With several processes, each has a trainer, and only the main one logs, validates and writes. Raises UserError if
+    `batch_size` is not a multiple of their number.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Trainer(loop.State):
         count = self.processes.num_processes
         if config.batch_size % count:
             raise UserError(
-                f"batch_size {config.batch_size} does not divide among {count} processes: give a multiple of {count}"
+                f"batch_size {config.batch_size} is not divisible by {count} processes: give a multiple of {count}"
             )
         self.networks = Networks({"model": model, "condition_encoder": condition_encoder})
         self.parameters = {name: p for name, p in self.networks.named_parameters() if p.requires_grad}
@@ -93,14 +93,18 @@ class Trainer(loop.State):
     ) -> list[loop.Row]:
         """Train until a limit is reached; returns the history, one dict for each log entry and each validation.
 
-        The limits count from the start of the run, over all resumptions; with both, the first one reached ends it.
-        Without any, those of the config hold. The learning rate follows the fraction of the limit that is used up. With
-        `resume`, continues from the checkpoint in `out_dir` if there is one; without, removes the checkpoints there and
-        starts with the weights that the networks have now. Raises UserError where the loss is no longer finite, where a
-        checkpoint does not fit, and where the disk is full.
+        Args:
+            max_steps, max_minutes: the limits, counted from the start of the run over all resumptions. With both, the
+                first one reached ends the run; with neither, the config's limits apply. The learning rate decays with
+                the fraction of the limit that is used up.
+            resume: continue from the checkpoint in `out_dir` if there is one. If False, remove the checkpoints there
+                and start with the current weights of the networks.
+
+        Raises UserError if the loss is no longer finite, if a checkpoint has other settings or shapes, and if the disk
+        is full.
         """
         recipe = self.config.limited_to(steps=max_steps, minutes=max_minutes)
-        loop.progress(self, recipe)  # without a limit it raises, before the folder is changed
+        loop.progress(self, recipe)  # raises if there is no limit, before the folder is changed
         with self.processes.main_process_first():  # it may move a damaged checkpoint aside
             with writing_to(self.out_dir):
                 self.out_dir.mkdir(parents=True, exist_ok=True)
@@ -125,7 +129,7 @@ class Trainer(loop.State):
         return self.history
 
     def learn(self, learning_rate: float) -> None:
-        """One step: the gradient of a batch (or of several), an update of the weights, an update of their average."""
+        """One step: the gradient of `accumulation` batches, then updates of the weights and of their moving average."""
         config = self.config
         self.networks.train()
         for part in range(config.accumulation):
@@ -135,13 +139,13 @@ class Trainer(loop.State):
             assert isinstance(mean, Tensor)  # `reduce` also takes nested tensors
             self.sums.add_loss(mean)
         self.sums.add_norm(nn.utils.clip_grad_norm_(self.parameters.values(), config.clip_norm))
-        if self.device.type == "cpu":  # on a GPU this would wait for the queue in every step; there `_summary` checks
+        if self.device.type == "cpu":  # on a GPU this would stall every step; there `_summary` checks
             self._require_finite()
         optim.step(self.optimizers, learning_rate)
         update_average(self.average, self.parameters, self.step, config.ema_decay)
 
     def learning_rate(self, progress: float) -> float:
-        """The learning rate of the next step, where the fraction `progress` of the run is over."""
+        """The learning rate of the next step, when the fraction `progress` of the run is done."""
         return optim.learning_rate(self.config, self.step, progress)
 
     def validate(self) -> loop.Row:
@@ -150,13 +154,13 @@ class Trainer(loop.State):
             return self.objective.validation_losses()
 
     def averaged_weights(self) -> AbstractContextManager[nn.Module]:
-        """Inside, the networks have the averaged weights and are in eval mode: to sample, to validate, to save."""
+        """Context in which the networks have the averaged weights and are in eval mode, to sample, validate or save."""
         return averaged_weights(self.networks, self.parameters, self.average)
 
     # State on disk
 
     def save(self) -> None:
-        """Write all that the next step depends on. Raises UserError where the weights are not finite."""
+        """Write a checkpoint. Raises UserError if the weights are not finite, or if the disk is full."""
         norms = [tensor.norm() for tensor in (*self.parameters.values(), *self.average.values())]
         if not torch.stack(norms).isfinite().all():
             raise self._not_finite("the weights are")
@@ -165,15 +169,15 @@ class Trainer(loop.State):
         write_checkpoint(self.out_dir, tensors, state)
 
     def restore(self) -> bool:
-        """Load the newest whole checkpoint of `out_dir`; False where there is none.
+        """Load the newest complete checkpoint of `out_dir`; False if there is none.
 
-        Raises UserError where it was written with other settings or other networks.
+        Raises UserError if it was written with other settings or other networks.
         """
         checkpoint = read_last_checkpoint(self.out_dir)
         if checkpoint is None:
             return False
         tensors, state = checkpoint
-        then = TrainingConfig().fixed_settings() | state["settings"]  # newer settings had their defaults
+        then = TrainingConfig().fixed_settings() | state["settings"]  # settings added since then had their defaults
         require_same(
             self.out_dir,
             then | {name: tuple(t.shape) for name, t in tensors.items() if name.split(".")[0] in self.networks},
@@ -190,7 +194,7 @@ class Trainer(loop.State):
     # Monitoring
 
     def _monitor(self, progress: float) -> AbstractContextManager[Monitor | None]:
-        """In the main process, what is called after each step; None in the others."""
+        """The monitor of the run in the main process; None in the others."""
         if not self.processes.is_main_process:
             return nullcontext()
         log = Logbook(self.out_dir, self.history, self.step, progress)
@@ -223,7 +227,7 @@ class Trainer(loop.State):
         return loop.not_finite(what, self.step, self.config, f"{kept}; train in another folder")
 
     def _of_main(self, value):
-        """The main process's value: clocks differ, and all processes must stop at the same step."""
+        """The main process's value: clocks differ, but all processes must stop at the same step."""
         from accelerate.utils import broadcast_object_list
 
         return broadcast_object_list([value])[0]

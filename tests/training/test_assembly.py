@@ -71,7 +71,7 @@ def test_a_run_at_128_pixels_leaves_a_pipeline_that_draws_128_pixels(tmp_path):
 
 
 def test_the_shipped_checkpoint_is_not_trained_on_at_another_size(tmp_path):
-    with pytest.raises(UserError, match="draws 64 pixels a side, not 128: train from nothing with --from-nothing"):
+    with pytest.raises(UserError, match="generates 64 pixels a side, not 128: train from nothing with --from-nothing"):
         assembly.make_trainer(PROFILES["laptop"].at(128), tmp_path, data=DATA / "sample_folder")
 
 

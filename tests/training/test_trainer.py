@@ -159,7 +159,7 @@ DAMAGES += ["another step in the header"]
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_ends_the_same(half_way, tmp_path_factory, how):
     damage(half_way / "last.safetensors", how)
     trainer = tiny_trainer(half_way)
-    with pytest.warns(UserWarning, match="not a whole checkpoint.*going on from previous.safetensors"):
+    with pytest.warns(UserWarning, match="not a complete checkpoint.*resuming from previous.safetensors"):
         trainer.fit(max_steps=12)
     whole = tiny_trainer(tmp_path_factory.mktemp("whole"))
     whole.fit(max_steps=12)
@@ -177,7 +177,7 @@ def test_the_only_whole_checkpoint_survives_the_next_write_after_a_fall_back(hal
 def test_no_whole_checkpoint_at_all_is_one_clear_line(half_way):
     damage(half_way / "last.safetensors", "empty")
     damage(half_way / "previous.safetensors", "cut in the header")
-    with pytest.raises(UserError, match=r"last\.safetensors is not a whole checkpoint.*previous") as error:
+    with pytest.raises(UserError, match=r"last\.safetensors is not a complete checkpoint.*previous") as error:
         tiny_trainer(half_way).fit(max_steps=12)
     assert "\n" not in str(error.value)
 
@@ -195,7 +195,7 @@ def test_a_fresh_start_needs_no_whole_checkpoint(half_way):
 def test_a_full_disk_leaves_the_earlier_checkpoints_and_says_so(half_way):
     before = (half_way / "last.safetensors").read_bytes()
     (half_way / "unfinished.safetensors").symlink_to("/dev/full")
-    with pytest.raises(UserError, match="could not write a checkpoint.*No space left.*intact; make room and resume"):
+    with pytest.raises(UserError, match="could not write a checkpoint.*No space left.*intact; free some disk space"):
         tiny_trainer(half_way).fit(max_steps=12)
     assert (half_way / "last.safetensors").read_bytes() == before
     trainer = tiny_trainer(half_way)  # and now there is room again
@@ -289,7 +289,7 @@ def test_two_processes_stop_at_the_same_step_by_the_clock_of_the_main_one(togeth
 
 def test_processes_that_cannot_train_together_say_why(together):
     _, (main, other) = together
-    assert main["uneven"] == other["uneven"] == "batch_size 9 does not divide among 2 processes: give a multiple of 2"
+    assert main["uneven"] == other["uneven"] == "batch_size 9 is not divisible by 2 processes: give a multiple of 2"
     assert main["apart"] is None and other["apart"].endswith(
         "is not the folder of the main process: let all machines share a disk"
     )

@@ -1,9 +1,10 @@
-"""How well the expression encoder reads pictures of held-out people: action units, valence and arousal, words.
+"""Accuracy of the expression encoder on held-out people: action units, valence and arousal, words.
 
 Two kinds of faces are drawn. Free faces have the training distribution, `Expression.sample`: half are varied words,
-half random mixtures of action units. They test the units. Word faces show a word as it stands in the table or varied
-(scaled by 0.6 to 1.1, with noise of 0.06 on each unit). They test words, valence and arousal. Words share units, so
-each top-1 accuracy comes with the best that the units allow: the closed form of `encoders/affect.py` for true vectors.
+half random mixtures of action units. They test the units. Word faces show a word with the values of the table, or
+varied (scaled by 0.6 to 1.1, with noise of 0.06 on each unit). They test words, valence and arousal. Words share units,
+so each top-1 accuracy comes with the best that the units allow: the closed form of `encoders/affect.py` for true
+vectors.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def word_faces(seeds: Sequence[int], per_person: int = 2, varied: bool = False, 
     """Faces that show words, of the people with these seeds; the counts of two words differ by at most one."""
 
     def of(picture: int, count: int) -> tuple[Expression, int]:
-        word = 37 * count % len(EMOTIONS)  # 37 and 135 are coprime, so every word occurs, and soon every family
+        word = 37 * count % len(EMOTIONS)  # 37 and 135 are coprime, so all words occur equally often
         vector = Expression.named(EMOTIONS[word]).to_vector()
         if varied:
             rng = np.random.default_rng([7, picture])
@@ -86,7 +87,7 @@ def scores(reading: ExpressionReading, faces: Faces) -> dict[str, float]:
 
     Returns:
         "action_unit_error", "gaze_and_head_error": mean absolute errors as shares of the ranges;
-        "action_unit_error_of_zeros": the error of answering 0 always;
+        "action_unit_error_of_zeros": the error of always predicting 0;
         "valence_concordance", "arousal_concordance": with those of the word, or for free faces with the closed form.
         For word faces also, for 6, 25 and 135 classes, "top1_N", "best_N" (of the true vectors) and "share_of_best_N",
         and "tree_distance_of_mistakes", the mean `tree_distance` of the wrong words.

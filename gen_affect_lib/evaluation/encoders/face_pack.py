@@ -1,6 +1,6 @@
-"""How well the face pack detects faces and recognises people, with every figure also by skin tone.
+"""Accuracy of the face pack in detection and recognition, with every figure also by skin tone.
 
-The first seed says which people are measured: from 1,000,000 on for validation, from 2,000,000 on for reported figures.
+The people are those from a first seed on: 1,000,000 for validation, 2,000,000 for reported figures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gen_affect_lib.evaluation.metrics.recognition import hits, similarities, th
 from gen_affect_lib.evaluation.metrics.skin import means_by_third, third
 from gen_affect_lib.training.identity_data import draw, portrait
 
-SCORE_THRESHOLD = 0.5  # from here on a detection counts, as in insightface
+SCORE_THRESHOLD = 0.5  # detections with at least this score count, as in insightface
 
 
 def recognition_figures(reference: Tensor, probe: Tensor, skins: np.ndarray) -> dict:
@@ -56,7 +56,7 @@ def measure_recognizer(net: ArcFaceNet, first_seed: int, people: int = 1000) -> 
 
 
 def measure_pack(faces: FacePack, first_seed: int, people: int = 1000) -> dict:
-    """Recognition as in use: two portraits of each person, whose faces insightface detects, aligns and compares.
+    """Recognition as at inference: insightface detects, aligns and embeds the faces of two portraits of each person.
 
     "found" is the share of portraits with a detected face, "landmark_error" the mean error as of `landmark_errors`, the
     rest `recognition_figures`. A person with a portrait without a detected face counts as not recognised.
@@ -108,7 +108,7 @@ def measure_detector(
 ) -> dict:
     """Detection on scenes of 256 pixels with people from `first_person` on.
 
-    With `landmark_net`, the landmarks are those that it finds in the detected boxes.
+    Landmarks are those of the detector, or with `landmark_net` those that this network finds in the detected boxes.
     """
     scores, matches, found, errors, tones, found_tones, false = [], [], [], [], [], [], 0
     for k in range(scenes):

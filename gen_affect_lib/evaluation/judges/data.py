@@ -16,7 +16,7 @@ from gen_affect_lib.paths import CACHE
 JUDGES_DRAWINGS = Producer("drawings for judges", 1, uses=(FACTORS, DRAWING))
 
 IMAGES = 4  # of each person
-_WORDS_STREAM = 9  # makes the choice of words independent of the factors
+_WORDS_STREAM = 9  # a random stream for words, independent of the factors
 
 
 class Drawings:
@@ -55,7 +55,7 @@ class Drawings:
 
     @classmethod
     def cached(cls, first_seed: int, people: int, images: int = IMAGES) -> Drawings:
-        """The same, kept in the cache; drawn again when the drawing has changed."""
+        """The same from the cache; drawn again if the version of the drawing code has changed."""
         mark = key(JUDGES_DRAWINGS, dict(first_seed=first_seed, people=people, images=images))
         folder = CACHE / "judges" / f"{first_seed}-{people}x{images}-{mark}"
         if not (folder / "word.npy").exists():

@@ -1,9 +1,9 @@
 """The judges: networks that score generated pictures by the person, the expression and the appearance they show.
 
-A model could please the encoders that it was trained with without drawing well. The judges therefore share nothing with
-the encoders: another architecture, other seeds, other people (500,000 to 999,999). They read pictures of 64 pixels and
-are trained on drawings, half of them blurred and noisy, because generated pictures are soft. `training.py` trains them;
-`scores.py` measures how far they can be trusted.
+A model can score well with the encoders it was trained with although its pictures are bad. So the judges are
+independent of the encoders: another architecture, other random seeds, other people (seeds 500,000 to 999,999). They
+read pictures of 64 pixels and are trained on drawings, half of them blurred and noisy, because generated pictures are
+less sharp. `training.py` trains them; `scores.py` measures their accuracy.
 
 Letters: B pictures, F features, K numbers of a group of factors (`Identity.VECTOR_SIZE` and so on).
 """
@@ -89,7 +89,7 @@ class ExpressionJudgement:
 class BatchNormResidual(nn.Module):
     """Pre-activation residual block: batch norm, ReLU, and two 3 x 3 convolutions, of which the second starts at zero.
 
-    The codec's block has group norm and SiLU instead, which treat each picture alone.
+    The codec's block has group norm, which normalises each picture on its own, and SiLU instead.
     """
 
     def __init__(self, channels: int):
@@ -129,7 +129,7 @@ class Trunk(nn.Sequential):
 
 
 class _Judge(ModelMixin, ConfigMixin):
-    """What both judges share: loading and saving as in diffusers, and inference on any kind of picture."""
+    """Common parts of both judges: loading and saving as in diffusers, and inference on any kind of picture."""
 
     NAME: str
     trunk: Trunk
@@ -138,14 +138,14 @@ class _Judge(ModelMixin, ConfigMixin):
     def load(cls, folder: str | Path | None = None) -> Self:
         """The trained judge in float32 and evaluation mode; by default the shipped one.
 
-        Raises UserError where there is none.
+        Raises UserError if there is none.
         """
         folder = folder or JUDGES / cls.NAME
         try:
             return cls.from_pretrained(folder, local_files_only=True).float().eval()
         except (OSError, ValueError) as error:
             hint = f"python -m gen_affect_lib train-encoder {cls.NAME}-judge --out {folder}"
-            raise UserError(f"no {cls.NAME} judge can be read from {folder}: train one with {hint}") from error
+            raise UserError(f"no {cls.NAME} judge can be loaded from {folder}: train one with {hint}") from error
 
     def features(self, images: Sequence | np.ndarray) -> np.ndarray:
         """The trunk's features of pictures as `read` takes them, to compare distributions: float32 (B, F)."""
@@ -158,7 +158,7 @@ class _Judge(ModelMixin, ConfigMixin):
         network: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
         batch_size: int = 256,
     ) -> list[np.ndarray]:
-        """Each output of a network, by default the whole judge, for all pictures."""
+        """Each output of a network, by default the whole judge, for all pictures: float32 (B, …)."""
         self.eval()  # the statistics of batch norm must not adapt to the judged pictures
         pixels, parts = as_pixels(images), []
         for start in range(0, len(pixels), batch_size):
@@ -168,7 +168,7 @@ class _Judge(ModelMixin, ConfigMixin):
 
 
 class IdentityJudge(_Judge):
-    """Reads who is on a picture.
+    """Predicts an embedding and the factors of the person on a picture.
 
     forward: (B, 3, 64, 64) in [-1, 1] -> embedding (B, 128), unit length, and factors (B, K), choices as logits.
     """
@@ -196,7 +196,7 @@ class IdentityJudge(_Judge):
 
 
 class ExpressionJudge(_Judge):
-    """Reads the expression of a face, and the appearance: clothes, earrings, background, tilt of the head.
+    """Predicts the expression of a face and the appearance: clothes, earrings, background, tilt of the head.
 
     forward: (B, 3, 64, 64) in [-1, 1] -> expression vectors (B, 21), words (B, 135) as logits, and appearance (B, K),
     choices as logits.

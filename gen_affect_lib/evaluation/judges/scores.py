@@ -1,7 +1,7 @@
-"""How far the judges can be trusted: their scores on true drawings, the ceiling of every later figure.
+"""The accuracy of the judges on true drawings, which is the ceiling of every later figure.
 
 The floor compares their readings with the truth of another person's picture. All scores are also given for each third
-of the skin tones. When a factor counts as right is said in `metrics/factors.py`.
+of the skin tones. `metrics/factors.py` defines when a factor counts as right.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def score(
 
     Args:
         first_seed: seed of the first person.
-        people: how many. Each is retrieved among all of them.
+        people: number of people. Each is retrieved among all of them.
         change: applied to the drawings first, uint8 (B, 64, 64, 3) -> the same, for example a blur.
 
     Returns:
@@ -56,7 +56,7 @@ def score(
     skin = third(identity[:, Identity.NAMES.index("skin")])
     rows: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # name -> the score of each picture, and its floor
 
-    def other(part: np.ndarray) -> np.ndarray:  # the truth of another person's picture of the same kind
+    def other(part: np.ndarray) -> np.ndarray:  # ground truth of another person's picture of the same kind
         return np.roll(part, images, axis=0)
 
     def only(mask: np.ndarray, values: np.ndarray) -> np.ndarray:

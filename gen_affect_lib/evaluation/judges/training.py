@@ -1,4 +1,4 @@
-"""Training of the judges, on drawings of people who are in no training data of the encoders or the generator.
+"""Training of the judges, on drawings of people on whom neither the encoders nor the generator are trained.
 
 The identity judge gets two pictures of each person, with different expressions and appearances. Its loss is contrastive
 (SimCLR, Chen et al. 2020), plus a loss on the person's factors. The expression judge predicts action units, words and
@@ -33,13 +33,13 @@ from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.training import loop
 
 RECIPE = Recipe(batch_size=64, optimizer="muon", learning_rate=2e-3, warmup_steps=50, betas=(0.9, 0.99), seed=77)
-FURTHER_LEARNING_RATE = 1.2e-3  # of a judge that is trained already
+FURTHER_LEARNING_RATE = 1.2e-3  # for training a trained judge further
 # Earrings are two or three pixels wide, and a tilt must be exact to a degree: with equal weights they are learned last.
 FINE = tuple(4.0 if name in ("earrings", "head_tilt") else 1.0 for name in Appearance.NAMES)
 
 
 def softened(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Half of the pictures (B, 3, S, S) unchanged, the others blurred and with noise, each by a random strength."""
+    """Pictures (B, 3, S, S) in [-1, 1], each with probability 0.5 blurred and noisy, by a random strength."""
     count, device = len(images), images.device
     row = torch.tensor([1.0, 4, 6, 4, 1], device=device) / 16
     kernel = (row[:, None] * row)[None, None].expand(3, 1, 5, 5)
@@ -97,7 +97,7 @@ def expression_loss(
     batch_size: int,
     soften: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """The loss on a random batch; the loss on words covers only pictures that show one. `soften` as above."""
+    """The loss on random pictures; the loss on words, only on pictures that show one. soften: as in `identity_loss`."""
     place = (rng.integers(0, len(data.images), batch_size), rng.integers(0, data.images.shape[1], batch_size))
     factors, words, appearance = judge(soften(to_tensor(data.images[place])))
     truth, dressed, word = (
@@ -117,7 +117,7 @@ def expression_loss(
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """The number of people to train on, and how."""
+    """The number of people to train on, and the training settings."""
 
     people: int
     recipe: Recipe
@@ -153,7 +153,7 @@ def train_expression_judge(
 def _train(kind, loss_of, out_dir, minutes, profile, start):
     """Train a judge.
 
-    `start`: a trained judge to continue from; of one of the other kind only the trunk is used. None: random weights.
+    `start`: a trained judge to continue from; if it is of the other kind, only its trunk is used. None: random weights.
     Raises UserError for a profile that does not exist and for minutes that are not above 0.
     """
     if profile not in CONFIGS:

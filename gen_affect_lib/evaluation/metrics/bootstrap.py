@@ -1,6 +1,6 @@
 """Bootstrap confidence intervals over people (Efron 1979), and the paired bootstrap of a difference.
 
-The pictures of one person succeed or fail together, so people are resampled, not pictures. A statistic is a function of
+Errors on pictures of one person are correlated, so people are resampled, not pictures. A statistic is a function of
 the people: given the indices of some of the N people, with repetitions, it returns one number. The same function then
 gives the value of all people, of each person, of each third of the skin tones, and of each bootstrap sample.
 """
@@ -36,7 +36,7 @@ def of_rows(measure: Callable[[np.ndarray], float], owners: np.ndarray) -> Stati
 
 
 def bootstrap(statistic: Statistic, people: int, draws: int = 500, seed: int = 0) -> tuple[float, float]:
-    """The 95 % percentile interval of a statistic of so many people: its ends, low and high.
+    """The 95 % percentile interval of a statistic over N = `people` people: (low, high).
 
     Bootstrap samples in which the statistic is nan are left out.
     """

@@ -1,4 +1,4 @@
-"""How well faces are detected: average precision of the boxes, and the error of the landmarks.
+"""Measures of face detection: average precision of the boxes, and the error of the landmarks.
 
 Letters: F true faces and D detections of one picture. Boxes are x0, y0, x1, y1 in pixels.
 """

@@ -1,4 +1,4 @@
-"""Whether generated pictures are as varied as true drawings, and distributed alike.
+"""The diversity of generated pictures, and the distance of their distribution to that of true drawings.
 
 Letters: N people, M pictures of each, F features.
 """

@@ -1,4 +1,4 @@
-"""How well expression vectors agree: errors as shares of a range, concordance, the nearest word.
+"""Agreement of expression vectors: errors as shares of the range, concordance, the nearest word.
 
 An expression vector holds the 21 numbers of `Expression.NAMES`: action units, gaze and head turn.
 """
@@ -23,14 +23,14 @@ def unit_errors(read: np.ndarray, true: np.ndarray) -> np.ndarray:
 def nearest_words(vectors: np.ndarray) -> np.ndarray:
     """The word whose expression has the smallest summed `unit_errors` to each of vectors (B, 21): its index, int (B,).
 
-    For true vectors it is the best answer that their numbers allow.
+    For true vectors this is the best possible prediction of the word.
     """
     faces = np.stack([Expression.named(word).to_vector() for word in EMOTIONS])
     return unit_errors(vectors[:, None], faces[None]).sum(axis=2).argmin(axis=1)  # (B, 135) -> (B,)
 
 
 def concordance(read: np.ndarray, true: np.ndarray) -> float:
-    """Lin's concordance correlation coefficient (1989) of read and true (M,): in [-1, 1], 1 only where all agree.
+    """The concordance correlation coefficient (Lin 1989) of read and true (M,): in [-1, 1], 1 only if they are equal.
 
     2 cov(read, true) / (var(read) + var(true) + (mean(read) - mean(true))²)
     """

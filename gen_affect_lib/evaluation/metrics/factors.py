@@ -1,8 +1,8 @@
-"""Which factors of an identity or an appearance are right.
+"""Accuracy of the predicted factors of an identity or an appearance.
 
-A choice is right when it is the likeliest. A number is right when it is off by at most 1/16 of its range, a hue by at
-most 1/16 of the circle; chance is then about 1 in 8, as with eight bins, but without the edges of bins. Factors that
-cannot be seen are nan: the colour of earrings that nobody wears, of hair under a covering.
+A choice is right when the likeliest option is the true one. A number is right when it is off by at most 1/16 of its
+range, a hue by at most 1/16 of the circle; chance is about 1 in 8, as with eight bins, but there are no bin edges.
+Factors that cannot be seen are nan: the colour of earrings if there are none, of hair under a covering.
 
 Letters: B pictures, K numbers of all factors together.
 """

@@ -2,7 +2,8 @@
 
 The true face of each candidate is drawn at several tilts of the head, which the conditioning leaves open, and compared
 inside the face, away from background and clothes. A picture counts as right if the nearest of N true faces is the
-requested one; chance is 1 / N. The ceiling is the score of true drawings, the floor that of another candidate's.
+requested one; chance is 1 / N. The ceiling is the score of true drawings, the floor the difference to another
+candidate's face.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def score(
         images: one picture for each expression.
         identity: the person.
         expressions: the requested `Expression` of each picture; together they are the candidates.
-        others: the identities from which the person is to be told.
+        others: the other candidate identities.
 
     Returns:
         expression_top1: share of pictures whose nearest true face of this person has the requested expression.
@@ -75,12 +76,13 @@ def score_people(
     words: Sequence[str],
     others: int = 19,
 ) -> dict[str, float]:
-    """Mean of `score` over people, with the ceiling of each figure and the two chances.
+    """Mean of `score` over people, with the ceiling of each figure and the two chance levels.
 
     Args:
         draw: (identity, expressions) -> one picture for each expression.
-        seeds: of the people. The identities to tell them from have the `others` seeds after the largest.
+        seeds: of the people.
         words: the requested expressions.
+        others: number of other candidate identities; they have the seeds after the largest one.
     """
     expressions = [Expression.named(word) for word in words]
     strangers = [Identity.sample(max(seeds) + 1 + k) for k in range(others)]

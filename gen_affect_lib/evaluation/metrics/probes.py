@@ -1,7 +1,7 @@
-"""Linear probes: what can be read linearly from a representation, such as the action units from an identity.
+"""Linear probes: what a linear map can predict from a representation, such as action units from identity embeddings.
 
-A probe (Alain & Bengio 2016) is ridge regression, fitted on some people and evaluated on others. What it finds is in
-the representation; what it does not find may still be there in a form that is not linear.
+A probe (Alain & Bengio 2016) is ridge regression, fitted on some people and evaluated on others. A low score does not
+exclude that a nonlinear map could predict more.
 
 Letters: M pictures, N people, F features of the representation, K target numbers.
 """
@@ -26,7 +26,7 @@ class LinearProbe:
     The regularisation strength is chosen on a fifth of the people; then the probe is fitted on all.
 
     Args:
-        people: (M,), who is on each picture. The fitted and the held-out pictures have no person in common.
+        people: (M,), the person on each picture. Fitted and held-out pictures have no person in common.
     """
 
     def __init__(self, features: np.ndarray, targets: np.ndarray, people: np.ndarray):
@@ -62,7 +62,7 @@ def cross_validated(features: np.ndarray, targets: np.ndarray, people: np.ndarra
     """Predictions float64 (M, K) of probes that were not fitted on the person on the picture.
 
     Args:
-        features: (M, F). targets: (M, K). people: (M,), who is on each picture.
+        features: (M, F). targets: (M, K). people: (M,), the person on each picture.
     """
     fold = np.searchsorted(np.unique(people), people) % folds
     predicted = np.empty(targets.shape)
@@ -75,8 +75,8 @@ def cross_validated(features: np.ndarray, targets: np.ndarray, people: np.ndarra
 def explained(predicted: np.ndarray, truth: np.ndarray, mean: np.ndarray | None = None) -> float:
     """Coefficient of determination R² of predictions (M, K): the share of the variance of truth (M, K) explained.
 
-    mean: (K,), by default the mean of `truth`. For a bootstrap interval pass the mean of all: a sample lies nearer to
-    its own mean, so that R² would be too low in every sample.
+    mean: (K,), by default the mean of `truth`. For a bootstrap interval pass the mean over all pictures: with
+    the mean of each bootstrap sample, R² would be too low.
     """
     mean = truth.mean(axis=0) if mean is None else mean
     return float(1 - ((truth - predicted) ** 2).sum() / ((truth - mean) ** 2).sum())
@@ -93,7 +93,7 @@ def accuracy(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def retrieved(features: np.ndarray, factors: np.ndarray, training_people: int) -> np.ndarray:
-    """Retrieval of people by the factors that a probe reads: bool (N - training_people,), one for each held-out person.
+    """Retrieval of held-out people by the factors that a probe predicts: bool (N - training_people,).
 
     Args:
         features: (N, 2, F), two pictures of each person. factors: (N, K), the person's factors.

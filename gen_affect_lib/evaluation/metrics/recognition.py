@@ -1,4 +1,4 @@
-"""How well embeddings tell people apart: retrieval (who is it?) and verification (is it this person?).
+"""Face recognition from embeddings: retrieval (who is it?) and verification (is it this person?).
 
 All functions take embeddings (N, E) of N people: one picture of each as the reference, another as the probe.
 """

@@ -1,4 +1,4 @@
-"""Thirds of the skin tones: every figure is also given for each, so that a mean hides no group that a network fails."""
+"""Thirds of the skin tones. Figures are also reported for each third, because a mean can hide errors on one group."""
 
 from __future__ import annotations
 

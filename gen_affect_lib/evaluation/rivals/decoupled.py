@@ -1,8 +1,8 @@
-"""The rival of joint attention: decoupled cross-attention (IP-Adapter, Ye et al. 2023, arXiv 2308.06721).
+"""A baseline with decoupled cross-attention in place of joint attention (IP-Adapter, Ye et al. 2023, arXiv 2308.06721).
 
-Image tokens attend to themselves, to the identity's tokens and to the expression's tokens: the same queries, three
-softmaxes, and the sum of the three outputs. Condition tokens have keys and values only, attend to nothing and are not
-updated. Everything else is the MM-DiT's.
+Image tokens attend separately to image tokens, identity tokens and expression tokens, with the same queries; the three
+outputs are added. Condition tokens have keys and values but no queries, and are not updated. Everything else is as in
+the MM-DiT.
 
 Letters: B images, L image tokens, I tokens of the identity, E tokens of the expression, C channels of a token.
 """
@@ -24,7 +24,10 @@ class DecoupledBlock(nn.Module):
         self.expression = KeyValueProjections(dim, num_heads, qk_norm)
 
     def forward(self, image: Tensor, condition: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Image tokens (B, L, C), condition tokens (B, I + E, C), conditioning vector (B, C) to both tokens."""
+        """Image tokens (B, L, C), condition tokens (B, I + E, C), conditioning vector c (B, C) -> both tokens.
+
+        The condition tokens are returned unchanged.
+        """
         own, mods = self.image.before(image, c)
         identity, expression = condition.tensor_split([self.identity_tokens], dim=1)  # (B, I, C), (B, E, C)
         assert own.query is not None

@@ -1,4 +1,4 @@
-"""Other published ways to share attention in a set, and a packed form of sharing everything.
+"""Other published methods of shared attention in a set, and a faster form of sharing all tokens.
 
 Some are settings of `Consistency`. The others are classes: an object is made for a set of N images and is a
 `JointAttention`, which `GenAffectPipeline` takes as its argument `attention`.
@@ -14,16 +14,17 @@ from torch import Tensor
 from gen_affect_lib.model.attention import QKV, condition_attention
 from gen_affect_lib.model.consistent import Consistency, Replace, shared_attention
 
-# All images share all tokens at all steps: the simplest way, which notebook 09 starts with.
+# All images share all tokens at all steps: the simplest method, with which notebook 09 starts.
 EVERYTHING = Consistency(anchors=None, replace=Replace.NOTHING, face_above=0.0, shared_noise=0.0)
 
 # Zhou et al. 2024, arXiv 2405.01434: all images share half of their tokens.
 STORY_DIFFUSION = Consistency(anchors=None, share=0.5, replace=Replace.NOTHING, face_above=0.0, shared_noise=0.0)
 
-# Cao et al. 2023, arXiv 2304.08465: the anchor's keys and values replace an image's own after the first steps.
+# Cao et al. 2023, arXiv 2304.08465: the anchor's keys and values replace an image's own while sigma <= 0.8.
 MASACTRL = Consistency(below=0.8, replace=Replace.KEYS_VALUES, face_above=0.0, shared_noise=0.0)
 
-# The dropout of Tewel et al. 2024, arXiv 2402.03286: all images share half of the tokens outside the face, early.
+# The dropout of Tewel et al. 2024, arXiv 2402.03286: all images share half of the tokens outside the face, while
+# sigma >= 0.5.
 CONSISTORY = Consistency(anchors=None, share=0.5, above=0.5, replace=Replace.NOTHING, face_above=1.0, shared_noise=0.0)
 
 
@@ -31,8 +32,8 @@ CONSISTORY = Consistency(anchors=None, share=0.5, above=0.5, replace=Replace.NOT
 class StyleAligned:
     """StyleAligned (Hertz et al. 2024, arXiv 2312.02133): all images attend to the first image's tokens as well.
 
-    Before, the mean and standard deviation over tokens of their queries and keys are set to those of the first image
-    (adaptive instance normalization).
+    Before attention, mean and standard deviation over tokens of their queries and keys are set to those of the first
+    image (adaptive instance normalization).
 
     Attributes:
         count: N, the number of images of the set.
@@ -65,10 +66,10 @@ class StyleAligned:
 
 @dataclass(frozen=True)
 class PackedAttention:
-    """`EVERYTHING` in two large attentions instead of one per image, without copies of what is shared.
+    """`EVERYTHING` in two large attentions instead of one per image, without copies of the shared keys and values.
 
     All queries of a set attend to all image tokens of the set, and to each image's own condition. The softmax over both
-    is put together from their log-sum-exp (Milakov & Gimelshein 2018, arXiv 1805.02867).
+    is computed from their log-sum-exp (Milakov & Gimelshein 2018, arXiv 1805.02867).
 
     Attributes:
         count: N, the number of images of the set.

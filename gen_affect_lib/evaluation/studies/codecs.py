@@ -1,4 +1,4 @@
-"""Other autoencoders beside ours, each trained from nothing for the same time: what they lose, in pixels and in faces.
+"""Comparison of autoencoders, trained equally long from random weights: errors of pixels and of expressions.
 
 python -m gen_affect_lib compare codecs --minutes 3 --seeds 2
 """
@@ -57,9 +57,10 @@ CODECS = {
 def compare_codecs(
     profile: Profile, plan: Plan, minutes: float | None, steps: int | None, seeds: int, names: list[str], path: Path
 ) -> dict:
-    """Train each autoencoder with each seed for so many minutes or steps, and score its reconstructions of drawings.
+    """Train each autoencoder with each seed for `minutes` or `steps`, and score its reconstructions of true drawings.
 
-    Returns the rows of `path`, with "mse" on [-1, 1] and the judge's "expression_error" of the reconstructions.
+    Returns the rows that it writes to `path`. They have the "mse" of pixels in [-1, 1] and the judge's
+    "expression_error" of the reconstructions.
     """
     profile = profile.retrained()
     pictures, judges = PairCache.open(profile.pairs).flat_images, both_judges()

@@ -1,8 +1,8 @@
-"""Consistent attention and related methods on one checkpoint: how far the images of a set agree, and at what cost.
+"""Comparison of consistent attention and related methods on one checkpoint: agreement within a set, and cost.
 
     python -m gen_affect_lib compare sharing --identities 20 --words 12 --seeds 3
 
-Nothing is trained: each method draws the same sets of a plan from the same noise. Notebook 09 shows the table.
+Nothing is trained: each method generates the same sets of a plan from the same noise. Notebook 09 shows the table.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ SHARED_SETS = Producer("sets of the sharing study", 1, uses=(PLAN, PIPELINE))
 
 @dataclass(frozen=True)
 class Method:
-    """One way to draw a set: with an anchor bank and `consistency`, or with an `attention` made for a set of N images.
+    """A method of generating a set: with an anchor bank and `consistency`, or with `attention`(N) for N images.
 
-    With neither, each image is drawn alone.
+    With neither, each image is generated independently.
     """
 
     about: str
@@ -87,7 +87,7 @@ METHODS = {
 
 
 def draw_with(method: Method, pipeline: GenAffectPipeline) -> Draw:
-    """A method and a pipeline as `draw_sets` takes them."""
+    """The `Draw` function of a method and a pipeline."""
     if method.attention is None:
         return drawn_by(pipeline, consistency=method.consistency or 0)
     make = method.attention
@@ -107,9 +107,10 @@ COSTED = {
 
 
 def costs(counts: Sequence[int] = (1, 5, 15, 45, 135)) -> list[dict]:
-    """Seconds of sets of so many images with each `COSTED` method, and the peak memory in MB of a process of its own.
+    """Time and memory of each `COSTED` method for each number of images in a set.
 
-    The memory of a set of one includes what is needed at any size: libraries and weights.
+    Rows with "seconds" of one set, and "megabytes" (of 2**20 bytes), the peak memory of a new process; libraries and
+    weights are included.
     """
     rows = []
     for name, method in COSTED.items():
@@ -146,9 +147,9 @@ def _shipped() -> GenAffectPipeline:
 
 
 def compare_sharing(plan: Plan, names: list[str], path: Path, folder: Path = OUTPUTS / "sharing") -> dict:
-    """Draw a plan's sets with each method and score them; what is done already is kept, so that it can be resumed.
+    """Generate a plan's sets with each method and score them. An interrupted call can be resumed.
 
-    Returns rows as `variants.compare` does, and with all methods the "costs" as well. Writes them to `path`.
+    Returns rows as `variants.compare` does, and writes them to `path`. With all methods, "costs" are added.
     """
     pipeline, weights = _shipped(), fingerprint(SHIPPED)
     assert pipeline.face_pack is not None

@@ -1,6 +1,6 @@
-"""Variants of our model and of its training, each trained from nothing on the same data for the same time or steps.
+"""Variants of our model and of its training, each trained from random weights on the same data, equally long.
 
-The networks learn within minutes (`Profile.compared`). Each of `RECIPES` changes one thing about the training; notebook
+The networks train within minutes (`Profile.compared`). Each of `RECIPES` changes one thing about the training; notebook
 08 shows the results. Each of `BASELINES` leaves out one of the paper's ideas, with the same number of parameters within
 5 % (at the sizes of `laptop`); notebook 10 tests the claims against them.
 
@@ -61,7 +61,7 @@ class Variant:
         prediction: see `RectifiedFlow`.
         face_loss: arguments of `FaceLoss`; None: trained without it.
         same_picture: the target is the reference itself.
-        blind_to: "identity" or "expression": the condition that the fusion does not get.
+        blind_to: "identity" or "expression": the condition that is replaced by zeros.
     """
 
     about: str
@@ -76,7 +76,7 @@ class Variant:
 
 
 def slim_modulation(**sizes) -> MMDiT:
-    """An MM-DiT whose modulation has a bottleneck of 32 numbers. Otherwise it holds a third of all weights."""
+    """An MM-DiT whose modulation has a bottleneck of 32 numbers; without it modulation has a third of all weights."""
     model = MMDiT(**sizes)
     for module in model.modules():
         if isinstance(module, Modulator):
@@ -142,7 +142,7 @@ TABLES = {"recipes": RECIPES, "baselines": BASELINES, "codecs": CODECS, "sharing
 
 
 class BlindFusion(IdentityExpressionFusion):
-    """A fusion that gets zeros instead of the identity or of the expression."""
+    """A fusion whose identity or expression input is replaced by zeros."""
 
     blind_to: str
 
@@ -155,7 +155,7 @@ class BlindFusion(IdentityExpressionFusion):
 
 
 class Study:
-    """What all variants share: the shipped codec, the drawn pairs as its latents, the face pack."""
+    """What all variants have in common: the shipped codec, the latents of the drawn pairs, the face pack."""
 
     def __init__(self, profile: Profile):
         self.profile = profile = profile.compared()
@@ -236,16 +236,16 @@ def compare(
     json_path: str | Path | None = None,
     folder: Path | None = None,
 ) -> dict:
-    """Train every variant of a table from nothing, once with each seed, and score it.
+    """Train every variant of a table from random weights, once with each seed, and score it.
 
-    Runs are kept in `folder` and rows in `json_path`; an interrupted comparison continues when called again.
+    Runs are saved in `folder` and rows in `json_path`; calling it again resumes an interrupted comparison.
 
     Args:
         table: "recipes", "baselines", "codecs", or "sharing", which trains nothing and whose seeds are those of the
             noise.
-        plan: people and words to score on: validation people to choose by, others to report.
-        minutes, steps: of each training. Equal minutes compare how fast variants learn, on an idle machine; equal
-            steps, with equal numbers of pairs, give the same result on every machine.
+        plan: people and words to score on: validation people for choosing a variant, report people for results.
+        minutes, steps: of each training. Equal minutes compare the speed of learning, and need an idle machine. Equal
+            steps give the same result on every machine.
         only: names of variants, separated by commas.
 
     Returns:
