@@ -1,10 +1,9 @@
 """Speed of our MM-DiT relative to diffusers' with the same weights.
 
-Both run alternately, in pairs, and the result is the median ratio of the pairs: other load slows both runs of a pair,
-    so
-the ratio is stable where seconds are not. Several shapes, since different operations dominate: in small models the
-calls themselves (*dispatch-bound*), in large ones the matrix products (*matrix-bound*). The kit's own model lies
-between.
+The two models run alternately, in pairs, and the result is the median over the pairs of the ratio of their times. Other
+load slows both runs of a pair, so the ratio varies less than the times. Several shapes are measured, since different
+operations dominate: in small models the overhead of calls (*dispatch-bound*), in large ones the matrix products
+(*matrix-bound*). The kit's own model lies between.
 """
 
 import json
@@ -29,7 +28,7 @@ LEAST_PAIRS = 10  # for a meaningful median
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a model and batch, and the ratio `bar` that is to be reached."""
+    """Sizes of a model and batch, and the required ratio `bar` of diffusers' time to ours."""
 
     name: str
     bar: float
@@ -41,7 +40,7 @@ class Shape:
     num_attention_heads: int
 
     def model(self) -> MMDiT:
-        """A model of this size with all weights random: the zeros of adaLN-Zero would hide differences."""
+        """A model of this size with all weights random; the zeros of adaLN-Zero would hide differences of outputs."""
         model = MMDiT(
             sample_size=self.sample_size,
             num_layers=self.num_layers,
@@ -71,7 +70,7 @@ SHAPES = (
 
 
 def seconds(step: Callable[[], object], device: torch.device) -> float:
-    """Duration of one call, with the work of the accelerator."""
+    """Duration of one call in seconds, including the work of the accelerator."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     wait()
     start = time.perf_counter()
@@ -93,11 +92,13 @@ PASSES = {"forward": forward, "forward+backward": forward_backward}
 
 
 def measure(shape: Shape, pass_name: str, pairs: int, patience: float, device: torch.device) -> dict:
-    """Time interleaved pairs of one pass at one shape; the two alternate in running first. Runs `pairs` pairs, or fewer
-    (at least 10) where they take longer than `patience` seconds in total.
+    """Time one pass at one shape in pairs of runs; which model runs first alternates.
 
-    Returns "ratio", the median of diffusers' time over ours, with "noise", the half-width of its 95 % interval; the
-    median milliseconds of each; and "largest_difference" between the outputs, relative to the largest output.
+    Runs `pairs` pairs, or fewer (at least 10) if they take longer than `patience` seconds in total.
+
+    Returns "ratio", the median of diffusers' time over ours, with "noise", the half-width of its approximate 95 %
+    interval; the median milliseconds of each; and "largest_difference" between the outputs, relative to the largest
+    output.
     """
     torch.manual_seed(0)
     ours = cast(MMDiT, nn.Module.to(shape.model(), device))
@@ -141,8 +142,8 @@ def run(
 
     Each measurement takes at most about `patience` seconds, unless ten pairs take longer.
 
-    Returns the report: "machine", and "results" with one record per measurement as of `measure`, and "passed": whether
-    the ratio reaches its bar within the noise.
+    Returns the report: "machine", and "results" with the record of `measure` for each shape and pass. Its additional
+    entry "passed" is whether ratio + noise reaches the bar.
     """
     device = pick_device()
     report = {

@@ -3,10 +3,10 @@
 Both codecs have the same interface:
     encode(images (B, 3, S, S) in [-1, 1]) -> latents (B, C, s, s) of about unit scale
     decode(latents) -> images
-    encode_all(images uint8 (M, S, S, 3)) -> M latents (M, C, s, s), which an array of indices can index
-    encoded(images, path) -> the same, kept in a file
+    encode_all(images uint8 (M, S, S, 3)) -> latents (M, C, s, s), which can be indexed with an array of indices
+    encoded(images, path) -> the same, computed once and kept in a file
     latent_channels, latent_size(S): C and s
-    mark: changes whenever the latents do
+    mark: a string that changes whenever the latents do
 
 Letters: B images, M images of a data set, S the side of an image, C channels of the latents, s their side.
 """
@@ -40,7 +40,7 @@ class Latents(Protocol):
 
 
 class PixelCodec(ModelMixin, ConfigMixin):
-    """The identity: the model works on pixels."""
+    """The identity function: the model works on pixels."""
 
     @register_to_config
     def __init__(self):
@@ -79,7 +79,7 @@ class _Pixels:
 
 
 class GroupNormResidual(nn.Module):
-    """A residual block of two 3 x 3 convolutions. The second starts at zero, and the block as the identity."""
+    """A residual block of two 3 x 3 convolutions. The second starts at zero, so the block starts as the identity."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -96,9 +96,9 @@ class GroupNormResidual(nn.Module):
 class LatentCodec(ModelMixin, ConfigMixin):
     """A variational autoencoder whose latents have an eighth of the image's side.
 
-    All convolutions are at a quarter and an eighth of the side, where they are cheap; pixel-unshuffle (Shi et al. 2016)
-    leads there and back. `shift` and `scale` normalise the latents to about mean 0 and standard deviation 1, as
-    rectified flow expects; `calibrate` measures them.
+    All convolutions are at a quarter and an eighth of the side, where they are cheap. Pixel-unshuffle (Shi et al. 2016)
+    reduces an image to a quarter of its side, and pixel-shuffle inverts it. `shift` and `scale` normalise the
+    latents to about mean 0 and standard deviation 1, as rectified flow expects; `calibrate` measures them.
 
     Args:
         latent_channels: C.
@@ -135,7 +135,7 @@ class LatentCodec(ModelMixin, ConfigMixin):
             nn.Conv2d(fine, 48, 3, padding=1),
             nn.PixelShuffle(4),  # -> (B, 3, S, S)
         )
-        # A standard deviation of e^-3 at the start. With the usual 1, noise would hide the signal from the decoder.
+        # The posterior starts with a standard deviation of e^-3. With the usual 1, noise would mask the signal.
         last = self.encoder[-1]
         assert isinstance(last, nn.Conv2d) and last.bias is not None
         nn.init.constant_(last.bias[latent_channels:], -6.0)
@@ -174,7 +174,7 @@ class LatentCodec(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
-        """Set shift and scale from the latents of images (B, 3, S, S) in [-1, 1]."""
+        """Set shift and scale to mean and standard deviation of the latents of images (B, 3, S, S) in [-1, 1]."""
         mean, _ = self.posterior(images)
         self.shift.copy_(mean.mean(dim=(0, 2, 3)))
         self.scale.copy_(mean.std(dim=(0, 2, 3)).clamp_min(1e-4))

@@ -20,7 +20,7 @@ T = TypeVar("T", bound=nn.Module)
 
 
 def pick_device() -> torch.device:
-    """CUDA where there is one, else the CPU. Several processes get a GPU each."""
+    """The CUDA device if there is one, else the CPU. With several processes, each has its own GPU."""
     if "LOCAL_RANK" in os.environ:  # started by `accelerate launch`
         return processes().device
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -38,8 +38,8 @@ def processes() -> Accelerator:
     from accelerate.utils import InitProcessGroupKwargs
 
     if "LOCAL_RANK" in os.environ:
-        # Distributed training imports it sooner or later. Imported once the process group exists, it keeps a reference
-        # to the group until the process ends, and with it the threads of the group.
+        # Distributed training imports this module anyway. If the first import comes after the process group exists, the
+        # module keeps a reference to the group, and so the group's threads, until the process ends.
         from torch import _dynamo  # noqa: F401
 
     # The others wait while the main process renders, which may take long.
@@ -53,10 +53,10 @@ def processes() -> Accelerator:
 
 
 def _end_process_group() -> None:
-    """End the process group before Python shuts down: a thread of it that frees a tensor later aborts the process."""
+    """End the process group before Python shuts down: if a thread of it frees a tensor later, the process aborts."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-        gc.collect()  # the group's threads end with its last reference, which distributed networks hold in cycles
+        gc.collect()  # its threads end when the last reference is freed; distributed networks hold references in cycles
 
 
 def seed_everything(seed: int) -> None:

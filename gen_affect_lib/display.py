@@ -1,6 +1,6 @@
-"""How notebooks show pictures.
+"""Display of pictures in notebooks.
 
-Every picture has an `alt`, the text that a screen reader says in its place; `show` requires it. Figures are closed
+Every picture has an `alt`, the text that a screen reader reads aloud instead; `show` requires it. Figures are closed
 after they are shown, so that none appears twice or stays in memory.
 """
 
@@ -26,7 +26,7 @@ PALETTES = {
     "families": tuple(FAMILY_COLORS.values()),
 }
 
-SHORTEST_ALT = 20  # characters; a shorter text names a picture but does not describe it
+SHORTEST_ALT = 20  # characters; a shorter text does not describe a picture
 _DPI = 110
 
 

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Atomic writing: a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path with the same suffix in the same folder, and rename it to `path` when the block succeeds.
+    """Yield a temporary path with the same suffix in the same folder, and rename it to `path` when the block succeeds.
 
     An interrupted or failed block leaves `path` as it was. Missing folders are made.
     """

@@ -8,7 +8,7 @@ THE SIGN CONVENTION of the whole library (that of diffusers; many codebases have
 
 So sampling goes *down* in sigma: x += (sigma_next - sigma) * velocity, with a negative difference.
 
-In shapes, B is the number of images; the rest, "...", is anything: (C, H, W) for images, (2,) for points of the plane.
+In shapes, B is the number of images and "..." any further dimensions: (C, H, W) for images, (2,) for points.
 Sources: Liu et al. 2022 (arXiv 2209.03003), Lipman et al. 2022 (2210.02747), Esser et al. 2024 (SD3, 2403.03206:
 logit-normal sigmas, shift), Li and He 2025 (JiT, 2511.13720: predicting the data with the loss on the velocity).
 """
@@ -33,7 +33,7 @@ Sigma = TypeVar("Sigma", Tensor, float)
 def interpolate(data: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
     """The point at `sigma` on the straight path from `data` to `noise`.
 
-    data, noise: (B, ...), the same shape. sigma: (B,) or a number, in [0, 1]. Returns (B, ...). Raises UserError where
+    data, noise: (B, ...), the same shape. sigma: (B,) or a number, in [0, 1]. Returns (B, ...). Raises UserError if
     shapes do not fit.
     """
     if data.shape != noise.shape:
@@ -69,7 +69,7 @@ def shift_sigma(sigma: Sigma, shift: float) -> Sigma:
 
     In a larger image neighbouring pixels are redundant and average out the noise, so it takes more noise to destroy the
     same information. sigma: any shape, in [0, 1]. shift: above 0 (SD3 uses 3 at 1024 px). Source: SD3. Raises
-    UserError.
+    UserError for another shift.
     """
     if not shift > 0:
         raise UserError(f"shift {shift} is not above 0: try 1 (no shift) or 3 (more time near the noise)")
@@ -91,7 +91,8 @@ def sample_sigma(
     "logit_normal" is sigmoid(mean + std * normal), with most samples at intermediate sigmas, where the prediction is
     neither trivial (sigma near 0) nor hopeless (near 1). A positive `mean` means more noise; in diffusers' training
     scripts, which index a descending table, it means less. "uniform" ignores mean and std. `shift` is applied last.
-    Raises UserError for another distribution.
+    The result is on `device`; None: on the generator's. Raises UserError for another distribution, or a shift that is
+    not above 0.
     """
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     where = device if generator is None else generator.device  # a generator samples on its own device only
@@ -115,13 +116,13 @@ def schedule(
     """The sigmas of a sampler: (num_steps + 1,), from 1 down to exactly 0.
 
     spacing "even": equal steps before the shift, as in diffusers' Flux pipeline.
-    spacing "diffusers": the default of FlowMatchEulerDiscreteScheduler.set_timesteps: from 1 to a smallest sigma of
-    0.001 in num_steps - 1 steps, then to 0, where the smallest is shifted twice (diffusers issue 13243). Its last step
-    changes almost nothing, so "even" is better with few steps.
+    spacing "diffusers": the default of FlowMatchEulerDiscreteScheduler.set_timesteps. num_steps - 1 equal steps lead
+    from 1 to a smallest sigma of 0.001, to which the shift is applied twice (diffusers issue 13243); the last step
+    leads to 0 and changes almost nothing. So "even" is better with few steps.
     Raises UserError for another spacing, fewer than one step or a shift that is not above 0.
     """
     if num_steps < 1:
-        raise UserError(f"a schedule of {num_steps} steps: try 20")
+        raise UserError(f"num_steps is {num_steps}: give at least 1, such as 20")
     if spacing == "even":
         sigmas = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
     elif spacing == "diffusers":
@@ -137,11 +138,12 @@ def schedule(
 
 
 class RectifiedFlow:
-    """What a network's output stands for, and its loss.
+    """What a network predicts, velocity or clean data, and its loss.
 
     Args:
-        prediction: "v": the output is the velocity. "x": the output is the clean data, which lies near a manifold of
-            lower dimension than noise and is easier for a network with few channels; the loss is still on the velocity.
+        prediction: "v": the output is the velocity. "x": the output is the clean data, and the loss is still on the
+            velocity. Data lie near a manifold of low dimension and noise does not, so "x" is easier for a network with
+            few channels.
         sigma_floor: in (0, 1], used by "x" only. The velocity of a predicted x is (noisy - x) / sigma, so an error in x
             has the weight 1 / sigma**2. Below the floor this weight is clamped; otherwise a few almost clean images
             would dominate the loss.
@@ -161,7 +163,7 @@ class RectifiedFlow:
         """The velocity of an output. output, noisy: (B, ...). sigma: (B,) or a number. Returns (B, ...)."""
         if self.prediction == "v":
             return output
-        # A sampler multiplies this by at most sigma, so small sigmas are harmless; at 0 it only has to be finite.
+        # A sampler's step is at most sigma long, so dividing by a small sigma is harmless; at 0 it must be finite.
         return (noisy - output) / torch.as_tensor(_broadcast(sigma, noisy)).clamp(min=1e-4)
 
     def data_from(self, output: Tensor, noisy: Tensor, sigma: Tensor | float) -> Tensor:
@@ -175,14 +177,14 @@ class RectifiedFlow:
     def loss_of(
         self, output: Tensor, data: Tensor, noise: Tensor, sigma: Tensor, weight: Tensor | float = 1.0
     ) -> Tensor:
-        """The same, from a network's output (B, ...) for `interpolate(data, noise, sigma)`.
+        """`loss`, from a network's output (B, ...) for `interpolate(data, noise, sigma)`.
 
-        weight: of each squared error, a number or a tensor that broadcasts to (B, ...). Raises UserError where the
-        output has another shape than the data.
+        weight: of each squared error, a number or a tensor that broadcasts to (B, ...). Raises UserError if the output
+        has another shape than the data.
         """
         if output.shape != data.shape:  # broadcasting would give a wrong loss without an error
             raise UserError(
-                f"the network's output is {tuple(output.shape)} for data of {tuple(data.shape)}: they must agree"
+                f"the network's output is {tuple(output.shape)} for data of {tuple(data.shape)}: give the same shape"
             )
         if self.prediction == "v":
             error = output - velocity(data, noise)
@@ -234,8 +236,8 @@ def sample(
 
     for step, (sigma, sigma_next) in enumerate(zip(sigmas[:-1], sigmas[1:])):
         v = velocity_at(x, sigma)
-        # Near sigma 0 a network is hardly trained, and at 0 an x-prediction has no velocity: the last step is Euler's.
-        # It is one step of N, so the order is still 2.
+        # The last step is an Euler step: near sigma 0 a network is hardly trained, and at 0 an x-prediction has no
+        # velocity. It is one step of N, so the order is still 2.
         if method == "heun" and sigma_next > 0:
             v = (v + velocity_at(x + (sigma_next - sigma) * v, sigma_next)) / 2
         x = x + (sigma_next - sigma) * v
@@ -250,8 +252,8 @@ def sample(
 def guide_one(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance, u + scale * (c - u): 0 ignores the condition, 1 follows it, above 1 exaggerates it.
 
-    unconditional, conditional: velocities (B, ...). scale: the guidance scale. Returns (B, ...). Source: Ho and
-        Salimans 2022 (arXiv 2207.12598).
+    unconditional, conditional: velocities u and c, (B, ...). scale: the guidance scale. Returns (B, ...). Source: Ho
+    and Salimans 2022 (arXiv 2207.12598).
     """
     return unconditional + scale * (conditional - unconditional)
 
@@ -259,11 +261,10 @@ def guide_one(unconditional: Tensor, conditional: Tensor, scale: float) -> Tenso
 def guide(
     unconditional: Tensor, identity_only: Tensor, full: Tensor, identity_scale: float, expression_scale: float
 ) -> Tensor:
-    """Guidance with one scale for the identity and one for the expression given the identity. Scales (1, 1) give
-    `full`.
+    """Guidance with two scales: u + identity_scale * (i - u) + expression_scale * (f - i). Scales (1, 1) give f.
 
-    unconditional, identity_only, full: velocities (B, ...) under no condition, the identity, both. Returns (B, ...).
-    u + identity_scale * (i - u) + expression_scale * (f - i), as in InstructPix2Pix (Brooks et al. 2022, arXiv
-    2211.09800).
+    unconditional, identity_only, full: velocities u, i and f, (B, ...), under no condition, the identity, both. Returns
+    (B, ...). The second scale acts on the expression given the identity, as in InstructPix2Pix (Brooks et al. 2022,
+    arXiv 2211.09800).
     """
     return unconditional + identity_scale * (identity_only - unconditional) + expression_scale * (full - identity_only)

@@ -1,11 +1,11 @@
-"""Keys of everything that is made once and kept on disk: rendered pictures, latents, identities, generated sets.
+"""Cache keys for results that are computed once and kept on disk: pictures, latents, identities, generated sets.
 
 A key is a digest of
     the name and the version of the producer, and the versions of all producers whose results it uses;
-    the configuration of this call;
+    the configuration of the call;
     the fingerprints of the weights that it used.
-Source code is not part of a key: comments and formatting invalidate nothing. Whoever changes what a producer makes
-raises its version, and everything that depends on it is made again.
+Source code is not part of a key, so comments and formatting invalidate nothing. If a change of code changes the result
+of a producer, raise its version; then everything that depends on it is computed again.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ WEIGHTS = (".safetensors", ".json", ".onnx")  # the files of a folder that chang
 
 @dataclass(eq=False)
 class Producer:
-    """A step whose results are kept, or are part of something that is kept. Declared beside the code that does it.
+    """A computation whose results are kept, alone or as part of another result. It is declared beside its code.
 
     Attributes:
         name: what it makes; unique.
         version: raise it whenever the same inputs give another result.
         uses: the producers whose results it uses.
-        data: the files that it reads; they count by their content.
+        data: the files that it reads; a change of their content changes `versions`.
     """
 
     name: str
@@ -50,8 +50,8 @@ def key(producer: Producer, config: Mapping, *weights: str) -> str:
 
     Args:
         producer: what makes it.
-        config: everything else that the result depends on, as JSON can hold it.
-        weights: fingerprints of the networks that take part.
+        config: everything else that the result depends on; must be serializable as JSON.
+        weights: fingerprints of the networks that were used.
     """
     return digest(json.dumps([producer.name, producer.versions, config, weights], sort_keys=True).encode())
 
@@ -65,5 +65,5 @@ def fingerprint(path: Path) -> str:
 
 
 def digest(*parts: bytes) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of some bytes."""
+    """The first 12 hexadecimal digits of the SHA-256 of the concatenated parts."""
     return hashlib.sha256(b"".join(parts)).hexdigest()[:12]

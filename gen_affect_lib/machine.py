@@ -1,4 +1,4 @@
-"""A description of this machine: timings are comparable only together with it."""
+"""A description of this machine, to report with timings, and the memory that processes use."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ def cores() -> int:
 
 
 def describe_machine() -> dict:
-    """Processor, memory, GPU and versions, as the reports of timings print them."""
+    """Processor, cores, memory in GiB, GPU and versions, for the reports of timings."""
     try:
         torch_version = version("torch")
     except PackageNotFoundError:
@@ -50,7 +50,7 @@ def gpu_name() -> str | None:
 class PeakMemory:
     """The peak resident memory of all descendants of a process while the `with` block runs.
 
-    The process itself does not count: it is papermill, and the question is what the kernel takes.
+    The process itself is excluded: it is papermill, and the memory of its kernel is measured.
 
     Args:
         pid: the process.

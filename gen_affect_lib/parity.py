@@ -1,13 +1,14 @@
-"""Weights to and from diffusers' `SD3Transformer2DModel`, which computes the same function.
+"""Convert weights to and from diffusers' `SD3Transformer2DModel`, which computes the same function.
 
-`renamed` maps every weight of one to the other; both directions use it.
+`renamed` pairs the names of the modules; both directions use it.
 
 What differs besides names:
 - query, key and value: three square matrices in diffusers, one fused matrix here;
-- modulations: shift before scale here; in diffusers scale comes first in the last ones;
+- modulation: always [shift | scale] here, but [scale | shift] in diffusers for the last norm of the image and the
+  condition's norm in the last block;
 - patch embedding: a convolution in diffusers, a linear layer here;
-- last block: diffusers computes queries of the condition and discards their outputs. They do not exist here:
-  `from_diffusers` drops them and `to_diffusers` writes zeros.
+- last block: diffusers has projections for the condition's queries and discards the output. This library does not have
+  them: `from_diffusers` drops their weights and `to_diffusers` writes zeros.
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,7 +40,7 @@ SHARED_SIZES = (
 
 
 def renamed(config: Mapping) -> Iterator[tuple[str, list[str]]]:
-    """Each module with weights here, and the modules of diffusers that it holds, in the order of its rows."""
+    """Each of our modules with weights, and the modules of diffusers whose rows it consists of, in order."""
     yield "patch_embed.proj", ["pos_embed.proj"]
     for here, there in (("time", "timestep_embedder"), ("pooled", "text_embedder")):
         yield f"conditioning.{here}.0", [f"time_text_embed.{there}.linear_1"]
@@ -91,7 +92,7 @@ def scale_comes_first(module: str) -> bool:
 
 
 def from_their_rows(module: str, rows: Tensor) -> Tensor:
-    """Rows of diffusers' modules in the order of our `module`; `to_their_rows` is the inverse."""
+    """Weights or biases of diffusers in the order and shape of our `module`; `to_their_rows` is the inverse."""
     if scale_comes_first(module):
         return torch.cat(rows.chunk(2)[::-1])
     if rows.ndim == 4:
@@ -117,7 +118,7 @@ def unused_modules(config: Mapping) -> list[str]:
 def from_diffusers(sd3_transformer: "SD3Transformer2DModel") -> MMDiT:
     """An MMDiT with the weights of diffusers' model: equal outputs, same dtype, device and mode.
 
-    Raises UserError for sizes that an MMDiT does not have, and for weights that it has no place for.
+    Raises UserError for sizes that an MMDiT does not support, and for weights that it does not have.
     """
     config = sd3_transformer.config
     dim = config["num_attention_heads"] * config["attention_head_dim"]
@@ -127,7 +128,9 @@ def from_diffusers(sd3_transformer: "SD3Transformer2DModel") -> MMDiT:
             f"such a model does not run in diffusers either, give both the same width"
         )
     if config["pos_embed_max_size"] is None:
-        raise UserError("pos_embed_max_size None saves no table of positions: give the diffusers model a number")
+        raise UserError(
+            "pos_embed_max_size is None, so no table of positions is saved: give the diffusers model a number"
+        )
     model = MMDiT(**{size: config[size] for size in SHARED_SIZES})
     nn.Module.to(model, device=sd3_transformer.device, dtype=sd3_transformer.dtype)
 
@@ -140,7 +143,7 @@ def from_diffusers(sd3_transformer: "SD3Transformer2DModel") -> MMDiT:
         ours[f"{module}.{kind}"] = from_their_rows(module, rows)
     unknown = [name for name in theirs if not name.startswith(tuple(unused_modules(config)))]
     if unknown:
-        raise UserError(f"an MMDiT has no place for the weights {unknown[:3]}: unload adapters before converting")
+        raise UserError(f"an MMDiT does not have the weights {unknown[:3]}: unload adapters before converting")
     model.load_state_dict(ours, strict=True)
     return model.train(sd3_transformer.training)
 

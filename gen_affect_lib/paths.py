@@ -1,4 +1,4 @@
-"""The folders of the kit, relative to this file: it runs from its clone. Environment variables move three of them."""
+"""The folders of the kit, relative to this file, since it runs from its clone. Three can be set by the environment."""
 
 import os
 from pathlib import Path

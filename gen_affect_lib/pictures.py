@@ -1,4 +1,4 @@
-"""Pictures of any size and mode to the square RGB pictures that the networks read."""
+"""Convert pictures of any size and mode to square RGB pictures, the input of the networks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from gen_affect_lib.errors import UserError
 def open_picture(source: Image.Image | np.ndarray | str | Path, name: str = "picture") -> Image.Image:
     """Open a PIL image, an RGB array uint8 (H, W, 3), or the path of a file, which is turned upright (EXIF).
 
-    Raises UserError for anything else and for a file that cannot be read; the message calls the picture `name`.
+    Raises UserError for anything else and for a file that cannot be read; `name` is for its message.
     """
     if isinstance(source, (str, Path)):
         path = Path(source)
@@ -50,6 +50,6 @@ def open_pictures(sources: Sequence) -> list[Image.Image]:
 def square(picture: Image.Image, size: int) -> Image.Image:
     """The centred square of a picture as RGB, resized to size × size; transparent parts become white."""
     picture = on_white(picture)
-    # A picture made smaller with HAMMING is closest to an avatar rendered at that size; for enlarging it is too coarse.
+    # Reducing with HAMMING comes closest to an avatar rendered at that size. HAMMING is too coarse for enlarging.
     smaller = Image.Resampling.HAMMING if min(picture.size) > size else Image.Resampling.LANCZOS
     return ImageOps.fit(picture, (size, size), smaller)

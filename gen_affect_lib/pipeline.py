@@ -4,7 +4,8 @@
 and read them as diffusers does, in a local folder; nothing is downloaded.
 
 Letters: N expressions, G conditions that guidance compares, S side of a result in pixels, C channels and s side of the
-codec's latents, V views of the reference with E numbers each, L condition tokens.
+codec's latents, V views of the reference with E numbers each, L condition tokens of D channels, P channels of the
+pooled condition.
 """
 
 import copy
@@ -52,7 +53,7 @@ class GenAffectOutput(BaseOutput):
 
     Attributes:
         images: RGB PIL images, one per expression, in the order of the request.
-        bank: keys and values of the set's anchors, with which a later call adds images to the set; None where nothing
+        bank: keys and values of the set's anchors, with which a later call adds images to the set; None if nothing
             was shared.
     """
 
@@ -67,11 +68,11 @@ class GenAffectPipeline(DiffusionPipeline):
         transformer: the MM-DiT, (B, C, s, s), tokens (B, L, D), pooled (B, P), timestep (B,) -> (B, C, s, s).
         condition_encoder: the fusion, identity (B, V, E), expression (B, 48), keep_identity (B,), keep_expression (B,)
             -> tokens (B, L, D), pooled (B, P).
-        codec: to and from the latents of the transformer, `PixelCodec` or `LatentCodec`.
+        codec: `PixelCodec` or `LatentCodec`, between images and the latents of the transformer.
         recognizer: `FacePack.mark` of the recognizer that the fusion was trained with; None accepts any.
-        prediction, sigma_floor: of the `RectifiedFlow` of training.
+        prediction, sigma_floor: arguments of `RectifiedFlow`, as in training.
         shift: of the sampling schedule; above 1 puts more of the steps near the noise.
-        num_inference_steps, identity_scale, expression_scale: defaults of a call.
+        num_inference_steps, identity_scale, expression_scale: default arguments of a call.
         image_size: S.
 
     Attributes:
@@ -130,19 +131,21 @@ class GenAffectPipeline(DiffusionPipeline):
                 result of `read_identity`.
             expressions: any mix of words ("glee", or "neutral"), points (valence, arousal), `Expression`s, vectors
                 (21,) and pictures of other people's faces; see `encoders.expression.read_expression`.
-            num_inference_steps: each costs one evaluation of the network.
+            num_inference_steps: sampling steps; each costs one evaluation of the network, or two if anchors must be
+                sampled before the other images.
             identity_scale, expression_scale: guidance scales. 0 ignores the condition, 1 follows it, above 1
                 exaggerates it. Scales other than 1 need two or three conditions in each evaluation, which costs more.
             generator: of the initial noise; the same seed gives the same pictures. A list has one for each expression.
-            which: which face of the reference, where it has several: "largest", or an index from left to right.
-            consistency: 0 draws each image alone; 1 shares as chosen in notebook 09; between them, the fraction of
-                tokens that are shared; or a `Consistency`.
-            bank: of an earlier call's output: the images join that set, as if they had been part of that call.
+            which: which face of the reference, if it has several: "largest", or an index from left to right.
+            consistency: fraction of eligible tokens that are shared, in [0, 1], with the other settings as chosen in
+                notebook 09; 0 samples each image independently. Or a `Consistency`.
+            bank: from an earlier call's output. The images are added to that set, as if they had been part of that
+                call.
             attention: replaces joint attention for the whole batch of G·N images, the N images under one condition side
-                by side; `consistency` and `bank` are then not used.
+                by side; `consistency` and `bank` are then ignored.
 
-        Raises UserError for a reference without a face, an expression that is none, or a bank that was made with other
-        steps or scales.
+        Raises UserError for a reference without a face, an entry of `expressions` that is no expression, or a bank that
+        was made with other steps or scales.
         """
         steps, shift = self._setting("num_inference_steps", num_inference_steps), self.config["shift"]
         identity_scale = self._setting("identity_scale", identity_scale)
@@ -184,9 +187,9 @@ class GenAffectPipeline(DiffusionPipeline):
     def read_identity(self, reference, which: int | str = "largest") -> np.ndarray:
         """The identity embeddings of a picture, float32 (V, E), see `FaceReading.tokens`.
 
-        A floating-point array of that shape is returned unchanged, so that a mix of identities can be drawn.
+        A floating-point array of that shape is taken as embeddings, for example the mean of two identities.
 
-        Raises UserError where there is no face, or where the recognizer is not the one of training.
+        Raises UserError if there is no face, or if the recognizer is not the one of training.
         """
         if isinstance(reference, np.ndarray) and reference.ndim == 2 and np.issubdtype(reference.dtype, np.floating):
             sizes = self.condition_encoder.config
@@ -201,7 +204,7 @@ class GenAffectPipeline(DiffusionPipeline):
         return self.face_pack.one(reference, which, name="the reference").tokens
 
     def require_recognizer(self, faces: IdentityEncoder) -> None:
-        """Raises UserError where the recognizer of a face pack is not the one that the pipeline was trained with."""
+        """Raise UserError if the recognizer of a face pack is not the one that the pipeline was trained with."""
         recognizer = self.config["recognizer"]
         if recognizer not in (None, faces.mark):
             raise UserError(
@@ -212,7 +215,7 @@ class GenAffectPipeline(DiffusionPipeline):
     def read_expressions(self, expressions: Sequence) -> np.ndarray:
         """The expressions to be drawn: float32 (N, 48), see `ExpressionReading.representation`.
 
-        Raises UserError where it is no list, or an entry is no expression.
+        Raises UserError if `expressions` is not a list or is empty, or if an entry is no expression.
         """
         if isinstance(expressions, str) or not isinstance(expressions, (Sequence, np.ndarray, Tensor)):
             raise UserError(f'expressions is {expressions!r:.60}: give a list, such as ["glee"]')
@@ -226,7 +229,7 @@ class GenAffectPipeline(DiffusionPipeline):
         return read_expression(source, self.expression_encoder)
 
     def _open_portrait(self, source) -> Image.Image:
-        """A picture, opened. Raises UserError where the head is not where the shipped expression encoder expects it."""
+        """Open a picture. Raises UserError unless its head is placed and sized as in a portrait, see `is_portrait`."""
         picture = open_picture(source)
         name = str(source) if isinstance(source, (str, Path)) else "a picture of an expression"
         self.face_pack = self.face_pack or FacePack()
@@ -252,9 +255,10 @@ class GenAffectPipeline(DiffusionPipeline):
         """The guided velocity of one person (1, V, E) with N expressions (N, 48), as a function for `flow.sample`:
         x (N, C, s, s), sigma (N,) -> (N, C, s, s).
 
-        `flow.guide` as a weighted sum, u + i (v_i - u) + e (v - v_i) = (1 - i) u + (i - e) v_i + e v. Terms of weight 0
-        are not computed, so scales of 1 cost one plain evaluation. The conditions that are left form one batch: N
-        entries under the first, N under the second, and so on. They are the same at every step and are embedded once.
+        This is `flow.guide` as a weighted sum, u + i (v_i - u) + e (v - v_i) = (1 - i) u + (i - e) v_i + e v, with the
+        scales i and e and the velocities u (no condition), v_i (identity) and v (both). Terms of weight 0 are not
+        computed, so scales of 1 cost one plain evaluation. The other conditions form one batch: N entries under the
+        first, N under the second, and so on. They are the same at every step, so they are fused once.
         """
         count = len(expressions)
         weights = {  # (keep identity, keep expression): weight
@@ -287,8 +291,8 @@ class GenAffectPipeline(DiffusionPipeline):
         return self.config[name] if value is None else value
 
     def save_pretrained(self, save_directory: str | Path, dtype: torch.dtype = torch.float16, **kwargs) -> None:
-        """Write the folder that `from_pretrained` reads; half precision changes nothing that is visible."""
-        # nn.Module's own `to`: that of diffusers warns of casts; this one casts a copy.
+        """Write a folder for `from_pretrained`, with weights in `dtype`; half precision makes no visible difference."""
+        # nn.Module.to, since diffusers' own `to` warns about casts, which are harmless on a copy.
         networks = {name: nn.Module.to(copy.deepcopy(network), dtype) for name, network in self.components.items()}
         for network in networks.values():  # no local path in a published file
             cast(ConfigMixin, network).register_to_config(_name_or_path="")
@@ -297,9 +301,9 @@ class GenAffectPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32, **kwargs) -> "GenAffectPipeline":
-        """Read a folder that `save_pretrained` wrote, into `dtype`. Nothing is downloaded.
+        """Load a folder of `save_pretrained`, with weights in `dtype`. Nothing is downloaded.
 
-        Raises UserError where the folder or a part of it is missing or damaged.
+        Raises UserError if the folder or a part of it is missing or damaged.
         """
         folder = Path(folder)
         if not (folder / "model_index.json").is_file():
@@ -325,7 +329,7 @@ class GenAffectPipeline(DiffusionPipeline):
 
 
 def _check_weights(folder: Path, network: nn.Module) -> None:
-    """Raise UserError for a missing or unknown tensor; diffusers only warns and leaves it at random values."""
+    """Raise UserError for a missing or unknown tensor; diffusers only warns, and missing ones stay random."""
     stored = set()
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as file:

@@ -1,4 +1,4 @@
-"""The bench measures what it says, on shapes small enough for a test."""
+"""The benchmark measures the ratio of times, on shapes small enough for a test."""
 
 import json
 
@@ -19,7 +19,7 @@ def clock(monkeypatch):
         step()
         pair, second = divmod(calls["count"], 2)
         calls["count"] += 1
-        ours = (pair % 2 == 1) != bool(second)  # the two take turns in going first
+        ours = (pair % 2 == 1) != bool(second)  # which model runs first alternates
         return (1.0 if ours else 2.0) * (10 if pair % 4 == 0 else 1)
 
     monkeypatch.setattr(bench, "seconds", seconds)

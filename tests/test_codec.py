@@ -1,4 +1,4 @@
-"""The seam between pixels and the space that the model works in."""
+"""The codecs between pixels and the space that the model works in."""
 
 import copy
 from dataclasses import replace

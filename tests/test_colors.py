@@ -37,7 +37,7 @@ def seen(color: str, sight: str) -> tuple[float, float, float]:
 
 
 def nearest(colors, sight: str):
-    """How far the two of these are apart that are the nearest, and which they are."""
+    """The smallest distance between two of the colours, and these two colours."""
     return min((distance(seen(a, sight), seen(b, sight)), a, b) for a, b in combinations(colors, 2))
 
 

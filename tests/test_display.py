@@ -1,4 +1,4 @@
-"""The one way to show a picture."""
+"""Display of pictures in notebooks."""
 
 import base64
 import io
@@ -26,7 +26,7 @@ def published(monkeypatch):
 
 @pytest.fixture
 def shown(published):
-    """A function that gives the pictures among it."""
+    """A function that returns the pictures among the displayed outputs."""
     return lambda: [entry for entry in published if "image/png" in entry[0]]
 
 

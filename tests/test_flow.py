@@ -1,4 +1,4 @@
-"""Rectified flow, held against its contracts, against diffusers' schedulers and against answers known exactly."""
+"""Rectified flow: its contracts, agreement with diffusers' schedulers, and cases with an exact solution."""
 
 import math
 
@@ -16,7 +16,7 @@ def pair(shape=(4, 3, 5, 6), seed=0):
     return torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
 
 
-# A Gaussian, where everything is known. Let data ~ N(m, s**2) and noise ~ N(0, 1), independent, in one dimension
+# A Gaussian, solved in closed form. Let data ~ N(m, s**2) and noise ~ N(0, 1), independent, in one dimension
 # (several independent ones do not change it). Then x = (1 - sigma) data + sigma noise is Gaussian too, with
 #     mean  (1 - sigma) m          variance  a = (1 - sigma)**2 s**2 + sigma**2
 # and noise - data is jointly Gaussian with it, with mean -m and covariance
@@ -24,7 +24,7 @@ def pair(shape=(4, 3, 5, 6), seed=0):
 # A network that minimises the squared error learns the conditional mean, which for Gaussians is linear:
 #     v(x, sigma) = E[noise - data | x] = -m + (sigma - (1 - sigma) s**2) / a * (x - (1 - sigma) m).
 # Along dx/dsigma = v the standardised (x - (1 - sigma) m) / sqrt(a) stays what it is, since d sqrt(a) / dsigma is
-# (sigma - (1 - sigma) s**2) / sqrt(a). It starts as the noise, so the walk ends at exactly data = m + s * noise.
+# (sigma - (1 - sigma) s**2) / sqrt(a). It starts as the noise, so the path ends at exactly data = m + s * noise.
 MEAN, STD = torch.tensor([1.5, -0.5], dtype=torch.float64), torch.tensor([0.4, 0.1], dtype=torch.float64)
 
 
@@ -130,7 +130,7 @@ class TestSigmas:
         [
             (lambda: flow.sample_sigma(3, "lognormal"), "logit_normal"),
             (lambda: flow.shift_sigma(0.5, 0), "above 0"),
-            (lambda: flow.schedule(0), "try 20"),
+            (lambda: flow.schedule(0), "give at least 1"),
             (lambda: flow.schedule(4, -1.0), "above 0"),
             (lambda: flow.schedule(4, spacing="karras"), '"even" or "diffusers"'),
         ],
@@ -164,7 +164,7 @@ class TestDiffusersAgrees:
         torch.testing.assert_close(flow.timestep(ours[:-1]), theirs.timesteps, atol=1e-3, rtol=0)
 
     def test_the_twice_shifted_smallest_sigma_is_really_there(self):
-        """Should diffusers mend issue 13243 this fails, and `schedule` has to follow."""
+        """If diffusers fixes issue 13243, this test fails, and `schedule` must be changed too."""
         theirs = self.scheduler(20, 3.0, "diffusers").sigmas[-2].item()
         assert theirs == pytest.approx(flow.shift_sigma(flow.shift_sigma(0.001, 3.0), 3.0), abs=1e-6)
         assert theirs > 2 * flow.shift_sigma(0.001, 3.0)
@@ -249,7 +249,7 @@ class TestSampling:
 
     @pytest.mark.parametrize("num_steps, spacing", [(1, "even"), (7, "even"), (7, "diffusers"), (200, "even")])
     def test_a_network_that_knows_the_data_ends_at_the_data(self, num_steps, spacing):
-        """The x-prediction's division by sigma must not stop the walk short, however near to 0 the last sigma is."""
+        """The x-prediction's division by sigma must not end the path early, however near to 0 the last sigma is."""
         data, noise = pair()
         velocity_fn = flow.RectifiedFlow("x").velocity_of(lambda x, sigma: data)
         for method in ("euler", "heun"):
@@ -385,7 +385,7 @@ class TestTheLoss:
         halves = [objective.loss_of(output, data, noise, self.sigma, w) for w in (left, 1 - left)]
         torch.testing.assert_close(sum(halves), plain)
         changed = data.clone()
-        changed[..., -1] += 1  # at the right: who only counts the left does not see it
+        changed[..., -1] += 1  # at the right edge, where the weight is 0
         assert torch.equal(objective.loss_of(output, changed, noise, self.sigma, left), halves[0])
 
     def test_what_cannot_be_is_refused_in_words(self):
@@ -394,7 +394,7 @@ class TestTheLoss:
             flow.RectifiedFlow("epsilon")
         with pytest.raises(UserError, match="0.05"):
             flow.RectifiedFlow("x", sigma_floor=0)
-        with pytest.raises(UserError, match="must agree"):
+        with pytest.raises(UserError, match="give the same shape"):
             flow.RectifiedFlow().loss(lambda x, sigma: x[:, :1], data, noise, self.sigma)
 
 
@@ -421,7 +421,7 @@ class TestGuidance:
         torch.testing.assert_close(both, flow.guide_one(self.none, self.full, 2.5), atol=1e-5, rtol=0)
 
     def test_on_a_gaussian_guidance_goes_beyond_the_condition(self):
-        """Condition: data at 2; no condition: data at 0; both of spread 1. Scale 3 must pass 2, and does so at 6."""
+        """Data are N(2, 1) with the condition, N(0, 1) without. Guidance with scale 3 overshoots 2: it ends at 6."""
 
         def velocity_of(mean):
             return lambda x, sigma: (
@@ -450,10 +450,11 @@ class TestATwoDimensionalMixture:
 
     @staticmethod
     def distance(a, b):
-        """Energy distance: 0 for equal distributions only. Its floor here is that of two draws of the truth."""
+        """Energy distance: 0 for equal distributions only. Its floor here is that of two samples of the data."""
         return (2 * torch.cdist(a, b).mean() - torch.cdist(a, a).mean() - torch.cdist(b, b).mean()).item()
 
-    # In the plane nothing is thinner than noise: predicting x has no advantage here, and learns the small scales later.
+    # In the plane the data have as many dimensions as the noise, so predicting x
+    # has no advantage here. It learns small scales later.
     @pytest.mark.parametrize("prediction, bar", [("v", 0.01), ("x", 0.025)])
     def test_is_recovered(self, prediction, bar):
         generator = torch.Generator().manual_seed(0)
@@ -481,7 +482,7 @@ class TestATwoDimensionalMixture:
         samples = drawn()
         found, floor = self.distance(samples, truth), self.distance(another, truth)
 
-        # One blob of the right mean and covariance, the answer that a linear network would give, is the ceiling.
+        # The ceiling is one Gaussian of the right mean and covariance, the best that a linear network can learn.
         blob = truth.mean(0) + torch.randn(4000, 2, generator=generator) @ torch.linalg.cholesky(truth.T.cov()).T
         ceiling = self.distance(blob, truth)
         assert floor < 0.002 and 0.08 < ceiling, (floor, ceiling)

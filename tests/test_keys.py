@@ -1,4 +1,4 @@
-"""What is kept is made again when something that it depends on changes, and only then."""
+"""A kept result is computed again if something that it depends on changes, and only then."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ PRODUCERS = declared()
 RECORDS = json.loads(RECORDED.read_text())
 DRAWN = {"pairs", "latents", "identities", "scenes", "identity pictures", "judges' drawings"}
 GENERATED = {"evaluated sets", "shared sets", "variants' sets"}
-# Producer → what goes stale when its version is raised.
+# Producer → the results that become outdated when its version is raised.
 STALE = {
     "emotion table": DRAWN | GENERATED,
     "factors": DRAWN | GENERATED,
@@ -54,12 +54,12 @@ STALE = {
 
 
 class Place(Exception):
-    """Thrown in place of generating pictures, with the folder that they would be kept in."""
+    """Raised instead of generating pictures, with the folder that they would be kept in."""
 
 
 @pytest.fixture
 def kept(monkeypatch, tmp_path):
-    """A function that makes a little of everything that is kept and gives, by name, the key of each."""
+    """A function that computes a small example of each kept result and returns the keys by name."""
     faces = SimpleNamespace(weights=("detector", "recognizer"))
     codec = SimpleNamespace(mark="weights", encoded=lambda _, path: path.touch())
     pipeline = SimpleNamespace(set_progress_bar_config=lambda **_: None)
@@ -122,7 +122,7 @@ def test_the_emotion_table_counts_by_its_content(kept, monkeypatch, tmp_path):
 
 
 def test_a_comment_changes_no_key(tmp_path):
-    """The library is copied, a comment is put into each of its files, and both are asked for all versions."""
+    """A copy of the library with a comment in each file has the same versions of all producers."""
     program = (
         "import json; from tests.producers import declared; "
         "print(json.dumps({name: producer.versions for name, producer in declared().items()}))"

@@ -51,7 +51,7 @@ def make_pipeline(codec=None, **settings):
         joint_attention_dim=WIDTH,
         pooled_projection_dim=WIDTH,
     )
-    for p in transformer.parameters():  # a fresh one predicts zero whatever it is told
+    for p in transformer.parameters():  # a new network predicts zero for every input
         nn.init.normal_(p, std=0.2)
     settings = dict(prediction="x", image_size=SIDE, num_inference_steps=3) | settings
     fusion = IdentityExpressionFusion(dim=WIDTH, identity_tokens=4, condition_tokens=6, num_layers=1, num_heads=2)
@@ -96,7 +96,7 @@ def pixels(images):
 
 
 class Painter(ModelMixin, ConfigMixin):
-    """A network that knows the answer: the colour of the pooled condition, all over."""
+    """A network whose prediction is exact: every pixel has the colour of the pooled condition."""
 
     @register_to_config
     def __init__(self):
@@ -108,7 +108,7 @@ class Painter(ModelMixin, ConfigMixin):
 
 
 class Palette:
-    """A face pack that knows a picture by its colour."""
+    """A face pack whose identity token is the mean colour of a picture."""
 
     mark = "palette"
 
@@ -516,7 +516,7 @@ def test_without_consistency_it_is_the_plain_sampler_to_the_bit(pipeline, face, 
         alone, _ = drawn(pipeline, face, [word], [seed(number)], consistency=0)
         assert abs(alone[0] - plain[number]).max() <= 1
     assert bank is None
-    calls, forward = [], pipeline.transformer.forward  # to the bit: nothing of the mechanism is even called
+    calls, forward = [], pipeline.transformer.forward  # equal to the bit, since shared attention is not called
 
     def plainly(*args, **kwargs):
         calls.append(kwargs)

@@ -1,4 +1,4 @@
-"""The drawn world: faces rendered from known factors."""
+"""Avatars: drawn faces with known factors."""
 
 from gen_affect_lib.avatars.drawing import Avatar
 from gen_affect_lib.avatars.emotions import EMOTIONS

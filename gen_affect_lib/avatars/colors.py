@@ -1,7 +1,8 @@
 """Palettes, and the least contrast that keeps every expression visible on every skin tone.
 
 A colour is a tuple (r, g, b) in [0, 1], sRGB. `distance` is the CIE 1976 difference in L*a*b*; about 2 is just
-noticeable. Everything that moves with an expression keeps a distance of LEAST_CONTRAST from the skin.
+noticeable. Lines, folds, lips and brows, which show the expression, have at least the distance LEAST_CONTRAST from
+the skin.
 """
 
 import colorsys
@@ -84,7 +85,7 @@ def distance(a: Color, b: Color) -> float:
 
 
 def away_from(color: Color, ground: Color, toward: Color, least: float = LEAST_CONTRAST) -> Color:
-    """`color`, blended with `toward` just enough for a distance of `least` from the colour `ground`."""
+    """`color`, blended with `toward` just enough for a distance of `least` from `ground`; else `toward`."""
     for step in range(21):
         moved = mix(color, toward, step / 20)
         if distance(moved, ground) >= least:

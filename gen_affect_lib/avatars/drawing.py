@@ -1,7 +1,8 @@
 """The avatar: from factors to a picture. The same factors give the same bytes.
 
-Coordinates are fractions of the picture, y downward. The head has a frame of its own: a tilt rotates it about the neck,
-and a turn or a nod shifts the features over it. `face.py` draws what moves, `hair.py` hair and coverings.
+Coordinates are fractions of the picture, y downward. The head has its own coordinate frame: a tilt rotates the frame
+about the neck, and a turn or a nod shifts the features within it. `face.py` draws the parts that move with the
+expression, `hair.py` hair and coverings.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Avatar:
     def render(self, size: int = 256) -> np.ndarray:
         """The picture: uint8 (size, size, 3), RGB. Raises UserError unless size is a whole number in 8 … 4096."""
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not 8 <= size <= 4096:
-            raise UserError(f"size {size!r} is no picture side: give a whole number of pixels from 8 to 4096")
+            raise UserError(f"size {size!r} is not the side of a picture: give a whole number of pixels from 8 to 4096")
         pixels = np.zeros((size, size, 4), dtype=np.uint8)
         with skia.Surface(pixels) as canvas:
             canvas.scale(size, size)

@@ -10,7 +10,7 @@ The faces are FACS action units (Ekman & Friesen). The column `provenance` says 
     authored   ours, for teaching.
 Valence and arousal are coarse values of our own; `load_vad` reads measured ones from your copy of NRC-VAD.
 
-Everything about words is derived from the table: a new word is a new row there.
+Everything about words is derived from the table: to add a word, add a row.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PROVENANCES = ("prototype", "derived", "authored")
 RANGES = dict.fromkeys(UNIT_COLUMNS, (0.0, 1.0)) | dict.fromkeys((*POSE_COLUMNS, "valence", "arousal"), (-1.0, 1.0))
 COLUMNS = ("word", "family", "group", *EXPRESSION_COLUMNS, "valence", "arousal", "provenance", "note")
 
-# Pairs of words whose faces are alike on purpose. A test keeps all other pairs apart.
+# Pairs of words whose faces are intentionally alike. A test checks that all other pairs are distinguishable.
 SYNONYMS: tuple[tuple[str, str], ...] = ()
 
 
@@ -60,7 +60,7 @@ class Emotion:
 def read_table(path: Path) -> dict[str, Emotion]:
     """Read and check a table of emotions, word → Emotion in the order of the file.
 
-    Raises UserError naming the line and the column of the first value that is wrong.
+    Raises UserError with the line and the column of the first wrong value.
     """
     path = Path(path)
     if not path.is_file():

@@ -146,7 +146,7 @@ class Factors:
 
     @classmethod
     def sample(cls, seed: int):
-        """A random one. A seed gives the same one on every machine. Raises UserError for a seed below 0."""
+        """A random instance, the same for a seed on every machine. Raises UserError for a seed below 0."""
         rng = cls._rng(seed)
         return cls(**{name: kind.sample(rng) for name, kind in zip(cls.NAMES, cls.KINDS)})
 
@@ -280,8 +280,8 @@ class Expression(Factors):
     def sample(cls, seed: int) -> Expression:
         """With probability 0.5 an emotion word, scaled and with noise; otherwise a few random units.
 
-        The words cover what is asked for most often. The random mixtures keep a model from memorising the faces of the
-        words, so that it works for every expression vector.
+        Words are the most common requests. The random mixtures prevent a model from memorising the faces of the words,
+        so that it generalises to every expression vector.
         """
         rng = cls._rng(seed)
         units = len(ACTION_UNITS)
@@ -300,7 +300,7 @@ class Expression(Factors):
 @_declared
 @dataclass(frozen=True)
 class Appearance(Factors):
-    """What is independent of person and expression: clothes, earrings, background, and the tilt of the head."""
+    """Everything that is independent of person and expression: clothes, earrings, background, tilt of the head."""
 
     STREAM = 3
     background_hue: float = hue(0.55)

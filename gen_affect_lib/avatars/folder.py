@@ -179,7 +179,7 @@ def parse_expression(expression: str | dict | list, where: str = "expression") -
                     near = difflib.get_close_matches(name.lower(), Expression.NAMES, n=1)
                     hint = f"did you mean {near[0]}?" if near else "give names such as au12 or gaze_x"
                     raise UserError(f"{name!r} is not one of the {Expression.VECTOR_SIZE} numbers: {hint}")
-            # `datasets` fills units that only other lines name with null.
+            # `datasets` adds the units of other lines to each line, with the value null.
             return Expression(**{name: value for name, value in expression.items() if value is not None}).to_vector()
         if isinstance(expression, list):
             if len(expression) != Expression.VECTOR_SIZE:

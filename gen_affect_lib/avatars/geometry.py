@@ -20,7 +20,7 @@ ZOOM, ZOOM_X, ZOOM_Y = 1.08, 0.5, 0.62  # the figure is enlarged about this poin
 
 @dataclass(frozen=True)
 class Geometry:
-    """The measures that several parts of the drawing use."""
+    """Positions and sizes that several parts of the drawing use, as fractions of the picture."""
 
     identity: Identity
     expression: Expression

@@ -1,7 +1,7 @@
 """The five landmarks and the box of a drawn face: the ground truth for detectors.
 
-For photographs, annotators click on eyes and mouths. For a drawing, the landmarks follow from the measures that place
-the features (`geometry.py`, `face.py`) and from the turn, tilt and zoom in `drawing.draw`.
+In photographs, annotators mark the landmarks. In a drawing, they follow from the positions of the features
+(`geometry.py`, `face.py`) and from the turn, tilt and zoom in `drawing.draw`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _mouth(g: Geometry) -> tuple[float, float]:
 
 
 def _along(path: skia.Path, steps: int = 64):
-    """Points at equal distances along a path. The bounds of a path's control points would be too large."""
+    """Points at equal distances along a path; its control points may lie outside it."""
     measure = skia.PathMeasure(path, False)
     for k in range(steps):
         yield measure.getPosTan(measure.getLength() * k / steps)[0]

@@ -1,8 +1,8 @@
 """Training pairs: two pictures of one person with different expressions and appearances, rendered once into a cache.
 
 The cache is a folder with one memory-mapped array per quantity and a manifest. Pictures are rendered in chunks of
-identities, and the manifest holds the checksum of every finished chunk: an interrupted rendering resumes, and a damaged
-chunk or one with another key is rendered again.
+identities, and the manifest has the checksum of every finished chunk. So an interrupted rendering resumes, and a
+damaged chunk is rendered again. A cache with another key is replaced.
 """
 
 from __future__ import annotations
@@ -34,7 +34,16 @@ IDENTITIES_PER_CHUNK = 16
 
 @dataclass(frozen=True)
 class PairsConfig:
-    """What to render: `identities` people of a split, `images` pictures of each, `size` pixels a side."""
+    """What to render.
+
+    Attributes:
+        split: a key of `splits.FIRST_SEED`.
+        identities: number of people.
+        images: number of pictures of each person, at least 2.
+        size: side of a picture in pixels.
+
+    Raises UserError for other values.
+    """
 
     split: str = "train"
     identities: int = 1024
@@ -55,7 +64,7 @@ class PairsConfig:
 
 
 class PairCache:
-    """The rendered pairs.
+    """The rendered pictures, from which `pick` forms pairs.
 
     Attributes (N identities, K images of each, S pixels):
         images: uint8 (N, K, S, S, 3), memory-mapped, RGB
@@ -146,7 +155,7 @@ def _write_manifest(folder: Path, manifest: dict) -> None:
 
 
 def _start(folder: Path, config: PairsConfig) -> None:
-    """Empty arrays and a manifest without chunks, in place of whatever the folder held."""
+    """Replace the folder by one with zero arrays and a manifest without chunks. Raises UserError for a full disk."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     n, k, s = config.identities, config.images, config.size

@@ -23,7 +23,7 @@ def _parse(data: str) -> skia.Path:
 
 @lru_cache(maxsize=4096)
 def _ink(color, alpha, width=None) -> skia.Paint:
-    """A paint that fills, or with a width one that strokes with round ends."""
+    """A paint that fills, or, if a width is given, draws lines with round ends."""
     paint = skia.Paint(AntiAlias=True, Color4f=skia.Color4f(*color, alpha))
     if width is not None:
         paint.setStyle(skia.Paint.kStroke_Style)

@@ -1,7 +1,7 @@
-"""Where the face is in a portrait, for everything that cuts it out, weighs it or looks for it.
+"""Typical regions of the face in a portrait, for crops, weights of losses and the choice of tokens.
 
-Coordinates are fractions of the picture, x to the right and y down. Where the face of one particular avatar lies is in
-`landmarks.py`.
+Coordinates are fractions of the picture, x to the right and y down. `landmarks.py` computes the position of the face of
+a given avatar.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from gen_affect_lib.avatars.factors import Appearance, Expression, Identity
 from gen_affect_lib.avatars.geometry import ZOOM, ZOOM_X, ZOOM_Y
 from gen_affect_lib.avatars.landmarks import landmarks
 
-# x0, y0, x1, y1. Brows to mouth at any turn and tilt: the crop that the expression encoder reads.
+# x0, y0, x1, y1: brows to mouth at any turn and tilt, the input of the expression encoder.
 EXPRESSION_CROP = (12 / 64, 15 / 64, 52 / 64, 55 / 64)
-# The inside of the face, without background and clothes: what pictures are compared in.
+# The inside of the face, without background and clothes, for comparisons of pictures by their pixels.
 INNER_FACE = (0.27, 0.27, 0.73, 0.85)
-# Centre and half extents of brows, eyes and mouth: where errors weigh more in a loss.
+# Centre and half extents of the region of brows, eyes and mouth, in which errors have a higher weight in a loss.
 FACE_CENTER, FACE_EXTENT = (0.5, 0.53), (0.24, 0.26)
-# In a portrait, the head (from the crown to the chin) begins and ends in these ranges of y; typical values.
+# In a portrait, y of the crown and of the chin are in these ranges, and typically at these values.
 PORTRAIT_TOP, PORTRAIT_BOTTOM = (0.06, 0.26), (0.74, 0.94)
 TYPICAL_TOP, TYPICAL_BOTTOM = 0.16, 0.84
 
-# x0, y0, x1, y1 in the frame of the head: where each action unit shows on a face of average proportions, looking ahead.
+# x0, y0, x1, y1 in the frame of the head: the region that each action unit changes on an average face, looking ahead.
 UNIT_BOXES = {
     1: (0.27, 0.25, 0.73, 0.44), 2: (0.27, 0.25, 0.73, 0.44), 4: (0.27, 0.31, 0.73, 0.46), 5: (0.29, 0.39, 0.71, 0.54),
     6: (0.25, 0.42, 0.75, 0.62), 7: (0.29, 0.42, 0.71, 0.55), 9: (0.40, 0.44, 0.60, 0.64), 10: (0.35, 0.57, 0.65, 0.76),
@@ -60,7 +60,7 @@ def is_portrait(top: float, bottom: float) -> bool:
 def face_weight(size: int, strength: float = 3.0) -> Tensor:
     """The weight of each pixel in a loss, (1, 1, S, S), mean 1: 1 + `strength` times as high on brows, eyes and mouth.
 
-    In a plain mean over pixels the background dominates, and the expression of dark skin is lost first.
+    In an unweighted mean over pixels the background dominates; expressions on dark skin are then lost first.
     """
     y, x = torch.meshgrid(*(torch.linspace(0, 1, size),) * 2, indexing="ij")
     (center_x, center_y), (extent_x, extent_y) = FACE_CENTER, FACE_EXTENT

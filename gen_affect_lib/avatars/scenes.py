@@ -22,7 +22,7 @@ from gen_affect_lib.keys import Producer
 
 SCENES = Producer("scenes", 1, uses=(FACTORS, DRAWING, LANDMARKS))
 
-PORTRAITS = 0.35  # share of the scenes
+PORTRAITS = 0.35  # fraction of the scenes
 MOST = 6  # figures in a scene
 HAIR = ("black", "dark_brown", "brown", "auburn", "ginger", "blond", "grey", "white")
 
@@ -45,7 +45,7 @@ class Scene:
 
 
 class _Cutout(Pen):
-    """Draws a figure without its background, which is the only rectangle of a figure with a plain background."""
+    """Draws a figure without its plain background, which is the only rectangle that `draw` draws."""
 
     def rect(self, *args, **kwargs):
         pass

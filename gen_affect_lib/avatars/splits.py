@@ -1,4 +1,4 @@
-"""Which seeds serve which purpose. A drawn person is a seed, so disjoint ranges of seeds are disjoint people.
+"""The ranges of seeds of each purpose. A seed gives one person, so disjoint ranges are disjoint sets of people.
 
 people                  purpose
 0 … 499,999             training of the generator and of the encoders
@@ -13,8 +13,8 @@ SEEDS_PER_SPLIT = 1_000_000
 TRAIN_SEED, JUDGES_SEED, VALIDATION_SEED, REPORT_SEED = 0, 500_000, 1_000_000, 2_000_000
 FIRST_SEED = {"train": TRAIN_SEED, "validation": VALIDATION_SEED, "report": REPORT_SEED}
 
-# Training uses the first pictures of each person. From these on, pictures test the readers and serve evaluation as
-# references.
+# Training uses the first pictures of each person. Pictures from 500 on are for tests of the encoders, and pictures from
+# 600 on are references of the evaluation.
 READER_PICTURES, REFERENCE_PICTURES = 500, 600
 
 

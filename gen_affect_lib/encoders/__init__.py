@@ -1,1 +1,1 @@
-"""Readers of faces: identity and expression."""
+"""Encoders of faces: from a picture to the identity and the expression."""

@@ -1,13 +1,13 @@
 """The meaning of expression vectors in closed form: from action units to words, valence and arousal, and back.
 
-Nothing is learned here. The model: somebody shows a word, more or less strongly, with noise. The likelihood of an
-expression vector x given one of the W words w with vector v_w is
+Nothing is learned here. The model: a face shows one of the W words w, with vector v_w, at a random strength s and with
+Gaussian noise. The likelihood of an expression vector x given w is
 
     p(x | w) = mean over strengths s of exp(-|x - s v_w|² / 2σ²),     s from 0.6 to 1.1, σ = 0.25
 
-and given the neutral face the same with v = 0. Bayes' rule gives the posterior of the words. Valence and arousal are
-their means under the posterior. So everything that yields an expression vector has a meaning, and a network that reads
-faces has exact targets.
+up to a constant; given the neutral face it is the same with v = 0. Bayes' rule gives the posterior of the words. The
+valence and arousal of x are the means of those of the words under the posterior. So every expression vector has word
+probabilities, valence and arousal in closed form; they are training targets of the expression encoder.
 
 Letters: M expression vectors of 21 numbers in the order of `Expression.NAMES`; W = 135 words.
 """
@@ -25,7 +25,7 @@ from gen_affect_lib.keys import Producer
 
 EXPRESSION_MEANING = Producer("expression meaning", 1, uses=(EMOTION_TABLE,))
 
-STRENGTHS = np.linspace(0.6, 1.1, 6)  # the strengths with which `Expression.sample` scales a word
+STRENGTHS = np.linspace(0.6, 1.1, 6)  # the range in which `Expression.sample` scales a word
 SPREAD = 0.25  # σ, in the units of the vector
 
 
@@ -52,7 +52,7 @@ def log_likelihoods(vectors: np.ndarray) -> np.ndarray:
     words = word_vectors()
     along = vectors @ words.T  # (M, W)
     square = (vectors**2).sum(axis=1, keepdims=True)  # (M, 1)
-    # |x - s v|² = |x|² - 2 s x·v + s² |v|²; one strength at a time saves memory.
+    # |x - s v|² = |x|² - 2 s x·v + s² |v|², which needs no array of all differences (M, W, 21).
     terms = [-(square - 2 * s * along + s**2 * (words**2).sum(axis=1)) / (2 * SPREAD**2) for s in STRENGTHS]
     likelihood = np.logaddexp.reduce(terms, axis=0) - np.log(len(STRENGTHS))  # (M, W)
     return np.concatenate([likelihood, -square / (2 * SPREAD**2)], axis=1)
@@ -99,6 +99,8 @@ def vector_of_word(word: str) -> np.ndarray:
 def weights_of_point(valence: float, arousal: float, reach: float = 0.05) -> np.ndarray:
     """The weights of the words and the neutral face at a point: float64 (W + 1,), sum 1, ∝ exp(-distance² / 2 reach²).
 
+    The distance is between points (valence, arousal); `reach` has the same units.
+
     Raises UserError for a point outside [-1, 1].
     """
     for name, value in (("valence", valence), ("arousal", arousal)):
@@ -113,7 +115,8 @@ def weights_of_point(valence: float, arousal: float, reach: float = 0.05) -> np.
 def vector_of_point(valence: float, arousal: float, reach: float = 0.05) -> np.ndarray:
     """The expression vector at a point of valence and arousal: float64 (21,), the mean under `weights_of_point`.
 
-    Two numbers cannot determine 21: many words share a point. Raises UserError for a point outside [-1, 1].
+    Two numbers do not determine 21, so the result is an average of the words near the point. Raises UserError for a
+    point outside [-1, 1].
     """
     vectors = np.concatenate([word_vectors(), np.zeros((1, Expression.VECTOR_SIZE))])
     return weights_of_point(valence, arousal, reach) @ vectors

@@ -2,7 +2,7 @@
 
 At three strides (8, 16 and 32 pixels) every position has two anchors, for smaller and larger faces. An anchor predicts
 a score, the distances to the four sides of the box, and the offsets of the five landmarks; `decode` turns them into
-faces as insightface does. All distances are in strides.
+faces as insightface does. The network predicts distances in units of the stride.
 
 Letters: B pictures, F faces of one of them, A anchors (two per position) of all strides together.
 """
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 STRIDES = (8, 16, 32)
 ANCHORS = 2  # per position
-# The sizes of faces (root of the area of the box, in pixels) of each anchor, two per stride. Small strides take rather
-# large faces, since finer positions give more exact landmarks.
+# The range of face sizes (square root of the area of the box, in pixels) that each anchor detects; two anchors per
+# stride. Small strides detect relatively large faces, since finer positions give more exact landmarks.
 SPANS = ((10, 28), (28, 56), (56, 84), (84, 128), (128, 208), (208, 420))
 
 
@@ -48,8 +48,8 @@ class FaceDetector(nn.Module):
     Args:
         widths: channels at strides 4, 8, 16 and 32.
         neck: channels of the pyramid and of the head.
-        exact: channels of the tower of the landmarks. The position of a landmark to a tenth of a stride takes other
-            features than the presence of a face.
+        exact: channels of the separate layers for landmarks. To locate a landmark to a tenth of a stride needs other
+            features than to detect a face.
     """
 
     def __init__(self, widths=(24, 32, 64, 96), neck: int = 40, exact: int = 64):
@@ -71,10 +71,10 @@ class FaceDetector(nn.Module):
         self.score = nn.Conv2d(neck, ANCHORS, 3, padding=1)
         self.box = nn.Conv2d(neck, 4 * ANCHORS, 3, padding=1)
         self.point = nn.Conv2d(exact, 10 * ANCHORS, 3, padding=1)
-        for layer, bias in ((self.score, -4.6), (self.box, 0.5), (self.point, 0.0)):  # the prior of a face: 1 in 100
+        for layer, bias in ((self.score, -4.6), (self.box, 0.5), (self.point, 0.0)):  # score: sigmoid(-4.6) = 0.01
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.constant_(cast(Tensor, layer.bias), bias)
-        # Predictions are multiplied by the middle of an anchor's sizes, so the head's outputs are near 1 everywhere.
+        # Predictions are multiplied by the geometric mean of an anchor's sizes, so the layers' outputs are of order 1.
         units = torch.tensor(SPANS).float().prod(dim=1).sqrt().reshape(len(STRIDES), ANCHORS)  # (6,) -> (3, 2)
         self.units: Tensor
         self.register_buffer("units", units / torch.tensor(STRIDES)[:, None], persistent=False)
@@ -82,8 +82,9 @@ class FaceDetector(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Pictures (B, 3, H, W), RGB, (value − 127.5) / 128, H and W multiples of 32, to nine tensors.
 
-        Scores (B, A_s, 1) in [0, 1] for the strides 8, 16, 32; boxes (B, A_s, 4), left, top, right, bottom; landmarks
-        (B, A_s, 10), x and y in turn. A_s = 2 H W / stride², row by row, the two anchors of a position side by side.
+        Scores (B, A_s, 1) in [0, 1] for the strides 8, 16, 32; boxes (B, A_s, 4), the distances to left, top, right and
+        bottom; landmarks (B, A_s, 10), x and y in turn. A_s = 2 H W / stride²: row by row, with the two anchors of a
+        position in succession.
         """
         features, x = [], self.stem(images)
         for down in self.down:
@@ -134,10 +135,10 @@ def decode(outputs: list[Tensor], height: int, width: int) -> tuple[Tensor, Tens
 
 
 def assign(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The target of each anchor, int (A,): a face of boxes (F, 4), -1 for none; and which are ignored, bool (A,).
+    """The target of each anchor, int (A,): an index into boxes (F, 4), or -1; and which are ignored, bool (A,).
 
     A face is the target of the anchors of its size at the positions around its centre. Anchors of nearly its size, and
-    positions a little further out, are ignored: they count neither as correct nor as wrong.
+    positions a little further out, are ignored: they are neither positives nor negatives of the loss.
     """
     places, strides, spans = centers(height, width, boxes.device)
     low, high = torch.tensor(SPANS, device=boxes.device).float()[spans].T[..., None]  # (A, 1) each
@@ -169,10 +170,11 @@ def overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def detector_loss(outputs: list[Tensor], boxes: list[Tensor], points: list[Tensor], size: int) -> tuple[Tensor, dict]:
-    """The loss of a batch of square pictures, with boxes (F, 4) and landmarks (F, 5, 2) each; and its parts.
+    """The loss of a batch of square pictures, with boxes (F, 4) and landmarks (F, 5, 2) each; and its three terms.
 
-    Score: quality focal loss (Li et al. 2020): the target is the IoU of the predicted box, and easy anchors have little
-    weight. Box: 1 − generalized IoU. Landmarks: their distance over the size of the face.
+    The loss is score + 2 · box + 50 · landmarks. Score: quality focal loss (Li et al. 2020), in which the target is the
+    IoU of the predicted box and easy anchors have little weight. Box: 1 − generalized IoU. Landmarks: mean absolute
+    error of the coordinates, divided by the size of the face.
     """
     scores, found, places = decode(outputs, size, size)
     focal, fits, errors, positives = 0.0, [], [], 0

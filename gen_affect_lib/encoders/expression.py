@@ -1,11 +1,11 @@
 """The expression of a face, from a picture, a word or numbers, in one common representation.
 
 A small Vision Transformer (Dosovitskiy et al. 2021), stored as an image classifier of `transformers`, predicts the
-expression vector (21 numbers: action units, gaze, head), valence and arousal, and scores of the emotion words and the
+expression vector (21 numbers: action units, gaze, head), valence and arousal, and logits of the emotion words and the
 neutral face. Valence, arousal and words also follow from the vector in closed form (`affect.py`). So a word, a point of
 valence and arousal, a vector and a picture all give an `ExpressionReading`.
 
-Letters: M faces, S the side of a picture, T tokens, H heads, W = 135 words.
+Letters: M faces, S the side of a picture, T tokens of D channels, W = 135 words.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def make_vit(
 ) -> ViTForImageClassification:
     """A ViT with new weights, 1.3 M parameters: 25 patches of 8 x 8 pixels and a class token, 160 wide, 4 layers.
 
-    The arguments are fields of `ViTConfig`. The configuration also has the crop of the face, so it is saved too.
+    The arguments are fields of `ViTConfig`. The configuration also has the box of the face, so that it is saved too.
     """
     # Larger initial weights than usual, above all for the position embeddings: every avatar has its brows in the same
     # patches, so tokens should differ by position from the start. Measured: the same error after half as many pictures.
@@ -85,18 +85,18 @@ def crop_faces(images: np.ndarray, config: ViTConfig) -> Tensor:
 
 
 def split_outputs(outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The outputs (M, 159) as vectors (M, 21), affect (M, 2), and scores of words and the neutral face (M, W + 1)."""
+    """The outputs (M, 159) as vectors (M, 21), affect (M, 2), and logits of words and the neutral face (M, W + 1)."""
     return outputs[:, :VECTOR], outputs[:, VECTOR : VECTOR + 2], outputs[:, VECTOR + 2 :]
 
 
 @dataclass(frozen=True)
 class ExpressionReading:
-    """The expressions of M faces, from whatever source.
+    """The expressions of M faces, from any source.
 
     Attributes:
         vectors: float32 (M, 21), action units in [0, 1], gaze and head in [-1, 1], in the order of `Expression.NAMES`.
         affect: float32 (M, 2), valence and arousal in [-1, 1].
-        word_logits: float32 (M, W + 1), log scores of the words in the order of `EMOTIONS`, and of the neutral face.
+        word_logits: float32 (M, W + 1), logits of the words in the order of `EMOTIONS`, and of the neutral face.
     """
 
     vectors: np.ndarray
@@ -110,7 +110,7 @@ class ExpressionReading:
 
     @classmethod
     def of_vectors(cls, vectors) -> ExpressionReading:
-        """The reading of vectors (M, 21) in closed form."""
+        """The reading of vectors (M, 21) in closed form, see `affect`. Raises UserError for another shape."""
         vectors = np.asarray(vectors, np.float64)
         logits = log_likelihoods(vectors)
         affect = softmax(logits)[:, :-1] @ word_affect()  # `affect_of`, which would compute the logits again
@@ -121,16 +121,17 @@ class ExpressionReading:
         return [Expression.from_vector(vector) for vector in self.vectors]
 
     def probabilities(self, classes: int = len(EMOTIONS)) -> np.ndarray:
-        """The probabilities of families, groups or words: float64 (M, classes), which with the neutral face sum to 1.
+        """The probabilities of families, groups or words: float64 (M, classes).
 
-        `classes` is one of `emotions.LEVELS`. Raises UserError for another number.
+        A row sums to 1 minus the probability of the neutral face. `classes` is one of `emotions.LEVELS`. Raises
+        UserError for another number.
         """
         logits = self.word_logits.astype(np.float64)
         logits = logits - np.logaddexp.reduce(logits, axis=1)[:, None]
         return np.exp(class_logits(logits[:, :-1], classes))
 
     def top(self, classes: int = len(EMOTIONS)) -> np.ndarray:
-        """The index of the most probable family, group or word of each face: int (M,)."""
+        """The index of the most probable family, group or word of each face, never the neutral face: int (M,)."""
         return class_logits(self.word_logits[:, :-1], classes).argmax(axis=1)
 
     @property
@@ -186,9 +187,9 @@ class ExpressionEncoder:
         return pictures[..., y0:y1, x0:x1]
 
     def features(self, pictures: Tensor) -> Tensor:
-        """The normalized hidden states of all layers for the same pictures: (M, F), differentiable.
+        """The normalized hidden states of all layers, (M, F), for pictures as for `vectors`; differentiable.
 
-        For a perceptual loss: pictures with similar features show similar faces.
+        For a perceptual loss: pictures of similar faces have similar features.
         """
         states = self.vit(self._faces(pictures), output_hidden_states=True).hidden_states[1:]
         return torch.cat(
@@ -209,7 +210,7 @@ class ExpressionEncoder:
         return ExpressionReading(np.clip(vectors, low, 1).astype(np.float32), affect.clip(-1, 1), logits)
 
     def read(self, pictures: Sequence) -> ExpressionReading:
-        """The expressions on pictures of any size and mode: PIL images, RGB arrays uint8 (H, W, 3) or paths.
+        """The expressions on pictures of any size and mode: PIL images, RGB arrays uint8 or paths.
 
         Each shows one face, framed like an avatar; crop other pictures first. Raises UserError for anything that is not
         a picture.
@@ -225,7 +226,7 @@ def shipped() -> ExpressionEncoder:
 
 
 def is_picture(source) -> bool:
-    """Whether `read_expression` treats it as a picture. File names have a dot, words have none."""
+    """Whether `read_expression` treats it as a picture. A string is a file name if it has a suffix."""
     named = isinstance(source, str) and bool(Path(source).suffix)
     return named or isinstance(source, (Path, Image.Image)) or getattr(source, "ndim", 0) == 3
 
@@ -261,5 +262,5 @@ def _vector_of_numbers(source) -> np.ndarray:
             f'an expression is {source!r:.60}: give a word such as "glee", a point (valence, arousal), an Expression, '
             f"a vector of {VECTOR} numbers, or a picture of a face"
         )
-    # The detour over `Expression` checks the ranges.
+    # `Expression` checks the ranges.
     return Expression(**dict(zip(Expression.NAMES, numbers.tolist()))).to_vector()

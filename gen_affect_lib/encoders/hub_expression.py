@@ -1,6 +1,6 @@
 """Any image classifier of the Hugging Face hub as an expression encoder.
 
-Such classifiers know a handful of emotions. Each label is mapped to an emotion word (or neutral), and the expression
+Such classifiers distinguish a few emotions. Each label is mapped to an emotion word (or neutral), and the expression
 vector is the mean of the words' vectors under the classifier's probabilities. That is coarser than our own encoder,
 which predicts the action units, but both give an `ExpressionReading`.
 """
@@ -41,7 +41,7 @@ class HubExpressionEncoder:
     Args:
         model: an image classifier with `config.id2label`.
         processor: its preprocessing, called as `processor(images=[…], return_tensors="pt")`.
-        words: label → word, for labels that `word_of_label` does not know.
+        words: label → word; takes precedence over `word_of_label`.
 
     Raises UserError for a label without a word.
     """

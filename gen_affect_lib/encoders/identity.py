@@ -1,8 +1,9 @@
-"""The recognizer: a face to an embedding of 512 numbers whose direction tells who it is (ArcFace, Deng et al. 2019).
+"""The recognizer: a face to an embedding whose direction identifies the person (ArcFace, Deng et al. 2019).
 
 The network is a small IResNet. It is trained to classify each picture as one of the people of the training set, with
-an additive margin: the angle to the direction of the correct person counts as if it were larger. This pulls the
-pictures of one person together until a margin separates them from all others, and it generalises to new people.
+an additive margin: the loss adds a constant to the angle between the embedding and the direction of the correct person.
+So embeddings of one person become similar until a margin separates them from those of others. This generalises to new
+people.
 
 Letters: B pictures, C people of the training set, E = 512 numbers of an embedding.
 """
@@ -25,7 +26,7 @@ from gen_affect_lib.tensors import to_tensor
 class IResidual(nn.Module):
     """The block of IResNet: normalization before and after each convolution, none on the shortcut.
 
-    The stride is in the first convolution, in IResNet in the second: this takes a quarter of the work.
+    The stride is in the first convolution, which makes it four times cheaper; in IResNet it is in the second.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: int):
@@ -49,7 +50,7 @@ class IResidual(nn.Module):
 
 
 class ArcFaceNet(nn.Module):
-    """An aligned face to its embedding.
+    """From an aligned face to its embedding.
 
     Args:
         widths: channels at 28, 14 and 7 pixels a side.
@@ -58,7 +59,7 @@ class ArcFaceNet(nn.Module):
             so there is no average pooling; few channels keep the layer small.
         embedding: E.
 
-    The convolutions are initialised as by He et al. The last normalization has no gain, since only directions count.
+    The convolutions are initialised as by He et al. The last normalization has no gain, since only directions matter.
     """
 
     def __init__(self, widths=(32, 64, 128), blocks=(1, 1, 2), squeeze: int = 32, embedding: int = 512):
@@ -84,7 +85,7 @@ class ArcFaceNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB in [-1, 1], (B, 3, 112, 112), to embeddings (B, E) of any length, to be compared by their cosine.
+        """RGB in [-1, 1], (B, 3, 112, 112), to embeddings (B, E) of any norm, to be compared by their cosine.
 
         Raises UserError for another shape.
         """
@@ -101,7 +102,7 @@ class ArcFaceLoss(nn.Module):
         people: C.
         embedding: E.
         margin: m in radians.
-        scale: s, the sharpness of the softmax.
+        scale: s, the inverse temperature of the softmax.
     """
 
     def __init__(self, people: int, embedding: int = 512, margin: float = 0.4, scale: float = 32.0):
@@ -112,13 +113,13 @@ class ArcFaceLoss(nn.Module):
     def forward(self, embeddings: Tensor, person: Tensor, warmth: float = 1.0) -> Tensor:
         """The mean loss of embeddings (B, E) with class indices `person` (B,).
 
-        `warmth`: the fraction of the margin that counts. With the full margin from the first step the network does not
-        learn at all, so it rises from 0 to 1 during training.
+        `warmth`: the fraction of the margin that is applied, in [0, 1]. With the full margin from the first step the
+        network does not learn, so training raises it from 0 to 1.
         """
         cosine = F.normalize(embeddings) @ F.normalize(self.directions).T  # (B, C)
         right = cosine.gather(1, person[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)  # (B, 1)
         m = warmth * self.margin
-        # cos(angle + m) by the addition theorem. Beyond pi it would rise again; there a falling line replaces it.
+        # cos(angle + m) by the addition theorem. For angle + m > pi it would rise again, so a line replaces it.
         harder = right * math.cos(m) - (1 - right.square()).sqrt() * math.sin(m)
         harder = torch.where(right > -math.cos(m), harder, right - m * math.sin(m))
         logits = cosine.scatter(1, person[:, None], harder.to(cosine.dtype))
@@ -127,17 +128,17 @@ class ArcFaceLoss(nn.Module):
 
 @torch.no_grad()
 def erase(net: ArcFaceNet, embeddings: Tensor, nuisance: Tensor, groups: Tensor) -> None:
-    """Remove what can be read linearly of `nuisance` from the embeddings, with the least change of the last layer.
+    """Remove what a linear model can predict of `nuisance` from the embeddings, by a change of the last layer.
 
     Least-squares concept erasure (LEACE, Belrose et al. 2023): whiten, project out the directions that correlate with
-    the nuisance, and undo the whitening. After training, embeddings of one person still differ a little, mostly with
-    the expression; this removes it.
+    the nuisance, and undo the whitening. After training, the embeddings of one person still vary a little, mostly with
+    the expression; erasure removes this dependence.
 
     Args:
         net: the network; changed in place.
         embeddings: (M, E), its embeddings of training pictures.
-        nuisance: (M, K), what the embeddings must not tell.
-        groups: int (M,), the view of each picture. The views correlate with the nuisance differently, so both count.
+        nuisance: (M, K), quantities that must not be predictable from the embeddings.
+        groups: int (M,), the view of each picture. Correlations are measured for each view, since they differ.
     """
     mean = embeddings.mean(dim=0)
     x = (embeddings - mean).double()
@@ -171,15 +172,15 @@ Array = TypeVar("Array", Tensor, np.ndarray)
 
 
 def to_tokens(directions: Array) -> Array:
-    """Embeddings of length 1, (…, E), as identity tokens of length √E: about unit scale in each number."""
+    """Embeddings of norm 1, (…, E), as identity tokens of norm √E: each number is about unit scale."""
     return directions * directions.shape[-1] ** 0.5
 
 
 class IdentityEncoder(nn.Module):
     """The identity as conditioning: tokens of the aligned crop and of a wider view with hair and coverings.
 
-    Recognition compares the crop. But the crop cuts off a bun or a turban, which the generator has to draw. One network
-    reads both views; it was trained on both.
+    Recognition compares embeddings of the crop. But the crop cuts off a bun or a turban, which the generator must draw.
+    One network, trained on both views, embeds both.
     """
 
     def __init__(self, net: ArcFaceNet):
@@ -187,7 +188,7 @@ class IdentityEncoder(nn.Module):
         self.net = net
 
     def forward(self, views: Tensor) -> Tensor:
-        """Views (B, V, 3, 112, 112) in [-1, 1], in the order of `views.VIEWS`, to tokens (B, V, E) of length √E.
+        """Views (B, V, 3, 112, 112) in [-1, 1], in the order of `views.VIEWS`, to tokens (B, V, E) of norm √E.
 
         Raises UserError for another shape.
         """

@@ -1,9 +1,9 @@
 """The landmark network: it refines the five landmarks of a detected face to a fraction of a pixel.
 
-A detector processes every position of a picture, so it has little capacity per face: its landmarks are off by a tenth
-of the distance of the eyes, too much for alignment. As in insightface's packs, a second network therefore reads an
-enlarged crop of the detector's box. Ours is small and predicts the same five points; insightface calls its task
-`landmark_2d_5`.
+A detector processes every position of a picture, so it has little capacity per face: the error of its landmarks is a
+tenth of the distance between the eyes, too much for alignment. As in insightface's packs, a second network therefore
+reads an enlarged crop of the detector's box. Ours is small and predicts the same five points; insightface calls its
+task `landmark_2d_5`.
 
 Letters: B faces, S = 192 pixels a side of a crop.
 """

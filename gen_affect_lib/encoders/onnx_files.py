@@ -1,4 +1,4 @@
-"""Networks to ONNX files with weights in half precision, and back.
+"""Write networks to ONNX files with weights in half precision, and read them back.
 
 Weights with two or more dimensions are stored in 16 bits, which halves the file; the others (gains, means) in 32. A
 Cast node behind each 16-bit weight makes runtimes convert it to 32 bits when they load the file. So all arithmetic is
@@ -38,7 +38,7 @@ def export(net: nn.Module, path: Path, example: Tensor, outputs: list[str], dyna
         path: the file.
         example: an input; only its shape matters.
         outputs: the names of the outputs.
-        dynamic: number → name of the dimensions of the input that may vary.
+        dynamic: index → name of the dimensions of the input that may vary.
 
     Raises UserError if the weights are not rounded.
     """
@@ -47,7 +47,7 @@ def export(net: nn.Module, path: Path, example: Tensor, outputs: list[str], dyna
     net = net.eval()
     for name, weight in net.named_parameters():
         if weight.ndim >= 2 and not torch.equal(weight, weight.half().float()):
-            raise UserError(f"{name} is not rounded: call round_weights before export, so that torch equals the file")
+            raise UserError(f"{name} is not rounded: call round_weights before export")
     # The tracing exporter keeps the names of the weights and needs no other package. PRESERVE and no folding keep it
     # from merging normalizations into the weights, which could not be read back then.
     with warnings.catch_warnings():

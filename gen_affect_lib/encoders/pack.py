@@ -1,7 +1,7 @@
 """The face pack: our detector, landmark network and recognizer in a folder that insightface loads, and its reader.
 
-Other programs load the folder with `insightface.app.FaceAnalysis(name=FOLDER)`. `FacePack` adds pictures of any kind
-and errors in one line.
+Other programs load the folder with `insightface.app.FaceAnalysis(name=FOLDER)`. `FacePack` also takes pictures of
+any kind, and its errors are one line.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class FaceReading:
         landmarks: float32 (5, 2) in pixels: eyes, tip of the nose, corners of the mouth; left as in the picture.
         score: the confidence of the detector, in [0, 1].
         views: uint8 (2, 112, 112, 3), RGB: the aligned crop and the wider view, see `views.VIEWS`.
-        embeddings: float32 (2, 512), one per view, of length 1: a dot product of two is their cosine.
+        embeddings: float32 (2, 512), one per view, of norm 1: a dot product of two is their cosine.
     """
 
     box: np.ndarray
@@ -71,7 +71,7 @@ class FacePack:
     Args:
         name: the folder of a pack, by default the kit's own; or the name of one of insightface's packs, such as
             "buffalo_l", which is then downloaded and must not be used commercially.
-        least_score: the least score of a detection.
+        least_score: the minimum score of a detection, in [0, 1].
         providers: of onnxruntime; by default the CPU.
 
     Raises UserError if the folder is not a pack or the name cannot be loaded.
@@ -82,7 +82,7 @@ class FacePack:
         import torch
         from insightface.app import FaceAnalysis  # takes seconds, and training does not need it
 
-        self.arguments = str(name), least_score, tuple(providers)  # for other processes, to make their own
+        self.arguments = str(name), least_score, tuple(providers)  # with which other processes construct their own
         folder = Path(name)
         if not folder.is_dir():
             if folder.parent != Path("."):
@@ -94,7 +94,7 @@ class FacePack:
         try:
             self.analysis = FaceAnalysis(name=str(name), providers=list(providers), sess_options=options)
             self.analysis.models["recognition"]
-        except Exception as error:  # insightface raises all kinds for missing and damaged files
+        except Exception as error:  # insightface raises all kinds of errors for missing and damaged files
             reason = str(error) or type(error).__name__
             raise UserError(
                 f"the face pack {name} cannot be loaded ({' '.join(reason.split())[:120]}): give the kit's own, "
@@ -128,7 +128,7 @@ class FacePack:
         from insightface.app.common import Face
 
         image, ratio = load(picture)
-        bgr = np.ascontiguousarray(image[:, :, ::-1])  # as insightface wants it
+        bgr = np.ascontiguousarray(image[:, :, ::-1])  # the channel order of insightface
         boxes, points = self.detector.detect(bgr, input_size=(detection_size(image),) * 2)
         readings = []
         for box, five in zip(boxes, points):
@@ -146,7 +146,7 @@ class FacePack:
         Args:
             picture: as for `read`.
             which: for pictures with several faces "largest", or a number from 0, counted from left to right.
-            name: what an error calls the picture, unless it is a file.
+            name: name of the picture in error messages, unless it is a file.
 
         Raises UserError if there is no face, or several and no valid `which`.
         """
@@ -176,7 +176,7 @@ class FacePack:
 def detection_size(image: np.ndarray) -> int:
     """The side to which a picture (H, W, 3) is scaled for the detector, a multiple of 32 in 128 … 640.
 
-    Near the picture's own size the landmarks are most exact; below 128 pixels small faces would be missed.
+    Landmarks are most exact near the picture's own size. Below 128 pixels the detector would miss small faces.
     """
     return int(np.clip(-(-max(image.shape[:2]) // 32) * 32, 128, 640))
 

@@ -1,4 +1,4 @@
-"""What a reader of faces has to offer so that the pipeline and the training can use it in place of the kit's own."""
+"""Interfaces of face encoders. The pipeline and the training accept any encoder with them in place of the kit's own."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class IdentityReading(Protocol):
 
     @property
     def tokens(self) -> np.ndarray:
-        """float32 (V, E): V identity tokens of E numbers, each of length √E. The conditioning of the generator."""
+        """float32 (V, E): V identity tokens of E numbers, each of norm √E. The conditioning of the generator."""
         ...
 
 
 class IdentityEncoder(Protocol):
-    """Reads who is on a picture. `pack.FacePack` is one."""
+    """Reads the identity of the faces in a picture. `pack.FacePack` is one."""
 
     @property
     def mark(self) -> str:

@@ -1,4 +1,4 @@
-"""Joint attention: image tokens and condition tokens attend to each other, each through its own projections.
+"""Joint attention: image tokens and condition tokens attend to each other, with separate projections.
 
 Letters: B images, L image tokens, M condition tokens, H heads, D channels per head, C = H·D channels of a token.
 Queries, keys and values are (B, L, H, D) outside `attend`, so that tokens are joined and split along one dimension.
@@ -18,21 +18,21 @@ from gen_affect_lib.errors import UserError
 
 
 class QKV(NamedTuple):
-    """Queries, keys and values of one stream, each (B, L, H, D); a stream that is not updated has no queries: None."""
+    """Queries, keys and values of one stream, each (B, L, H, D); query is None for a stream that is not updated."""
 
     query: Tensor | None
     key: Tensor
     value: Tensor
 
     def map(self, function: Callable[[Tensor], Tensor]) -> QKV:
-        """The same function of queries (where there are any), keys and values."""
+        """Apply a function to queries (if any), keys and values."""
         return QKV(None if self.query is None else function(self.query), function(self.key), function(self.value))
 
 
 class JointAttention(Protocol):
-    """What can stand in the place of `joint_attention` in every block of the MM-DiT.
+    """The interface of `joint_attention`, and of anything that replaces it in the blocks of the MM-DiT.
 
-    A function or an object; `consistent.AnchorBank` has two such methods.
+    `consistent.AnchorBank.record` and `consistent.AnchorBank.read` are two replacements.
 
     Args:
         image, condition: queries, keys and values of both streams, (B, L, H, D) and (B, M, H, D).
@@ -40,7 +40,7 @@ class JointAttention(Protocol):
         sigma: noise level of the sampling step, the same for the whole batch, in [0, 1].
 
     Returns:
-        The attention output of the image tokens (B, L, C) and of the condition tokens (B, M, C), the latter None where
+        The attention output of the image tokens (B, L, C) and of the condition tokens (B, M, C); the latter is None if
         the condition has no queries.
     """
 
@@ -50,26 +50,26 @@ class JointAttention(Protocol):
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(query·keyᵀ / √D)·value for every head: queries (B, L, H, D), keys and values (B, M, H, D) to (B, L, H·D).
 
-    There is no mask. Every query attends to every key, and PyTorch can use its fastest kernel.
+    There is no mask: every query attends to every key, so PyTorch can use its fastest kernel.
     """
     output = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
     return output.transpose(1, 2).flatten(2)  # (B, H, L, D) -> (B, L, H·D)
 
 
 def attention_weights(query: Tensor, key: Tensor) -> Tensor:
-    """The softmax inside `attend`, to be looked at: queries (B, L, H, D), keys (B, M, H, D) to (B, H, L, M).
+    """softmax(query·keyᵀ / √D) of `attend`: queries (B, L, H, D), keys (B, M, H, D) to (B, H, L, M).
 
-    Each row sums to 1.
+    For figures only: the fused kernel does not return the weights. Each row sums to 1.
     """
     scores = torch.einsum("blhd,bmhd->bhlm", query, key)
     return (scores / query.shape[-1] ** 0.5).softmax(dim=-1)
 
 
 def joint_attention(image: QKV, condition: QKV, *, block: int = 0, sigma: float = 0.0) -> tuple[Tensor, Tensor | None]:
-    """Attention over the tokens of both streams together: a `JointAttention` that is the same in every block and step.
+    """Attention over the tokens of both streams together, as a `JointAttention`. `block` and `sigma` are not used.
 
-    This is the only place of the network where the two streams meet. Without condition tokens it is self-attention of
-    the image. A condition without queries (last block) has no output: None.
+    This is the only place in the network where the two streams meet. Without condition tokens it is self-attention of
+    the image. In the last block the condition has no queries, so its output is None.
     """
     assert image.query is not None
     key = torch.cat([image.key, condition.key], dim=1)  # (B, L + M, H, D)
@@ -82,7 +82,7 @@ def joint_attention(image: QKV, condition: QKV, *, block: int = 0, sigma: float 
 
 
 def condition_attention(image: QKV, condition: QKV) -> Tensor | None:
-    """The condition's half of `joint_attention`: (B, M, C), or None without queries."""
+    """The condition's output of `joint_attention`: (B, M, C), or None if the condition has no queries."""
     if condition.query is None:
         return None
     key = torch.cat([image.key, condition.key], dim=1)  # (B, L + M, H, D)
@@ -118,7 +118,7 @@ def head_norm(head_dim: int, qk_norm: str | None) -> nn.Module:
 class Projections(nn.Module):
     """One stream's projections: tokens (B, L, C) to `QKV`, and the attention output (B, L, C) back to (B, L, C).
 
-    One matrix makes queries, keys and values.
+    One fused matrix computes queries, keys and values.
     """
 
     def __init__(self, dim: int, num_heads: int, qk_norm: str | None):

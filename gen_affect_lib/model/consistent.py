@@ -1,16 +1,16 @@
-"""Consistent attention: the images of a set share keys and values, so that they agree on what is not conditioned.
+"""Consistent attention: the images of a set share keys and values, so that clothes and background agree.
 
-The paper's third idea. It works at inference only; nothing is trained. The first images of a set are the *anchors*. In
-joint attention, the image tokens of every other image also attend to the anchors' keys and values. Condition tokens are
-not shared and do not attend to other images, so each image keeps its own expression. Related methods: ConsiStory (Tewel
-et al. 2024), StyleAligned (Hertz et al. 2024), MasaCtrl (Cao et al. 2023).
+The third idea of Gen-AFFECT. It is used at inference only; nothing is trained. The first images of a set are the
+*anchors*. In joint attention, the image tokens of every other image also attend to the anchors' keys and values.
+Condition tokens are not shared and do not attend to other images, so each image keeps its own expression. Related
+methods: ConsiStory (Tewel et al. 2024), StyleAligned (Hertz et al. 2024), MasaCtrl (Cao et al. 2023).
 
 `shared_attention` is the mechanism; notebook 09 builds it by hand. `AnchorBank` applies it to a whole set: the anchors
 are sampled first, and their queries, keys and values are kept for all further images.
 
-Letters: G conditions that guidance compares, N images of a set, A anchors, P shared tokens of each anchor, L image
-tokens, M condition tokens, H heads, D channels per head, C = H·D. A batch is B = G·N: all images under the first
-condition, then all under the second, and so on.
+Letters: G conditions that guidance combines, N images of a set, A anchors, P shared tokens of each anchor, L image
+tokens, M condition tokens, H heads, D channels per head, C = H·D channels of a token, K channels and s side of the
+latents. A batch is B = G·N: all images under the first condition, then all under the second, and so on.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CONSISTENT_ATTENTION = Producer("consistent attention", 1)
 
 
 class Replace(StrEnum):
-    """What an image gives up of its own tokens where the anchors' tokens with the same indices are shared."""
+    """Which of an image's queries, keys and values the anchors' replace, at the indices of the shared tokens."""
 
     NOTHING = "nothing"
     KEYS_VALUES = "keys and values"
@@ -49,9 +49,9 @@ class Consistency:
         blocks: indices of the blocks in which tokens are shared; None: all blocks.
         face_above: tokens of brows, eyes and mouth are shared only while sigma > face_above. 0 shares them at all
             steps, 1 at none.
-        replace: what the other images give up of their own tokens at the shared indices.
+        replace: which of an image's queries, keys and values the anchors' replace at the indices of the shared tokens.
         shared_noise: fraction of the variance of each initial noise that comes from the first image's noise, in [0, 1].
-        seed: of the choice of tokens.
+        seed: of the random choice of tokens.
 
     Raises UserError for a value out of its range.
     """
@@ -78,15 +78,15 @@ class Consistency:
             )
 
     def is_active(self, block: int, sigma: float) -> bool:
-        """Whether tokens are shared in this block at this step."""
+        """Whether tokens are shared in a block (index from 0) at a noise level sigma (in [0, 1])."""
         return self.share > 0 and self.above <= sigma <= self.below and (self.blocks is None or block in self.blocks)
 
     def anchor_count(self, count: int) -> int:
-        """A, for a set of `count` images."""
+        """The number of anchors, A, in a set of `count` images."""
         return count if self.anchors is None else min(self.anchors, count)
 
     def tokens(self, side: int, sigma: float) -> Tensor:
-        """Indices of the tokens that are shared at this step, ascending (P,), of an image of `side` x `side` tokens."""
+        """Indices of the tokens that are shared at sigma, ascending: int64 (P,). An image has side × side tokens."""
         eligible = torch.ones(side, side, dtype=torch.bool)
         if self.face_above and sigma <= self.face_above:
             eligible &= ~face_tokens(side)
@@ -99,7 +99,7 @@ class Consistency:
 
 
 def as_consistency(value: float | Consistency) -> Consistency | None:
-    """A number becomes the fraction of shared tokens, with the other defaults; 0 becomes None.
+    """A `Consistency` from its `share`, with the defaults for the rest; None for 0, which shares nothing.
 
     Raises UserError for a number outside [0, 1].
     """
@@ -114,9 +114,9 @@ def shared_attention(image: QKV, condition: QKV, anchors: QKV, tokens: Tensor, r
     """Attention output (B, L, C) of images that also attend to the anchors' tokens, in one softmax.
 
     Args:
-        image, condition: of each image, (B, L, H, D) and (B, M, H, D).
-        anchors: shared with each image: keys and values (B, S, H, D), S = P times the number of anchors, and the mean
-            over the anchors of their queries (B, P, H, D).
+        image, condition: queries, keys and values of each image, (B, L, H, D) and (B, M, H, D).
+        anchors: keys and values of the anchors' shared tokens (B, S, H, D), S = P times the number of anchors; and the
+            mean of the anchors' queries (B, P, H, D).
         tokens: indices of the shared tokens (P,).
         replace: `NOTHING`: the anchors' keys and values are appended. `KEYS_VALUES`: the images also drop their own
             keys and values at `tokens`. `QUERIES_KEYS_VALUES`: their queries at `tokens` become the anchors' as well.
@@ -129,7 +129,7 @@ def shared_attention(image: QKV, condition: QKV, anchors: QKV, tokens: Tensor, r
         own = torch.ones(key.shape[1], dtype=torch.bool, device=key.device)
         own[tokens] = False
         key, value = key[:, own], value[:, own]
-    key = torch.cat([key, condition.key, anchors.key], dim=1)  # (B, L or L - P, + M + S, H, D)
+    key = torch.cat([key, condition.key, anchors.key], dim=1)  # (B, L + M + S, H, D); L - P if keys are dropped
     value = torch.cat([value, condition.value, anchors.value], dim=1)
     return attend(query, key, value)
 
@@ -138,14 +138,14 @@ def shared_attention(image: QKV, condition: QKV, anchors: QKV, tokens: Tensor, r
 class AnchorBank:
     """Queries, keys and values of a set's anchors, for each sampling step and block.
 
-    `record` is the `JointAttention` under which the anchors are sampled, `read` the one of all other images. Images can
-    be added to a set at any time. Time and memory grow linearly with the number of images.
+    Anchors are sampled with the attention `record`, all other images with `read`. Images can be added to a set at any
+    time. Time and memory grow linearly with the number of images.
 
     Attributes:
         consistency: which tokens are shared, and when.
-        made_with: steps, shift and scales of the sampling, which must be the same for every image of the set.
-        anchors: A, the number of images that `record` gets under each condition.
-        noise_of_first: initial noise of the set's first image (1, C, s, s), once there is one.
+        made_with: steps, shift and guidance scales of the sampling, which must be the same for every image of the set.
+        anchors: A, the number of images in a call of `record` under each condition.
+        noise_of_first: initial noise of the set's first image (1, K, s, s); None before it is sampled.
         kept: (sigma, block) -> keys and values (G, A·P, H, D), and the mean of the anchors' queries (G, P, H, D).
     """
 
@@ -156,7 +156,10 @@ class AnchorBank:
     kept: dict[tuple[float, int], QKV] = field(default_factory=dict)
 
     def noise(self, own: Tensor) -> Tensor:
-        """Initial noise of N images from their own, both (N, C, s, s): √share·first + √(1 - share)·own, variance 1."""
+        """Initial noise of N images (N, K, s, s), variance 1: √f · noise_of_first + √(1 - f) · own, f = shared_noise.
+
+        `own` (N, K, s, s) is independent noise. The first image of the set keeps its own.
+        """
         if self.noise_of_first is None:
             self.noise_of_first = own[:1]
             return torch.cat([own[:1], self.noise(own[1:])])
@@ -164,7 +167,7 @@ class AnchorBank:
         return share**0.5 * self.noise_of_first + (1 - share) ** 0.5 * own
 
     def passes(self, count: int) -> list[tuple[slice, JointAttention]]:
-        """Which of `count` further images are sampled together, in order, and under which attention."""
+        """The passes in which `count` further images are sampled, in order: the images and the attention of each."""
         if self.kept:
             return [(slice(0, count), self.read)]
         self.anchors = self.consistency.anchor_count(count)
@@ -172,7 +175,7 @@ class AnchorBank:
         return passes if self.anchors < count else passes[:1]
 
     def record(self, image: QKV, condition: QKV, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]:
-        """Attention of the anchors (B = G·A), each of which attends to the others too; keeps what they share."""
+        """Attention of the anchors (B = G·A). Each also attends to the others' shared tokens. Stores all of them."""
         if not self.consistency.is_active(block, sigma):
             return joint_attention(image, condition)
         tokens = self._tokens(image, sigma)
@@ -189,7 +192,7 @@ class AnchorBank:
         return torch.stack(outputs, dim=1).flatten(0, 1), condition_attention(image, condition)
 
     def read(self, image: QKV, condition: QKV, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]:
-        """Attention of other images (B = G·N), each of which attends to what was kept under its own condition."""
+        """Attention of other images (B = G·N). Each also attends to the anchors' tokens under its own condition."""
         if (sigma, block) not in self.kept:
             return joint_attention(image, condition)
         kept = self.kept[sigma, block]
@@ -207,7 +210,7 @@ class AnchorBank:
 
     @property
     def bytes(self) -> int:
-        """Memory of what is kept."""
+        """Size of the kept tensors in bytes."""
         return sum(x.nbytes for kept in self.kept.values() for x in kept if x is not None)
 
 

@@ -51,7 +51,10 @@ class ResamplerLayer(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Layers of learned queries. A token can depend on identity and expression jointly: how *this* mouth smiles."""
+    """N learned queries, updated by `ResamplerLayer`s; identity (B, I, D), expression (B, E, D) to tokens (B, N, D).
+
+    A token can depend on identity and expression jointly: for example on the smile of a person with full lips.
+    """
 
     def __init__(self, dim: int, num_tokens: int, num_layers: int, num_heads: int):
         super().__init__()
@@ -60,14 +63,14 @@ class Resampler(nn.Module):
 
     @torch.no_grad()
     def start_as_concatenation(self, places: Tensor) -> None:
-        """Initialize near concatenation: query n of the first layer attends to source n, matched by its position
-        embedding in `places` (1, I + E, D), and copies it; all other branches start near 0.
+        """Initialize near concatenation: query n attends to source n in the first layer and copies it.
 
-        With random queries, identity and expression are separated much later in training.
+        The match is by the position embeddings of the sources, `places` (1, I + E, D). All other branches start near 0.
+        With random queries, training takes much longer to separate identity and expression.
         """
         layers, dim = [cast(ResamplerLayer, layer) for layer in self.layers], places.shape[2]
         first = layers[0]
-        # Without a rotation each query would match its own key, which is among the keys as well, and not its source's.
+        # The queries are among the keys as well. Without a rotation each would attend to itself, not to its source.
         rotation = nn.init.orthogonal_(torch.empty(dim, dim, dtype=torch.float32)).to(places)  # no QR in half precision
         source = torch.arange(self.queries.shape[1]) % places.shape[1]
         self.queries.copy_(places[:, source] @ rotation)
@@ -99,10 +102,9 @@ class Resampler(nn.Module):
 
 
 class FusedAndExact(Resampler):
-    """The resampler's tokens and, after them, the tokens that they were fused from.
+    """The N tokens of the resampler, followed by the identity tokens and the expression tokens themselves.
 
-    Nothing that a concatenation gives the MM-DiT is lost, and the tokens that depend on identity and expression jointly
-    stand beside it.
+    So the MM-DiT attends to tokens that depend on identity and expression jointly, and to all that a concatenation has.
     """
 
     def forward(self, identity: Tensor, expression: Tensor) -> Tensor:
@@ -136,7 +138,8 @@ class ResidualMLP(nn.Module):
         return identity + self.mlp(torch.cat([identity, mean], dim=2))
 
 
-# name -> what makes it of D, N, layers and heads; each module takes identity (B, I, D) and expression (B, E, D)
+# name -> constructor, called with D, N, layers and heads; a module maps identity (B, I, D) and expression (B, E, D) to
+# condition tokens
 FUSIONS: dict[str, Callable[[int, int, int, int], nn.Module]] = {
     "resampler": Resampler,
     "fused_and_exact": FusedAndExact,
@@ -149,8 +152,8 @@ FUSIONS: dict[str, Callable[[int, int, int, int], nn.Module]] = {
 class IdentityExpressionFusion(ModelMixin, ConfigMixin):
     """Identity embeddings and an expression to condition tokens (B, N, D) and a pooled vector (B, D).
 
-    Each of the two can be dropped, image by image, and is then replaced by learned tokens. Training drops them
-    independently at random, as guidance with two scales requires (Ho & Salimans 2022).
+    Either can be dropped for each image separately; learned tokens then replace it. Training drops them independently
+    at random, as classifier-free guidance with two scales requires (Ho & Salimans 2022).
 
     Args:
         identity_views, identity_dim: V and the size of each embedding, as `encoders.identity.IdentityEncoder` and
@@ -158,10 +161,10 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
         expression_dim: size of an expression, as in `encoders.expression.ExpressionReading.representation`.
         dim: D.
         identity_tokens, expression_tokens: I (a multiple of V) and E, the numbers of tokens that are fused.
-        condition_tokens, num_layers, num_heads: N, layers and heads of the resampler; the other fusions have none.
+        condition_tokens, num_layers, num_heads: N, layers and heads of a resampler; the other fusions ignore them.
         fusion: a key of `FUSIONS`.
 
-    Raises UserError where the sizes do not fit together.
+    Raises UserError if the sizes do not fit together.
     """
 
     @register_to_config
@@ -183,7 +186,7 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
             raise UserError(f"fusion {fusion!r} is not known: give one of {', '.join(FUSIONS)}")
         if identity_tokens % identity_views:
             raise UserError(
-                f"{identity_tokens} identity_tokens are no multiple of {identity_views} views: give a multiple"
+                f"{identity_tokens} identity_tokens are not a multiple of {identity_views} views: give a multiple"
             )
         if dim % num_heads:
             raise UserError(f"dim {dim} is not divisible by {num_heads} heads: give a divisor")
@@ -193,9 +196,9 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
         self.expression = nn.Sequential(
             nn.Linear(expression_dim, dim), nn.SiLU(), nn.Linear(dim, expression_tokens * dim)
         )
-        with torch.no_grad():  # inputs are mostly near 0: scaled so that both kinds of tokens have similar norms
+        with torch.no_grad():  # inputs are mostly near 0; with this factor both kinds of tokens have similar norms
             cast(nn.Linear, self.expression[2]).weight.mul_(8)
-        # Position embeddings: they tell attention which token is which view, or the expression.
+        # Position embeddings: they distinguish the tokens of the views and of the expression.
         self.identity_place = nn.Parameter(torch.randn(1, identity_tokens, dim) * 0.02)
         self.expression_place = nn.Parameter(torch.randn(1, expression_tokens, dim) * 0.02)
         self.no_identity = nn.Parameter(torch.zeros(1, identity_tokens, dim))
@@ -220,7 +223,8 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
         Args:
             identity: (B, V, identity_dim), about unit scale.
             expression: (B, expression_dim).
-            keep_identity, keep_expression: bool (B,), False where that part is dropped; None keeps all.
+            keep_identity, keep_expression: bool (B,), False for images whose identity or expression is dropped; None
+                keeps all.
 
         Raises UserError for inputs of another shape.
         """
@@ -234,7 +238,7 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
         keep_identity: Tensor | None = None,
         keep_expression: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The tokens before fusion, from the same arguments: identity (B, I, D) and expression (B, E, D)."""
+        """Identity tokens (B, I, D) and expression tokens (B, E, D) before fusion; arguments as for `forward`."""
         B, dim = len(identity), self.config["dim"]
         views, identity_dim, expression_dim = (
             self.config[size] for size in ("identity_views", "identity_dim", "expression_dim")

@@ -1,12 +1,12 @@
 """The multimodal diffusion transformer (MM-DiT) of Stable Diffusion 3, from scratch.
 
-Two streams of tokens, the noisy image and the condition, pass through the same kind of layers, each with its own
+Two streams of tokens, the noisy image and the condition, pass through layers of the same kind with separate
 weights. They meet only in joint attention (Esser et al. 2024, arXiv 2403.03206). Sizes are named as in diffusers, and
 `gen_affect_lib.parity` converts weights to and from its `SD3Transformer2DModel`. Only saving and loading
 (`save_pretrained`, `from_pretrained`) come from diffusers itself.
 
-Letters: B images, K channels of a picture or latent, L tokens, H heads, D channels per head, C = H·D channels of a
-token. Taught in notebook 03.
+Letters: B images, K channels of a picture or latent, L image tokens, M condition tokens, H heads, D channels per head,
+C = H·D channels of a token. Taught in notebook 03.
 """
 
 from typing import cast
@@ -78,7 +78,7 @@ class Stream(nn.Module):
 class DualStream(Stream):
     """A stream with a second attention over its own tokens only, as the image has in the first blocks of SD3.5-medium.
 
-    Both attentions take the tokens that enter the block; the MLP follows both.
+    The input of both attentions is the input of the block. The MLP follows both.
     """
 
     def __init__(self, dim: int, num_heads: int, qk_norm: str | None):
@@ -129,9 +129,9 @@ class MMDiTBlock(nn.Module):
         block: int = 0,
         sigma: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
-        """Image tokens (B, L, C), condition tokens (B, M, C) and conditioning vector (B, C) to both kinds of tokens.
+        """Update image tokens (B, L, C) and condition tokens (B, M, C), given the conditioning vector c (B, C).
 
-        `block` and `sigma` are passed to `attention`.
+        `block` (index from 0) and `sigma` (in [0, 1]) are passed to `attention`.
         """
         image_qkv, image_mods = self.image.before(image, c)
         condition_qkv, condition_mods = self.condition.before(condition, c)
@@ -145,20 +145,20 @@ class MMDiT(ModelMixin, ConfigMixin):
     """The whole network: patch embedding, blocks of two streams, unpatchify.
 
     Args:
-        sample_size: side of the latents (or images) that it is made for, in latent pixels.
+        sample_size: side of the latents (or images) that the network is made for, in latent pixels.
         patch_size: side p of a patch in latent pixels; it must divide the height and width of every input.
         in_channels, out_channels: K of input and output; out_channels None means the same.
         num_layers: number of blocks; in the last one the condition has keys and values only.
-        attention_head_dim, num_attention_heads: D and H; C = H·D must be divisible by 4 for the position embeddings.
+        attention_head_dim, num_attention_heads: D and H; 4 must divide C = H·D, for the position embeddings.
         joint_attention_dim: channels of the condition tokens at the input.
         pooled_projection_dim: channels of the pooled condition.
         pos_embed_max_size: side of the table of position embeddings in patches, which bounds the size of an input; None
-            means that of `sample_size`. A larger table is a finer grid of coordinates over the same span, so it
-            belongs to the weights and cannot be changed after training.
+            means sample_size / patch_size. A larger table is a finer grid of coordinates over the same span, so the
+            size cannot be changed after training.
         qk_norm: "rms_norm" or None.
         dual_attention_layers: indices of the blocks whose image stream has a second self-attention (SD3.5-medium).
 
-    Raises UserError where the sizes do not fit together.
+    Raises UserError if the sizes do not fit together.
     """
 
     _repeated_blocks = ["MMDiTBlock"]  # what compile_repeated_blocks() compiles
@@ -238,13 +238,13 @@ class MMDiT(ModelMixin, ConfigMixin):
             encoder_hidden_states: condition tokens (B, M, joint_attention_dim); M may be 0.
             pooled_projections: pooled condition (B, pooled_projection_dim).
             timestep: (B,) in [0, 1000], fractions allowed: 1000 is pure noise, 0 is data.
-            attention: replaces `joint_attention` in every block; sigma is timestep / 1000, so all images of the batch
-                must be at the same timestep. None: `joint_attention`.
+            attention: replaces `joint_attention` in every block. It gets one sigma = timestep / 1000 for the whole
+                batch, so all timesteps must be equal. None: `joint_attention`.
 
         Returns:
             (B, out_channels, height, width).
 
-        Raises UserError where shapes do not fit, or where timesteps differ and `attention` is given.
+        Raises UserError if shapes do not fit, or if timesteps differ and `attention` is given.
         """
         self.check_shapes(hidden_states, encoder_hidden_states, pooled_projections, timestep)
         height, width = hidden_states.shape[-2:]
@@ -261,13 +261,13 @@ class MMDiT(ModelMixin, ConfigMixin):
         return unpatchify(patches, height, width, self.config["patch_size"])
 
     def check_shapes(self, latents: Tensor, tokens: Tensor, pooled: Tensor, timestep: Tensor) -> None:
-        """Raise UserError for an input of the wrong shape, which names the shape that came and the one expected."""
+        """Raise UserError for an input of the wrong shape; the message has the expected shape and the given one."""
         B, sizes = len(latents), self.config
         for name, tensor, expected, hint in (
-            ("hidden_states", latents, (B, sizes["in_channels"], "height", "width"), "are they of the codec's space"),
-            ("encoder_hidden_states", tokens, (B, "tokens", sizes["joint_attention_dim"]), "is there one row a latent"),
-            ("pooled_projections", pooled, (B, sizes["pooled_projection_dim"]), "is there one row a latent"),
-            ("timestep", timestep, (B,), "try timestep.expand(B)"),
+            ("hidden_states", latents, (B, sizes["in_channels"], "height", "width"), "encode images with the codec"),
+            ("encoder_hidden_states", tokens, (B, "tokens", sizes["joint_attention_dim"]), "give one row per latent"),
+            ("pooled_projections", pooled, (B, sizes["pooled_projection_dim"]), "give one row per latent"),
+            ("timestep", timestep, (B,), f"try timestep.expand({B})"),
         ):
             came = tuple(tensor.shape)
             if len(came) != len(expected) or any(isinstance(e, int) and e != n for e, n in zip(expected, came)):
@@ -276,8 +276,8 @@ class MMDiT(ModelMixin, ConfigMixin):
 
 
 def common_sigma(timestep: Tensor) -> float:
-    """The sigma of a batch (B,) in which all timesteps are equal. Raises UserError where they differ."""
-    timestep = timestep.cpu()  # one wait for the accelerator, and the same rounding on every device
+    """The sigma of a batch (B,) in which all timesteps are equal. Raises UserError if they differ."""
+    timestep = timestep.cpu()  # one synchronization; and the division below rounds the same on every device
     if (timestep != timestep[0]).any():
-        raise UserError("the timesteps of a batch differ: `attention` needs all images at one sampling step")
+        raise UserError("the timesteps of a batch differ: with `attention`, give the same timestep for all images")
     return (timestep[0] / 1000).item()

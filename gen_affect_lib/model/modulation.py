@@ -1,4 +1,4 @@
-"""Conditioning of every block on timestep and condition: the conditioning vector and adaptive layer norm.
+"""Conditioning of every block on the timestep and the pooled condition: conditioning vector, adaptive layer norm.
 
 Letters: B images, L tokens, C channels of a token. Taught in notebook 03.
 """
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 def timestep_embedding(timestep: Tensor, channels: int = 256, max_period: float = 10_000.0) -> Tensor:
     """Cosines, then sines, of timesteps (B,) in [0, 1000], fractions allowed: (B, channels), float32.
 
-    Frequencies fall geometrically from 1 to 1/max_period (Vaswani et al. 2017). In float32: bfloat16 rounds 999 to
-    1000.
+    The frequencies fall geometrically from 1 towards 1/max_period (Vaswani et al. 2017). The angles are computed in
+    float32, since bfloat16 rounds 999 to 1000.
     """
     half = channels // 2
     frequencies = torch.exp(-math.log(max_period) / half * torch.arange(half, device=timestep.device))
@@ -24,9 +24,9 @@ def timestep_embedding(timestep: Tensor, channels: int = 256, max_period: float 
 
 
 class ConditioningVector(nn.Module):
-    """Sum of an MLP of the timestep (B,) and an MLP of the pooled condition (B, P): (B, C).
+    """Timestep (B,) and pooled condition (B, P) to SiLU(MLP(timestep embedding) + MLP(pooled)): (B, C).
 
-    Each layer that uses the sum (modulations, last norm) starts with a SiLU, which is applied once, here.
+    In SD3, every layer that uses the sum (modulations, last norm) applies the SiLU itself; here it is computed once.
     """
 
     def __init__(self, pooled_dim: int, dim: int, frequency_channels: int = 256):
@@ -49,7 +49,7 @@ class Modulation(NamedTuple):
 
 
 def layer_norm(x: Tensor) -> Tensor:
-    """Mean 0 and variance 1 over the channels of each token, without learned parameters; modulation has those."""
+    """Normalize each token to mean 0 and variance 1 over its channels; modulation has the learned parameters."""
     return F.layer_norm(x, x.shape[-1:], eps=1e-6)
 
 
@@ -66,7 +66,7 @@ def gated_add(x: Tensor, gate: Tensor, update: Tensor) -> Tensor:
 class Modulator(nn.Module):
     """Conditioning vector (B, C) to one `Modulation` per residual branch (adaLN-Zero, Peebles & Xie 2022).
 
-    `MMDiT.init_weights` initializes it to zero: all gates are 0 and each block is the identity.
+    `MMDiT.init_weights` initializes it to zero: all gates are 0, so each block starts as the identity.
     """
 
     def __init__(self, dim: int, branches: int):
@@ -80,7 +80,7 @@ class Modulator(nn.Module):
 
 
 class AdaLayerNorm(nn.Module):
-    """Layer norm with shift and scale from the conditioning vector, where there is no residual to be gated."""
+    """Layer norm with shift and scale from the conditioning vector (B, C); no gate, since no residual follows."""
 
     def __init__(self, dim: int):
         super().__init__()

@@ -13,7 +13,7 @@ from gen_affect_lib.errors import UserError
 def patchify(images: Tensor, patch_size: int) -> Tensor:
     """Images (B, K, h·p, w·p) to flattened patches (B, h·w, p·p·K), row by row; `unpatchify` is the inverse.
 
-    Raises UserError where the patch size does not divide the image.
+    Raises UserError unless the patch size divides height and width.
     """
     p = patch_size
     if images.ndim != 4:
@@ -29,9 +29,9 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
 
 
 def unpatchify(patches: Tensor, height: int, width: int, patch_size: int) -> Tensor:
-    """Patches (B, h·w, p·p·K) to images (B, K, height, width), sides in pixels.
+    """Patches (B, h·w, p·p·K) to images (B, K, height, width); height and width are in pixels.
 
-    Raises UserError where number or size of the patches do not fit.
+    Raises UserError if the number or the size of the patches does not fit.
     """
     p, h, w = patch_size, height // patch_size, width // patch_size
     B, L, numbers = patches.shape
@@ -47,7 +47,8 @@ def unpatchify(patches: Tensor, height: int, width: int, patch_size: int) -> Ten
 def sincos_1d(coordinates: Tensor, channels: int) -> Tensor:
     """Sines, then cosines, of each coordinate (N,) at channels / 2 frequencies: (N, channels), float64.
 
-    The frequencies fall geometrically from 1 towards 1/10000. In float64: the products lose digits in float32.
+    The frequencies fall geometrically from 1 towards 1/10000. The angles are computed in float64, since float32 would
+    round large ones.
     """
     frequencies = 10_000.0 ** -(torch.arange(channels // 2, dtype=torch.float64) / (channels / 2))
     angles = torch.outer(coordinates.double(), frequencies)
@@ -57,11 +58,11 @@ def sincos_1d(coordinates: Tensor, channels: int) -> Tensor:
 def sincos_2d(channels: int, size: int, span: float) -> Tensor:
     """Position embeddings of size × size patches: (size, size, channels), float32.
 
-    Entry (row, column) is [sincos_1d of its column | sincos_1d of its row], half the channels each. Coordinates run
-    from 0 to `span`; a larger `size` over the same span is a finer grid. SD3 uses one such table for images of many
-    sizes (Esser et al. 2024, arXiv 2403.03206; the same numbers as diffusers' `get_2d_sincos_pos_embed`).
+    Entry (row, column) is [sincos_1d of its column | sincos_1d of its row], half the channels each. Coordinates are
+    in [0, span); a larger `size` over the same span is a finer grid. SD3 uses one such table for images of many sizes
+    (Esser et al. 2024, arXiv 2403.03206; the same numbers as diffusers' `get_2d_sincos_pos_embed`).
 
-    Raises UserError where 4 does not divide the channels.
+    Raises UserError unless 4 divides the number of channels.
     """
     if channels % 4:
         raise UserError(f"sin and cos of row and column need channels divisible by 4, got {channels}")
@@ -74,9 +75,16 @@ def sincos_2d(channels: int, size: int, span: float) -> Tensor:
 class PatchEmbed(nn.Module):
     """Images (B, K, height, width) to tokens (B, L, C): a linear map of each patch, plus its position embedding.
 
-    The linear map equals a convolution whose stride is its kernel size. Position embeddings are not learned: a table of
-    `table_size` × `table_size` spans an image of `sample_size`, and each image uses the centred part of its size, so
-    that the centre has the same position embedding at every size.
+    The linear map equals a convolution whose stride is its kernel size. The position embeddings are not learned. An
+    image of h × w patches uses the h × w entries in the centre of the table, so the centre of an image has the same
+    position embedding at every size.
+
+    Args:
+        sample_size: side of the images that the network is made for, in pixels.
+        patch_size: p.
+        in_channels: K.
+        dim: C.
+        table_size: side of the table in patches; its coordinates span sample_size / p.
     """
 
     def __init__(self, sample_size: int, patch_size: int, in_channels: int, dim: int, table_size: int):
@@ -88,7 +96,7 @@ class PatchEmbed(nn.Module):
         self.register_buffer("positions", sincos_2d(dim, table_size, span=sample_size // patch_size))
 
     def positions_of(self, h: int, w: int) -> Tensor:
-        """Position embeddings (h·w, C) of the h × w patches in the centre of the table."""
+        """The h × w entries in the centre of the table, (h·w, C). Raises UserError if the table is smaller."""
         size = self.positions.shape[0]
         if max(h, w) > size:
             raise UserError(

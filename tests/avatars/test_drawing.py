@@ -1,4 +1,4 @@
-"""The drawing: every unit where it belongs, on every skin, at any size, fast."""
+"""The drawing: every action unit changes its own region, on every skin tone and at any size; and it is fast."""
 
 import dataclasses
 import time
@@ -20,7 +20,7 @@ def face(skin=0.5, **units):
 
 
 def changed(a, b):
-    """Where two pictures differ by what an eye can see: bool (S, S)."""
+    """Where two pictures differ visibly: bool (S, S)."""
     return np.abs(a.render(128).astype(int) - b.render(128).astype(int)).sum(axis=2) > 24
 
 
@@ -107,7 +107,7 @@ def test_an_avatar_of_wrong_parts_is_refused():
 
 
 def test_drawing_is_fast():
-    """Measured at 650 images/s per core and more; this bar only notices a drawing that is many times slower."""
+    """Measured at 650 images/s per core and more; this bar fails only if drawing is many times slower."""
     avatars = [Avatar(Identity.sample(s), Expression.sample(s), Appearance.sample(s)) for s in range(100)]
     start = time.process_time()
     for avatar in avatars:

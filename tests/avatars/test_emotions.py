@@ -117,7 +117,7 @@ REGIONS = (((0.26, 0.56), (0.23, 0.77)), ((0.56, 0.87), (0.29, 0.71)))
 # People along the whole range of skin tones, from the validation seeds.
 PEOPLE = 8
 # Mean over people and over the region's pixels of the absolute difference of a colour channel, where 1 is
-# from none to full. The median pair is at 0.08.
+# the full range of a channel. The median pair is at 0.08.
 LEAST_DISTANCE = 0.018
 
 

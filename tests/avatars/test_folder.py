@@ -1,4 +1,4 @@
-"""A folder of pictures as a dataset: what is read, how pairs are made, and what each mistake is told."""
+"""A folder of pictures as a dataset: reading, pairs, and the error for each mistake."""
 
 import json
 import os
@@ -235,7 +235,7 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_each_mistake_gets_one_clear_line(good, name):
     mistake, message = MISTAKES[name]
-    FaceFolder(good)  # sound before
+    FaceFolder(good)  # valid before the mistake
     mistake(good)
     with pytest.raises(UserError, match=message) as caught:
         FaceFolder(good)

@@ -43,7 +43,7 @@ def test_the_nose_lies_where_its_width_shows(avatar):
 
 
 def test_the_mouth_ends_at_its_corners(avatar):
-    """Fuller lips change what lies between the corners, and nothing beyond them."""
+    """Fuller lips change pixels between the corners of the mouth, and none beyond them."""
     places = changed(avatar, lip_fullness=1.0)
     left, right = landmarks(avatar)[3:]
     assert abs(places[:, 0].min() - left[0]) < 0.03 and abs(places[:, 0].max() - right[0]) < 0.03

@@ -1,4 +1,4 @@
-"""What an expression means follows from its 21 numbers."""
+"""Words, valence and arousal follow from the 21 numbers of an expression vector."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The detector: what each answer is asked for, the loss, and that its truth can be expressed and decoded."""
+"""The detector: targets of the anchors, the loss, and that its outputs can represent the ground truth."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ POINTS = torch.tensor([[[52.0, 58.0], [76.0, 58.0], [64.0, 70.0], [56.0, 82.0], 
 
 
 def perfect(boxes, points, side):
-    """The nine outputs that say exactly what is there."""
+    """The nine outputs that represent the ground truth exactly."""
     places, strides, _ = centers(side, side)
     face, _ = assign(boxes, side, side)
     mine, chosen = face >= 0, face.clamp_min(0)

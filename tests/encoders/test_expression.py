@@ -1,4 +1,4 @@
-"""The expression encoder: one representation from four sources, and the shipped weights held to their figures."""
+"""The expression encoder: one representation from four sources, and the shipped weights reach their figures."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_the_representation_names_vector_affect_and_groups():
     assert row[:21] == pytest.approx(Expression.named("glee").to_vector())
     assert row[21:23] == pytest.approx(word_affect()[EMOTIONS.index("glee")], abs=0.05)
     assert row[23:].min() >= 0 and row[23:].sum() == pytest.approx(1, abs=0.02)
-    assert read_expression("neutral").representation[0, 23:].sum() < 0.2  # what is missing to 1 is the neutral face's
+    assert read_expression("neutral").representation[0, 23:].sum() < 0.2  # the rest is that of the neutral face
 
 
 def test_a_picture_of_a_word_reads_as_that_word(shipped):
@@ -152,7 +152,7 @@ def test_the_shipped_folder_is_small_and_complete():
 
 
 def test_the_reading_of_a_picture_agrees_with_what_its_vector_means(shipped):
-    """The heads for affect say what the closed form says of the vector that the other head reads."""
+    """The predicted affect agrees with the closed form applied to the predicted vector."""
     images = np.stack([face(word, 1_000_100 + n) for n, word in enumerate(EMOTIONS)])
     reading = shipped.read_arrays(images)
     assert np.abs(reading.affect - affect_of(reading.vectors)).mean() < 0.2

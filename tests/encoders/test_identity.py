@@ -38,7 +38,7 @@ def test_the_margin_is_added_to_the_angle_of_the_right_person(angle):
 
 def test_past_half_a_turn_the_loss_still_rises():
     loss = ArcFaceLoss(2, 3, margin=0.5, scale=5.0)
-    loss.directions.data = torch.eye(3)[:2]  # the embedding turns away from the first and stays square to the second
+    loss.directions.data = torch.eye(3)[:2]  # the angle to the first grows, the second stays orthogonal
     angles = torch.linspace(0.05, math.pi - 0.01, 60)
     values = [loss(torch.tensor([[a.cos(), 0.0, a.sin()]]), torch.tensor([0])).item() for a in angles]
     assert all(b > a - 1e-6 for a, b in zip(values, values[1:]))
@@ -58,7 +58,7 @@ def test_another_size_is_refused_in_words(net):
 
 
 def test_after_erasure_a_linear_probe_reads_nothing(net):
-    """The embeddings carry a nuisance; afterwards least squares finds none of it, and the rest stays."""
+    """The embeddings contain a nuisance; after erasure least squares cannot predict it, and the rest stays."""
     import copy
 
     net = copy.deepcopy(net)

@@ -1,4 +1,4 @@
-"""The second look: five landmarks again, in insightface's frame, and more exact than a detector's."""
+"""The landmark network: five landmarks in insightface's order, more exact than those of the detector."""
 
 from dataclasses import replace
 

@@ -28,7 +28,7 @@ CPU = ["CPUExecutionProvider"]
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
-    """A pack that was never trained, with its networks: what holds for it holds for any weights."""
+    """A pack that was never trained, with its networks: tests that pass with it hold for any weights."""
     torch.manual_seed(0)
     recognizer = ArcFaceNet(widths=(8, 16, 32), blocks=(0, 1, 1), squeeze=8)
     recognizer(torch.randn(16, 3, 112, 112))
@@ -232,12 +232,12 @@ def test_a_missing_file_and_other_arrays_are_refused(faces, tmp_path):
 
 @pytest.fixture(scope="module")
 def stated():
-    """What the folder says of its weights, measured on people that no test draws."""
+    """The reported figures of the weights in the folder, measured on people that no test draws."""
     return json.loads((pack.FOLDER / "figures.json").read_text())
 
 
 def test_people_are_recognized_as_well_as_the_card_says(stated):
-    """200 people, among whom anybody is found a little more easily than among the card's 1,000."""
+    """Among 200 people identification is a little easier than among the 1,000 of the model card."""
     measured = measure_recognizer(pack.load_recognizer(), VALIDATION, 200)
     for view, figures in measured.items():
         assert figures["top1"] >= max(0.96, stated["recognizer"][view]["top1"] - 0.02)

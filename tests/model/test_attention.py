@@ -1,4 +1,4 @@
-"""Joint attention, held against the formula and against its contracts."""
+"""Joint attention agrees with its formula and keeps its contracts."""
 
 import pytest
 import torch
@@ -86,11 +86,11 @@ def test_normed_queries_and_keys_have_root_mean_square_one_before_their_weight()
     query, key, value = projections.qkv(100 * torch.randn(2, 5, 24))
     for normed in (query, key):
         torch.testing.assert_close(normed.square().mean(-1), torch.ones(2, 5, 3), rtol=1e-4, atol=1e-4)
-    assert value.square().mean() > 100  # values are left alone
+    assert value.square().mean() > 100  # values are not normalized
 
 
 def test_the_weights_of_the_norms_are_used():
-    """A qk-norm that is accepted but not passed on would not notice these weights."""
+    """If qk_norm were accepted but not passed on, these weights would have no effect."""
     projections = Projections(dim=24, num_heads=3, qk_norm="rms_norm")
     x = torch.randn(2, 5, 24)
     query, key, _ = projections.qkv(x)

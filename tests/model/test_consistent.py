@@ -1,4 +1,4 @@
-"""What anchors share with the other images of a set, and what must never reach another image."""
+"""What anchors share with the other images of a set, and what must not affect other images."""
 
 import numpy as np
 import pytest

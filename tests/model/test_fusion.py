@@ -1,4 +1,4 @@
-"""Identity and expression, fused into what the MM-DiT is told."""
+"""Identity and expression are fused into the conditioning of the MM-DiT."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ LENGTH = {"resampler": 5, "fused_and_exact": 5 + 9, "concatenation": 9, "sum": 6
 def fusion(request):
     torch.manual_seed(0)
     net = IdentityExpressionFusion(**SIZES, fusion=request.param).eval()
-    torch.nn.init.normal_(net.no_identity)  # zeros would also be what a forgotten stand-in gives
+    torch.nn.init.normal_(net.no_identity)  # zeros would hide a learned token that is not used
     torch.nn.init.normal_(net.no_expression)
     return net
 
@@ -103,7 +103,7 @@ def test_the_resampler_shows_where_each_of_its_tokens_looks(told):
 
 
 def test_a_token_of_the_concatenation_hangs_on_one_alone_and_a_fused_one_on_both_together(told):
-    """Where the two act apart, or are merely added up, the mixed second difference is zero."""
+    """If a token depends on only one of the two, or on a sum, the mixed second difference is zero."""
     identity, expression = told
     for name in FUSIONS:
         torch.manual_seed(0)
@@ -147,10 +147,8 @@ def test_a_resampler_begins_as_a_look_at_one_source_each(condition_tokens):
     identity, expression = torch.randn(50, 2, 512), 0.5 * torch.rand(50, 48)
     first = net.fuse.weights(*net.tokens(identity, expression))[0].mean(dim=(0, 1))  # (N, I + E + N)
     assert first.argmax(dim=1).tolist() == [n % 10 for n in range(condition_tokens)]
-    assert (first.max(dim=1).values > 0.3).all()  # of 1 shared among 14 to 26
-    with (
-        torch.no_grad()
-    ):  # and carries it away: another expression changes the tokens that look at it, and hardly others
+    assert (first.max(dim=1).values > 0.3).all()  # of 1, the sum over 14 to 26 keys
+    with torch.no_grad():  # and copies it: another expression changes the tokens that attend to it, and hardly others
         tokens, other = (net(identity, told)[0] for told in (expression, expression.flip(0)))
     changed = (tokens - other).norm(dim=2).mean(dim=0)
     looks_at_expression = torch.tensor([n % 10 >= 6 for n in range(condition_tokens)])

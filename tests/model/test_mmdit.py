@@ -1,4 +1,4 @@
-"""The whole network: what it promises at the start, what it passes on, what it saves and what it refuses."""
+"""The whole network: its initialization, the effect of every input and weight, saving, and invalid arguments."""
 
 import json
 
@@ -21,7 +21,7 @@ SIZES = dict(
 
 
 def awake(module: nn.Module) -> nn.Module:
-    """Random numbers in every weight: the zeros of adaLN-Zero would hide what is dropped on the way."""
+    """Random numbers in every weight: the zeros of adaLN-Zero would hide inputs that are dropped."""
     generator = torch.Generator().manual_seed(1)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.2, generator=generator)
@@ -66,7 +66,7 @@ def test_at_the_start_every_matrix_keeps_the_variance_about_the_same():
 
 
 def test_learning_reaches_every_weight_after_five_steps():
-    """Zeros at the start must not be zeros for ever. The output opens first, then gates, then what is behind them."""
+    """The zeros of the initialization must not stay: first the output gets a gradient, then gates, then the rest."""
     torch.manual_seed(0)
     model = MMDiT(**SIZES, dual_attention_layers=(0,))
     before = {name: p.clone() for name, p in model.named_parameters()}
@@ -89,7 +89,7 @@ def test_every_input_is_heard():
 
 
 def test_every_weight_gets_a_gradient():
-    """A weight without one is a setting that was accepted and not passed on."""
+    """A weight without a gradient belongs to an argument that was accepted and not passed on."""
     model = awake(MMDiT(**SIZES, dual_attention_layers=(0, 2)))
     model(**inputs()).square().mean().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []

@@ -1,4 +1,4 @@
-"""Time and condition: told apart finely, and without a word at the start."""
+"""Timestep and condition: close timesteps have different embeddings, and modulation starts at zero."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_whole_numbers_and_fractions_agree():
 
 
 def test_times_stay_apart_in_half_precision():
-    """999 and 1000 are the same number in bfloat16, so the waves must be made before rounding."""
+    """999 and 1000 are the same number in bfloat16, so the embedding must be computed before rounding."""
     vector = ConditioningVector(pooled_dim=4, dim=16).bfloat16()
     a, b = vector(torch.tensor([999.0, 1000.0]), torch.zeros(2, 4, dtype=torch.bfloat16))
     assert (a - b).abs().max() > 0.01

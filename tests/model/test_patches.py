@@ -1,4 +1,4 @@
-"""Patches and positions: nothing is lost by cutting, and every place is somewhere else."""
+"""Patches and positions: patchify is invertible, and every position has a different embedding."""
 
 import pytest
 import torch
