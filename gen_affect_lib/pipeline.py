@@ -30,9 +30,10 @@ from tqdm.auto import tqdm
 from gen_affect_lib.avatars.regions import TYPICAL_BOTTOM, TYPICAL_TOP, is_portrait
 from gen_affect_lib.codec import CODEC
 from gen_affect_lib.encoders.affect import EXPRESSION_MEANING
-from gen_affect_lib.encoders.expression import ExpressionReading, is_picture, read_expression
+from gen_affect_lib.encoders.expression import is_picture, read_expression
 from gen_affect_lib.encoders.pack import FACE_READING, FacePack
 from gen_affect_lib.encoders.protocols import ExpressionEncoder, IdentityEncoder
+from gen_affect_lib.encoders.reading import ExpressionReading
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import SAMPLER, RectifiedFlow, sample, schedule, timestep
 from gen_affect_lib.keys import Producer

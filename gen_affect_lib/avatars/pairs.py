@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from gen_affect_lib.avatars.drawing import DRAWING, Avatar
 from gen_affect_lib.avatars.factors import FACTORS, Appearance, Expression, Identity
-from gen_affect_lib.avatars.splits import FIRST_SEED, SEEDS_PER_SPLIT, picture_seed
+from gen_affect_lib.avatars.splits import FIRST_SEED, PEOPLE, picture_seed
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.keys import Producer, key
 from gen_affect_lib.machine import cores
@@ -53,8 +53,8 @@ class PairsConfig:
     def __post_init__(self):
         if self.split not in FIRST_SEED:
             raise UserError(f"split {self.split!r} does not exist: give one of {', '.join(FIRST_SEED)}")
-        if not 1 <= self.identities <= SEEDS_PER_SPLIT:
-            raise UserError(f"{self.identities} identities: a split has from 1 to {SEEDS_PER_SPLIT:,}")
+        if not 1 <= self.identities <= PEOPLE[self.split]:
+            raise UserError(f"{self.identities:,} identities: the split {self.split} has 1 to {PEOPLE[self.split]:,}")
         if self.images < 2:
             raise UserError(f"{self.images} image(s) of each person make no pair: give at least 2")
 

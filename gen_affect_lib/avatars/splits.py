@@ -9,9 +9,13 @@ people                  purpose
 
 from __future__ import annotations
 
-SEEDS_PER_SPLIT = 1_000_000
-TRAIN_SEED, JUDGES_SEED, VALIDATION_SEED, REPORT_SEED = 0, 500_000, 1_000_000, 2_000_000
+TRAIN_SEED, JUDGES_SEED, VALIDATION_SEED, REPORT_SEED, END_SEED = 0, 500_000, 1_000_000, 2_000_000, 3_000_000
 FIRST_SEED = {"train": TRAIN_SEED, "validation": VALIDATION_SEED, "report": REPORT_SEED}
+PEOPLE = {
+    "train": JUDGES_SEED - TRAIN_SEED,
+    "validation": REPORT_SEED - VALIDATION_SEED,
+    "report": END_SEED - REPORT_SEED,
+}
 
 # Training uses the first pictures of each person. Pictures from 500 on are for tests of the encoders, and pictures from
 # 600 on are references of the evaluation.

@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 
 from gen_affect_lib.avatars.emotions import EMOTIONS
 from gen_affect_lib.encoders.affect import vector_of_word
-from gen_affect_lib.encoders.expression import LABELS, SHIPPED, ExpressionEncoder, ExpressionReading
+from gen_affect_lib.encoders.expression import LABELS, SHIPPED, ExpressionEncoder
+from gen_affect_lib.encoders.reading import ExpressionReading
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.pictures import on_white, open_pictures
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from gen_affect_lib.encoders.expression import ExpressionReading
+from gen_affect_lib.encoders.reading import ExpressionReading
 
 
 class IdentityReading(Protocol):

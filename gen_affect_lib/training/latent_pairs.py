@@ -20,8 +20,8 @@ from tqdm.auto import tqdm
 from gen_affect_lib.avatars.folder import FaceFolder
 from gen_affect_lib.avatars.pairs import PAIRS, PairCache, PairsConfig
 from gen_affect_lib.codec import CODEC, LatentCodec, Latents, PixelCodec
-from gen_affect_lib.encoders.expression import ExpressionReading
 from gen_affect_lib.encoders.pack import FACE_READING, FacePack
+from gen_affect_lib.encoders.reading import ExpressionReading
 from gen_affect_lib.keys import Producer, key
 from gen_affect_lib.machine import cores
 

@@ -99,9 +99,16 @@ def test_a_pair_is_one_person_in_two_pictures(tmp_path):
     assert set(reference // 3) == set(range(20))
 
 
-def test_the_splits_share_no_identity():
-    ranges = [range(first, first + splits.SEEDS_PER_SPLIT) for first in splits.FIRST_SEED.values()]
+def test_the_splits_share_no_identity_with_each_other_and_the_judges():
+    ranges = [range(first, first + splits.PEOPLE[split]) for split, first in splits.FIRST_SEED.items()]
+    ranges = sorted([*ranges, range(splits.JUDGES_SEED, splits.VALIDATION_SEED)], key=lambda seeds: seeds[0])
     assert all(a[-1] < b[0] for a, b in zip(ranges, ranges[1:]))
+
+
+def test_no_training_set_is_so_large_that_it_has_people_of_the_judges():
+    assert PairsConfig("train", identities=splits.JUDGES_SEED).identities == splits.JUDGES_SEED
+    with pytest.raises(UserError, match="500,001 identities: the split train has 1 to 500,000"):
+        PairsConfig("train", identities=splits.JUDGES_SEED + 1)
 
 
 def test_several_processes_draw_the_same(tmp_path):

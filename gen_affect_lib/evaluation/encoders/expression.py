@@ -18,7 +18,7 @@ from gen_affect_lib.avatars import ACTION_UNITS, EMOTIONS, Appearance, Avatar, E
 from gen_affect_lib.avatars.emotions import LEVELS, branches, tree_distance
 from gen_affect_lib.avatars.splits import READER_PICTURES, picture_seed
 from gen_affect_lib.encoders.affect import affect_of, word_affect
-from gen_affect_lib.encoders.expression import ExpressionReading
+from gen_affect_lib.encoders.reading import ExpressionReading
 from gen_affect_lib.evaluation.metrics.expression import concordance, unit_errors
 from gen_affect_lib.evaluation.metrics.skin import THIRDS, third
 

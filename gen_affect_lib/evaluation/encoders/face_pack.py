@@ -12,7 +12,6 @@ from torch import Tensor
 from gen_affect_lib.avatars import Identity
 from gen_affect_lib.avatars.landmarks import landmarks
 from gen_affect_lib.avatars.scenes import scene
-from gen_affect_lib.avatars.splits import SEEDS_PER_SPLIT
 from gen_affect_lib.encoders.detector import FaceDetector, decode, to_input
 from gen_affect_lib.encoders.identity import ArcFaceNet, embed
 from gen_affect_lib.encoders.landmark_net import LandmarkNet, find_landmarks
@@ -112,7 +111,7 @@ def measure_detector(
     """
     scores, matches, found, errors, tones, found_tones, false = [], [], [], [], [], [], 0
     for k in range(scenes):
-        s = scene(k, first_person, people=SEEDS_PER_SPLIT // 2)
+        s = scene(k, first_person, people=500_000)
         score, boxes, points = detect(net, s.image)
         pairs = match(boxes, score, s.boxes)
         scores.append(score)
