@@ -84,7 +84,8 @@ def record_attention(pipeline, reference, expression, *, steps: int | None = Non
 def expression_share(pipeline, identity: np.ndarray, expression) -> np.ndarray:
     """How much each condition token depends on the expression, not the identity: float32 (M,) in [0, 1].
 
-    ‖f(i, e) − f(i, ∅)‖ / (‖f(i, e) − f(i, ∅)‖ + ‖f(i, e) − f(∅, e)‖) for each token of the fusion f; ∅ is a dropped input.
+    ‖f(i, e) − f(i, ∅)‖ / (‖f(i, e) − f(i, ∅)‖ + ‖f(i, e) − f(∅, e)‖) for each token of the fusion f, with ∅ for a
+    dropped input.
     """
     import torch
 

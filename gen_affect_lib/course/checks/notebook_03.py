@@ -351,7 +351,7 @@ check_RMSNorm = Exercise(
     hints=(
         "Read the name from right to left: squares, their mean along the last axis (keep that axis), then the root. "
         "Nothing is subtracted.",
-        "`x.square().mean(-1, keepdim=True) + self.eps` stands under the root; the weight multiplies the quotient.",
+        "`x.square().mean(-1, keepdim=True) + self.eps` is under the root; the weight multiplies the quotient.",
     ),
 )
 

@@ -107,7 +107,7 @@ def _test_similarity(answer) -> None:
                 "mean too: b = w̄ − a z̄.",
                 only_the_middles,
             ),
-            (f"{signs} Or the conjugate stands on the wrong factor: it belongs to `points`.", turned_back),
+            (f"{signs} Or the wrong factor is conjugated: the conjugate belongs to `points`.", turned_back),
             (signs, signs_changed),
             (
                 "some of your maps mirror the face: where the determinant of U Vᵀ is −1, flip the sign of the last "

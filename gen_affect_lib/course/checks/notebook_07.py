@@ -447,7 +447,7 @@ def _test_dial_weights(answer) -> None:
         (4.0, 2.5),
         mistakes=[
             (
-                "the weight of v_i is missing its second part: v_i stands in both brackets, once with a minus.",
+                "the weight of v_i is missing its second part: v_i occurs in both brackets, once with a minus.",
                 lambda i, e: (1 - i, i, e),
             ),
             (
@@ -456,7 +456,7 @@ def _test_dial_weights(answer) -> None:
                 lambda i, e: (1, i, e),
             ),
             (
-                "the weight of v_∅ is missing its first part: it also stands in front of the brackets, with 1.",
+                "the weight of v_∅ is missing its first part: it also occurs before the brackets, with factor 1.",
                 lambda i, e: (-i, i - e, e),
             ),
             (

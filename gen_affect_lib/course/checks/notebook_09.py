@@ -455,7 +455,7 @@ def _test_read_bank(answer) -> None:
         tolerance=1e-5,
         mistakes=[
             (
-                "the order is still wrong: the conditions alternate, A B A B, but the images of a batch stand in "
+                "the order is still wrong: the conditions alternate, A B A B, but the images of a batch are in "
                 "blocks, A A B B.",
                 mistaken(alternating),
             ),

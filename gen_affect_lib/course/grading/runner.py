@@ -243,7 +243,7 @@ class Run:
 
 
 def _seed(seed: int) -> None:
-    """Seed all generators, so that a cell draws the same numbers wherever it stands."""
+    """Seed all generators, so that a cell draws the same numbers at every position in the notebook."""
     import numpy as np
     import torch
 
