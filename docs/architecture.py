@@ -36,10 +36,10 @@ FLOORS = [
         "profiles": "smoke, laptop, gpu: all sizes",
     }),
     ("Networks", "#DDEBF7", {
-        "encoders": "identity and expression from a face",
+        "encoders": "identity, expression from a face",
         "model": "MM-DiT, fusion, consistent attention",
         "codec": "pictures to latents and back",
-        "sharp_codec": "the codec of the 128 px model",
+        "sharp_codec": "codec of the 128 px model",
         "flow": "rectified flow: loss, samplers, guidance",
     }),
     ("World", "#E6E3F5", {
