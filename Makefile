@@ -10,7 +10,7 @@ JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ "$$n" -
 .PHONY: help demo test lint test-browser lab course timings light doctor clean
 
 help:
-	@echo "make demo                             set up, and draw one unseen person with many expressions"
+	@echo "make demo                             set up, and generate one unseen person with many expressions"
 	@echo "make test                             set up, lint, and run the whole test suite"
 	@echo "make lint                             check style, imports and types: ruff, import-linter, pyright"
 	@echo "make test-browser                     move the sliders in a real JupyterLab with a real Chromium"
@@ -19,11 +19,11 @@ help:
 	@echo "make timings                          write the measured times into the notebooks, README and INSTRUCTORS.md again"
 	@echo "make light                            compress the pictures in the notebooks"
 	@echo "make doctor                           check packages, system libraries, device and disk"
-	@echo "make clean                            remove everything that make made (.venv, outputs, .cache)"
+	@echo "make clean                            remove everything that make created (.venv, outputs, .cache)"
 	@echo ""
-	@echo "make PYTHON=/path/to/python ... takes that Python (3.11 or newer) for .venv."
+	@echo "make PYTHON=/path/to/python ... uses that Python (3.11 or newer) for .venv."
 
-# Installs again whenever one of the two files has changed since the last install.
+# Installs again if one of the two files has changed since the last installation.
 $(STAMP): pyproject.toml constraints.txt
 	@python="$(PYTHON)"; \
 	if [ -z "$$python" ]; then \
@@ -49,7 +49,7 @@ $(BROWSER_STAMP): $(STAMP)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,browser]'
 	@touch $(BROWSER_STAMP)
 
-# After the install nothing needs the network. These keep Hugging Face's libraries and pyright from trying it.
+# After the installation nothing needs the network. These variables keep Hugging Face's libraries and pyright from using it.
 export HF_HUB_OFFLINE = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1

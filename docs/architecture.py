@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "architecture.svg"
 
-# From the top down: the name of a floor, its colour, and the modules on it with one line each.
+# From the top down: the name of a layer, its colour, and the modules on it with one line each.
 FLOORS = [
     ("Entrance", "#F3E3EC", {
         "__main__": "python -m gen_affect_lib",
@@ -22,8 +22,8 @@ FLOORS = [
         "course": "the notebooks: checks of exercises, grading, release and timings",
     }),
     ("Evaluation", "#FBF0D2", {
-        "readers": "train one reader of faces by name, and measure it",
-        "evaluation": "judges, metrics, rivals, studies, reported figures",
+        "readers": "train and measure an encoder or a judge",
+        "evaluation": "judges, metrics, baselines, studies, reported figures",
         "widgets": "sliders and panels in the notebooks",
     }),
     ("Training", "#E6F2DC", {
@@ -31,15 +31,15 @@ FLOORS = [
     }),
     ("Pipeline", "#DDF1EC", {
         "pipeline": "reference + expressions in, a set of pictures out",
-        "bench": "speed of the pipeline's parts",
+        "bench": "speed against diffusers",
         "parity": "weights to and from diffusers",
         "profiles": "smoke, laptop, gpu: all sizes",
     }),
     ("Networks", "#DDEBF7", {
-        "encoders": "read a face: identity and expression",
+        "encoders": "identity, expression from a face",
         "model": "MM-DiT, fusion, consistent attention",
         "codec": "pictures to latents and back",
-        "sharp_codec": "the codec of the 128 px model",
+        "sharp_codec": "codec of the 128 px model",
         "flow": "rectified flow: loss, samplers, guidance",
     }),
     ("World", "#E6E3F5", {
@@ -52,10 +52,10 @@ FLOORS = [
         "device": "CPU or GPU, seeds, processes",
         "keys": "cache keys from producer versions",
         "recipe": "settings of a training",
-        "files": "write a file whole or not at all",
+        "files": "atomic writes of files",
         "machine": "cores, memory, description",
-        "paths": "where data, outputs and cache are",
-        "errors": "UserError: one clear line",
+        "paths": "folders: data, outputs, cache",
+        "errors": "UserError: errors in one line",
     }),
 ]  # fmt: skip
 
@@ -79,7 +79,7 @@ def floors() -> list[tuple[str, str, dict[str, str]]]:
     found = [(name, color, {m: text for m, text in modules.items() if m in level}) for name, color, modules in FLOORS]
     for (above, _, higher), (below, _, lower) in zip(found, found[1:], strict=False):
         if max(level[m] for m in higher) >= min(level[m] for m in lower):
-            raise ValueError(f"in the contract, {above} is not above {below}: move a module to another floor")
+            raise ValueError(f"in the contract, {above} is not above {below}: move a module to another layer")
     return found
 
 

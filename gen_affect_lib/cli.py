@@ -1,6 +1,6 @@
-"""The commands. Each imports what it needs when it runs, so that `--help` answers at once.
+"""The commands. Each imports what it needs when it runs, so that `--help` is fast.
 
-An error that the user can cause ends in one line on stderr and exit code 2; a traceback means a fault of ours.
+An error that the user can cause ends in one line on stderr and exit code 2; a traceback means a fault of the kit.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _fail(message: object) -> int:
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds the default to the help of an option, but not None or False: the help of these options says enough."""
+    """Adds the default to the help of an option, except None and False, where the text says enough."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         silent = action.default is None or action.default is False
@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     _train_options(command("train", _train, about))
     _train_encoder_options(command("train-encoder", _train_encoder, "train a network that reads faces"))
     _sample_options(command("sample", _sample, "generate one person with several expressions"))
-    about = "let the judges score the images that a checkpoint generates of unseen people"
+    about = "score the images that a checkpoint generates of held-out people"
     _evaluate_options(command("evaluate", _evaluate, about))
     about = "train variants of the recipe, the model or the autoencoder, or vary consistent attention, and score all"
     _compare_options(command("compare", _compare, about))
@@ -214,10 +214,10 @@ def _train_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--data", type=Path, default=None, metavar="FOLDER", help=about)
     sub.add_argument("--out", type=Path, default=OUTPUTS / "train", metavar="DIR", help="folder for the checkpoints")
     sub.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
-    _minutes_option(sub, "length of the training (default: the profile's minutes or steps)")
+    _minutes_option(sub, "length of the training in minutes (default: the profile's minutes or steps)")
     about = "side of the pictures in pixels, such as 64 or 128 (default: the profile's)"
     sub.add_argument("--size", type=int, default=None, metavar="PX", help=about)
-    about = "do not start from the shipped checkpoint: train with the settings that it was trained with"
+    about = "do not start from the shipped checkpoint: train from scratch with its settings"
     sub.add_argument("--from-nothing", action="store_true", help=about)
 
 
@@ -250,7 +250,7 @@ def _train_encoder_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("name", metavar="NAME", help="one of " + ", ".join(READERS))
     about = "folder for the network (default: outputs/encoders/NAME)"
     sub.add_argument("--out", type=Path, default=None, metavar="DIR", help=about)
-    _minutes_option(sub, "length of the training (default: the profile's)")
+    _minutes_option(sub, "length of the training in minutes (default: the profile's)")
     _profile_option(sub)
 
 
@@ -265,7 +265,7 @@ def _train_encoder(options: argparse.Namespace) -> None:
 
 def _sample_options(sub: argparse.ArgumentParser) -> None:
     _checkpoint_option(sub)
-    about = "a picture of the person (default: a drawn person who was never trained on)"
+    about = "a picture of the person (default: a drawn held-out person)"
     sub.add_argument("--reference", type=Path, default=None, metavar="FILE", help=about)
     about = "which face of --reference, counted from the left, from 0 (default: the largest)"
     sub.add_argument("--which", type=_seed, default=None, metavar="N", help=about)
@@ -315,7 +315,7 @@ def _evaluate_options(sub: argparse.ArgumentParser) -> None:
     _checkpoint_option(sub)
     sub.add_argument("--identities", type=_count, default=100, metavar="N", help="people, from seed 2,000,000 on")
     _words_option(sub)
-    about = "how many sets of each person, each with other noise"
+    about = "how many sets of each person, each from different noise"
     sub.add_argument("--seeds", type=_count, default=2, metavar="N", help=about)
     _consistency_option(sub, default=0.0)
     _json_option(sub, "evaluation")
@@ -337,7 +337,7 @@ def _compare_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("table", metavar="WHAT", help="recipes, baselines, codecs or sharing")
     _profile_option(sub)
     length = sub.add_mutually_exclusive_group()
-    _minutes_option(length, "length of each training, from nothing (default without --steps: 8)")
+    _minutes_option(length, "length of each training from scratch, in minutes (default without --steps: 8)")
     about = "length of each training in steps, which is the same on every machine"
     length.add_argument("--steps", type=_count, default=None, metavar="N", help=about)
     sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="how many trainings of each variant")
@@ -380,7 +380,7 @@ def _course_run_options(sub: argparse.ArgumentParser) -> None:
     _profile_option(sub, "profile", nargs="?")
     _only_option(sub)
     sub.add_argument("--in-place", action="store_true", help="write the outputs into the notebooks themselves")
-    about = "make the numbers of this run the reference with which readers compare theirs"
+    about = "keep the numbers of this run as the reference for all readers"
     sub.add_argument("--reference", action="store_true", help=about)
 
 
@@ -423,8 +423,8 @@ def _course_grade_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--out", type=Path, default=None, metavar="DIR", help="folder for the grades (default: DIR_grades)"
     )
-    sub.add_argument("--seconds", type=_positive, default=600.0, help="time limit of one submission")
-    about = "memory limit of one submission"
+    sub.add_argument("--seconds", type=_positive, default=600.0, help="time limit of one submission in seconds")
+    about = "memory limit of one submission in GB"
     sub.add_argument("--memory-gb", type=_positive, default=4.0, metavar="GB", help=about)
     _jobs_option(sub)
 

@@ -1,4 +1,4 @@
-"""Whether the course can run on this machine: a line for each thing that could be missing, and what to do about it."""
+"""Whether the course can run on this machine: one line for each requirement, and what to do where it is not met."""
 
 import ctypes
 import platform
@@ -23,7 +23,7 @@ from gen_affect_lib.paths import ROOT
 INSTALL = "python -m pip install -c constraints.txt -e '.[test]'"
 # Linux: {library: the package of Debian and Ubuntu that contains it}
 SYSTEM_LIBRARIES = {"libGL.so.1": "libgl1", "libEGL.so.1": "libegl1"}
-DISK_GB = 2  # free disk: rendered pairs, checkpoints of a training, executed notebooks
+DISK_GB = 2  # free disk space for rendered pairs, checkpoints of a training and executed notebooks
 MEMORY_GB = 3  # free memory
 
 

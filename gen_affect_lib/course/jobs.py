@@ -1,4 +1,4 @@
-"""Several submissions or notebooks at once, each in a process that its thread waits for."""
+"""Runs several submissions or notebooks at once: one thread for each, which waits for the process that it starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 def default_jobs() -> int:
-    """One per core, at most eight: each may take a gigabyte of memory."""
+    """The default number of jobs: one per core, at most 8, since each may take 1 GB of memory."""
     return min(8, cores())
 
 

@@ -1,4 +1,4 @@
-"""The reader's own numbers beside those of the run that came with the kit.
+"""The numbers of this run beside those of a reference run.
 
 `data/reference/results.json` contains, for each profile and notebook, a few numbers of a run by the maintainers, and
 the machine that it ran on. `course run --reference` writes it; `compare_run`, near the end of a notebook, reads it.
@@ -37,7 +37,7 @@ def compare_run(
     """Print each number of this run beside the reference; return whether all agree.
 
     measured: {quantity: (number, tolerance)}, the tolerance absolute. Another processor or another version of torch
-    changes the last digits, and after a training more than those. reference: as from `load`, which is the default.
+    changes the last digits; after a training it changes more. reference: as from `load`, which is the default.
     """
     numbers = {quantity: float(value) for quantity, (value, _) in measured.items()}
     file = last_run(notebook, profile)
@@ -68,7 +68,7 @@ def compare_run(
 
 
 def keep_reference(notebook: str, profile: str, path: Path = RESULTS) -> None:
-    """Make the last run of a notebook the reference of its profile; does nothing if it compared no numbers."""
+    """Make the last run of a notebook the reference of its profile. Does nothing if that run compared no numbers."""
     file = last_run(notebook, profile)
     if not file.exists():
         return

@@ -24,7 +24,7 @@ def load(path: Path = TIMINGS) -> dict:
 
 
 def record(profile: str, notebook: str, seconds: float, memory_gb: float, path: Path = TIMINGS) -> dict:
-    """Add one measurement made on this machine; return all. The profile's from another machine are dropped."""
+    """Add one measurement made on this machine; return all. Those of the profile from another machine are dropped."""
     timings = load(path)
     machine = describe_machine()
     if timings.get(profile, {}).get("machine") != machine:

@@ -27,8 +27,7 @@ class AttentionRecord:
         sigmas: of the steps, (T,).
         weights: float32 (T, K, H, L, L + M): the attention weights of each patch over patches, then condition tokens;
             rows sum to 1.
-        expression_share: float32 (M,), how much each condition token depends on the expression, against the identity,
-            in [0, 1].
+        expression_share: float32 (M,), `expression_share` of each condition token, in [0, 1].
     """
 
     image: Image.Image
@@ -56,7 +55,7 @@ def record_attention(pipeline, reference, expression, *, steps: int | None = Non
     """Generate one face and record its attention weights.
 
     The pipeline's argument `attention` replaces joint attention. The one passed here computes joint attention and
-    records the weights under the full condition, which is the last of those that guidance compares.
+    records the weights under the full condition, which guidance puts last in the batch.
     """
     import torch
 
@@ -83,10 +82,10 @@ def record_attention(pipeline, reference, expression, *, steps: int | None = Non
 
 
 def expression_share(pipeline, identity: np.ndarray, expression) -> np.ndarray:
-    """How much each condition token depends on the expression: float32 (M,) in [0, 1]; the rest is the identity's.
+    """How much each condition token depends on the expression, not the identity: float32 (M,) in [0, 1].
 
-    The change of the token without the expression, divided by the sum of its changes without expression and without
-    identity.
+    ‖f(i, e) − f(i, ∅)‖ / (‖f(i, e) − f(i, ∅)‖ + ‖f(i, e) − f(∅, e)‖) for each token of the fusion f, with ∅ for a
+    dropped input.
     """
     import torch
 
@@ -108,7 +107,7 @@ def draw_attention(record: AttentionRecord, row: int, column: int, step: int, bl
     """The face, each patch as bright as its attention weight, and charts of the weights beside it."""
     patches, tokens = record.weights_of(row, column, step, block, head)
     sheet, side = Sheet(FACE + 32 + CARD, FACE), record.side
-    light = DARK + (1 - DARK) * (patches / patches.max()) ** 0.5  # the root shows small weights, too
+    light = DARK + (1 - DARK) * (patches / patches.max()) ** 0.5  # the square root makes small weights visible
     face = np.asarray(record.image.convert("RGB").resize((FACE, FACE), Image.Resampling.LANCZOS), np.float32)
     at = np.arange(FACE) * side // FACE  # index of the patch of each pixel, along one side
     sheet.paste(Image.fromarray((face * light[np.ix_(at, at)][..., None]).astype(np.uint8)), 0, 0)

@@ -32,7 +32,7 @@ def sample_row(
     """The reference, then one generated picture for each expression.
 
     Arguments are those of a `GenAffectPipeline`. seed: of the noise, the same for every setting, so that pictures
-    differ by the settings alone.
+    differ only by the settings.
     """
     import torch
 
@@ -68,7 +68,7 @@ def guidance_panel(
         reference, expressions: as for the pipeline; each move of a slider generates all expressions.
         seed: of the noise.
         most_steps, top_scale: ends of the sliders.
-        stills: settings of the rows of the still picture; what is left out is the pipeline's own.
+        stills: settings of the rows of the still picture; a setting that is left out is the pipeline's default.
 
     Returns the panel.
     """

@@ -9,7 +9,7 @@ from PIL import Image
 
 from gen_affect_lib.display import show, to_image
 
-WIDE = {"style": {"description_width": "200px"}, "layout": {"width": "390px"}}  # of a slider with a long description
+WIDE = {"style": {"description_width": "200px"}, "layout": {"width": "390px"}}  # a slider with a long description
 
 
 @dataclass(frozen=True)

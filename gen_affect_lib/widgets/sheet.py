@@ -1,4 +1,4 @@
-"""A canvas in pixels, x to the right and y down, with anti-aliased shapes and text, fast enough for a moving slider.
+"""A canvas in pixels, x to the right and y down, with anti-aliased shapes and text; fast enough to follow a slider.
 
 Colours are "#RRGGBB". The font is that of `display.grid`; it comes with Pillow, so that none has to be installed.
 """
@@ -50,7 +50,7 @@ class Sheet:
         self.canvas = self.surface.getCanvas()
 
     def copy(self) -> "Sheet":
-        """An independent copy."""
+        """A copy that shares no pixels."""
         other = Sheet(self.pixels.shape[1], self.pixels.shape[0])
         other.pixels[:] = self.pixels
         return other

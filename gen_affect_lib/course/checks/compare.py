@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from gen_affect_lib.course.checks.differences import difference
 from gen_affect_lib.course.checks.wording import describe_call, describe_error, name_of
 
-Mistake = tuple[str, Callable]  # the message to those who make it, and an implementation that makes it
+Mistake = tuple[str, Callable]  # the message for the student, and an implementation with the mistake
 
 
 class Wrong(Exception):
-    """An answer is not right. The message goes to the student: what came, what was expected, the likely mistake."""
+    """An answer is not right. Its message is for the student: what came, what was expected, the likely mistake."""
 
 
 def compare(
@@ -72,7 +72,7 @@ def compare_modules(
     """
     expected = reference(**build)
     with torch.no_grad():
-        for parameter in expected.parameters():  # parameters that start at 0 would hide what they multiply
+        for parameter in expected.parameters():  # parameters that are 0 would hide errors in what they multiply
             parameter.copy_(torch.randn_like(parameter) * 0.3)
     weights = expected.state_dict()
     known_mistakes = []
@@ -80,7 +80,7 @@ def compare_modules(
         try:
             known_mistakes.append((message, _with_weights(mistaken, build, weights)))
         except Exception:
-            pass  # it has other parameters, and so has a message of its own
+            pass  # it has other parameters, for which `_with_weights` has a message
     module = _with_weights(answer, build, weights)
     compare(module, expected, *cases, mistakes=known_mistakes, gradients=True, tolerance=tolerance)
     for case in cases:
@@ -96,7 +96,7 @@ def compare_modules(
 
 
 def _with_weights(kind: type, build: Mapping[str, object], weights: Mapping[str, Tensor]) -> nn.Module:
-    """A module of a student's class with the given weights. Raises Wrong if its parameters are others."""
+    """A module of a student's class with the given weights. Raises Wrong if it has other parameters."""
     module = kind(**build)
     if not isinstance(module, nn.Module):
         raise Wrong(f"`{name_of(kind)}` must be an `nn.Module`.")
@@ -160,7 +160,7 @@ def _gradients(function: Callable, case: Sequence) -> Sequence[Tensor | None]:
 
 
 def _weighted_sum(result: object) -> Tensor:
-    """The sum of all numbers in a result, each with a weight of its own, so that no two errors cancel."""
+    """The sum of all numbers in a result, each with a different weight, so that errors do not cancel."""
     if isinstance(result, Tensor):
         if not result.ndim:
             return result

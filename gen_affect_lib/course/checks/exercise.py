@@ -1,4 +1,4 @@
-"""An exercise: what it asks, how an answer is judged, and which hints there are.
+"""An exercise: its task, how an answer is judged, and its hints.
 
 In a notebook an exercise is three cells: the task; the answer, its solution between nbgrader's marks; and the check,
 
@@ -43,9 +43,10 @@ class Exercise:
     """One exercise. Called with an answer, it prints a verdict and returns the answer if it is right, else `reference`.
 
     number: "2.1", the number of the notebook and of the exercise in it. name: the function or class that the student
-    writes; the check is `check_NAME`. kind: one of KINDS. difficulty: 1 to 5. minutes: for somebody who reads along.
-    points: for a right answer. purpose: what it is good for, one sentence. reference: the library's component, with the
-    answer's signature. test: called with the answer, raises Wrong unless it is right. hints: two; the second says more.
+    writes; the check is `check_NAME`. kind: one of KINDS. difficulty: 1 to 5. minutes: an estimate.
+    points: for a right answer. purpose: why the exercise matters, one sentence. reference: the library's component,
+    with the answer's signature. test: called with the answer, raises Wrong unless it is right. hints: two; the second
+    says more.
     """
 
     number: str
@@ -94,7 +95,7 @@ class Exercise:
                 )
             except Wrong as wrong:
                 return Verdict("wrong", str(wrong))
-            except Exception as error:  # whatever a student's code may raise
+            except Exception as error:  # a student's code may raise any exception
                 return Verdict("wrong", describe_error(self.name, error))
         return Verdict("right")
 

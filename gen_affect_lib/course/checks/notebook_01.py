@@ -55,8 +55,9 @@ def _test_mouth_line(answer) -> None:
         tolerance=1e-6,
         mistakes=[
             (
-                "the middle of your curve does not reach the height `middle`: the control points are at that "
-                "height, and a curve goes only three quarters of the way toward them. Solve m = (c + 3k)/4 for k.",
+                "the middle of your curve does not reach the height `middle`: the control points are at that height, "
+                "and a curve goes only three quarters of the way toward the control points. Solve m = (c + 3k)/4 for "
+                "k.",
                 _mouth(control=lambda c, m: m),
             ),
             (
@@ -247,11 +248,11 @@ def _test_added_pixels(answer) -> None:
         answer,
         "c",
         {
-            "a": "the sum cannot know that both units move the *same* brow. Each difference only says which pixels "
-            "became darker and which became lighter.",
+            "a": "nothing in the sum says that both units move the *same* brow. Each difference only shows which "
+            "pixels became darker and which became lighter.",
             "b": "up and down cancel for movements of one point. Here one change darkens the pixels above the old "
             "brow, the other those below it: these are different pixels, so nothing cancels.",
-            "d": "a sum has no order, and no term hides another: both changes are there in full.",
+            "d": "a sum has no order, and no term hides another: both changes are added in full.",
         },
     )
 
@@ -269,9 +270,9 @@ check_added_pixels = Exercise(
     reference=lambda: "c",
     test=_test_added_pixels,
     hints=(
-        "Think of one pixel above the old brow, and of one below it. What does each of the two changes do to it?",
-        "The change of AU1 darkens where the raised brow lies, the change of AU4 where the lowered one lies. Is "
-        "there anything in the sum that would move either of them?",
+        "Think of one pixel above the old brow, and of one below it. How does each of the two changes affect it?",
+        "The change of AU1 darkens where the raised brow lies, the change of AU4 where the lowered one lies. Does any "
+        "term of the sum move either of them?",
     ),
 )
 
@@ -460,7 +461,8 @@ def _test_pair(answer) -> None:
     looks = [(reference.appearance, target.appearance) for reference, target, _ in pairs]
     if any(reference.identity != target.identity for reference, target, _ in pairs):
         raise Wrong(
-            "the reference and the target are two people. The model uses the reference only to learn who it is."
+            "the reference and the target are two people. The reference has to show the person whom the model should "
+            "generate."
         )
     if any(reference.identity != Identity.sample(FIRST + seed) for seed, (reference, _, _) in enumerate(pairs)):
         raise Wrong(
@@ -485,7 +487,7 @@ def _test_pair(answer) -> None:
             )
     for reference, target, word in pairs:
         if word not in EMOTIONS:
-            raise Wrong(f"the third thing should be one of the 135 words; {word!r} came back.")
+            raise Wrong(f"the third value should be one of the 135 words; {word!r} came back.")
         if target.expression != Expression.named(word):
             if reference.expression == Expression.named(word):
                 raise Wrong(
@@ -513,8 +515,8 @@ check_pair = Exercise(
     reference=pair,
     test=_test_pair,
     hints=(
-        "For each of the three groups of factors, decide whether the reference may tell it of the target. Then "
-        "decide whose word it is.",
+        "For each of the three groups of factors, decide whether the reference may determine its value in the target. "
+        "Then decide which of the two pictures the word describes.",
         "`Appearance.sample` gets the same seed twice; `rng.choice(EMOTIONS, 2)` may draw one word twice, and "
         "`replace=False` forbids it; and the word that is returned is the first.",
     ),
@@ -540,7 +542,7 @@ def _test_copying_cost(answer) -> None:
                 "that is the change of expression and appearance together. In these pairs the appearance is the same.",
             ),
             (0.14, "that adds the bar of the identity, but it is the same person."),
-            (2.7, "that is a percentage. The axis runs from 0 to 1."),
+            (2.7, "that is a percentage, and the axis runs from 0 to 1."),
         ],
     )
 
@@ -557,8 +559,8 @@ check_copying_cost = Exercise(
     reference=lambda: 0.027,
     test=_test_copying_cost,
     hints=(
-        "Which factors differ between the reference and the target of such a pair? The bars in section 8 say what "
-        "each changes.",
+        "Which factors differ between the reference and the target of such a pair? The bars in section 8 show how "
+        "much each of them changes the picture.",
         "Only the expression differs. Its bar is the shortest.",
     ),
 )

@@ -18,11 +18,15 @@ def _test_looks_ratio(answer) -> None:
         wrong=[
             (
                 2,
-                "that is the factor of one side in patches. There are two sides, and each token attends to every "
-                "token.",
+                "that is the factor for the number of patches along one side. An image has two sides, and each token "
+                "attends to every token.",
             ),
-            (4, "that is the factor of the number of *tokens*. The pairs are tokens times tokens."),
-            (8, "each side doubles, so there are four times as many tokens, and the number of pairs is their square."),
+            (
+                4,
+                "that is the factor for the number of *tokens*. The number of pairs is the square of the number of "
+                "tokens.",
+            ),
+            (8, "each side doubles in patches, so there are four times as many tokens, and 4² times as many pairs."),
             (1 / 16, "this is inverted: smaller patches make *more* pairs."),
             (256, "that would be right for patches of 2: here the patch is halved once."),
         ],
@@ -54,7 +58,7 @@ def _grid(rows: Tensor, height: int, width: int, p: int) -> Tensor:
 
 
 def _test_unpatchify(answer) -> None:
-    # Neither square images nor as many channels as rows: interchanged axes would not be noticed.
+    # The sizes of the axes differ, so that interchanged axes are noticed: no square images, no patch as large as K.
     cases = [
         (torch.randn(2, (height // p) * (width // p), p * p * K), height, width, p)
         for K, height, width, p in ((3, 8, 12, 2), (5, 6, 3, 3), (1, 4, 6, 1))
@@ -85,7 +89,7 @@ def _test_unpatchify(answer) -> None:
                 ),
             ),
             (
-                "the channels were taken as the first of the three numbers within a patch. `patchify` puts them last: "
+                "the channels were taken as the first of the three axes within a patch. `patchify` puts them last: "
                 "(p, p, K).",
                 lambda rows, height, width, p: (
                     rows.reshape(len(rows), height // p, width // p, -1, p, p)
@@ -132,9 +136,13 @@ def _test_patchify_by_unfold(answer) -> None:
         (torch.randn(2, 2, 4, 6), 1),
         gradients=True,
         mistakes=[
-            ("these are still `unfold`'s own axes, (B, K·p·p, L): tokens come before their numbers.", unfolded),
             (
-                "within a token the channels come first, as `unfold` leaves them, (K, p, p). `patchify` has them "
+                "these are still `unfold`'s own axes, (B, K·p·p, L): the axis of the tokens comes before that of their "
+                "numbers.",
+                unfolded,
+            ),
+            (
+                "within a token the channels come first, as `unfold` leaves them, (K, p, p). `patchify` puts them "
                 "last: (p, p, K).",
                 lambda images, p: unfolded(images, p).transpose(1, 2),
             ),
@@ -173,8 +181,8 @@ check_patchify_by_unfold = Exercise(
     hints=(
         "`F.unfold(images, p, stride=p)` gives (B, K·p·p, L). Name the three parts of its middle axis before you move "
         "anything.",
-        "`.unflatten(1, (K, p, p))` gives (B, K, p, p, L); `patchify` wants (B, L, p, p, K), flattened from the third "
-        "axis on.",
+        "`.unflatten(1, (K, p, p))` gives (B, K, p, p, L); `patchify` returns (B, L, p, p, K), flattened from the "
+        "third axis on.",
     ),
 )
 

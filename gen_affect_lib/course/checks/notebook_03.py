@@ -45,7 +45,7 @@ class _NoBranches(Modulator):
 
 
 def _test_modulator(answer) -> None:
-    for branches in (2, 3, 1):  # with one branch, one of the mistakes hides
+    for branches in (2, 3, 1):  # with one branch, one of the mistakes has no effect
         compare_modules(
             answer,
             Modulator,
@@ -54,7 +54,7 @@ def _test_modulator(answer) -> None:
             (torch.randn(1, 4),),
             mistakes=[
                 (
-                    "the first mistake is repaired, the second is not: the 3 · branches parts stand branch by branch, "
+                    "the first mistake is repaired, the second is not: the 3 · branches parts are ordered by branch: "
                     "(shift, scale, gate) of the first branch, then (shift, scale, gate) of the next.",
                     _ByKind,
                 ),
@@ -63,14 +63,17 @@ def _test_modulator(answer) -> None:
                     "along the wrong axis of (B, L, C). It needs an axis of length 1 for the tokens.",
                     _NoTokens,
                 ),
-                ("nothing is repaired yet: this does what the broken one does.", _Broken),
+                ("nothing is repaired yet: this returns what the broken one returns.", _Broken),
                 (
-                    "the axis of length 1 comes first, (1, B, C), where the images are. The tokens are the second "
-                    "axis.",
+                    "the axis of length 1 comes first, (1, B, C), which is the axis of the images. The tokens are the "
+                    "second axis.",
                     _TokensFirst,
                 ),
                 ("shift and scale are interchanged: the order is shift, scale, gate.", _AnotherOrder),
-                ("the parts come one by one: put each three into a `Modulation`, one a branch.", _NoBranches),
+                (
+                    "the parts are returned one by one: return one `Modulation` of three parts for each branch.",
+                    _NoBranches,
+                ),
             ],
         )
 
@@ -88,9 +91,10 @@ check_Modulator = Exercise(
     reference=Modulator,
     test=_test_modulator,
     hints=(
-        "Write the shapes down: what is (B, C) multiplied by (B, L, C), which axes meet? Then look at which numbers "
-        "`[i :: branches]` picks.",
-        "`self.linear(c)[:, None]` has the tokens' axis. The parts of branch i are the three from number 3 · i on.",
+        "Write the shapes down: which axes does broadcasting align when (B, C) is multiplied by (B, L, C)? Then look "
+        "at which parts `[i :: branches]` selects.",
+        "`self.linear(c)[:, None]` has an axis for the tokens. The parts of branch i are the three from index 3 · i "
+        "on.",
     ),
 )
 
@@ -117,13 +121,14 @@ def _test_attention_weights(answer) -> None:
                 "the scale is missing: divide the dot products by √D before the softmax.",
                 lambda q, k: _weights(q, k, power=0),
             ),
-            ("the dot products are divided by D, not by its root.", lambda q, k: _weights(q, k, power=1)),
+            ("the dot products are divided by D, not by its root: divide by √D.", lambda q, k: _weights(q, k, power=1)),
             (
-                "divided by √L: the scale goes with the channels D of a head, the last axis, not with the tokens.",
+                "divided by √L: the scale depends on the number D of channels of a head, the last axis, and not on "
+                "the number of tokens.",
                 lambda q, k: (_scores(q, k) / q.shape[1] ** 0.5).softmax(-1),
             ),
             (
-                "divided by the root of C = H · D: each head compares only its own D channels.",
+                "divided by √C with C = H · D: a dot product sums over the D channels of one head.",
                 lambda q, k: (_scores(q, k) / (q.shape[-1] * q.shape[-2]) ** 0.5).softmax(-1),
             ),
             (
@@ -149,7 +154,7 @@ def _test_attention_weights(answer) -> None:
                 lambda q, k: _scores(q, k).softmax(-1) / q.shape[-1] ** 0.5,
             ),
             (
-                "the numbers are right, but the heads come last: a map for each head is (B, H, L, M).",
+                "the numbers are right, but the heads come last: return one (L, M) map for each head, (B, H, L, M).",
                 lambda q, k: _weights(q, k).permute(0, 2, 3, 1),
             ),
         ],
@@ -194,13 +199,13 @@ def _test_attend(answer) -> None:
         gradients=True,
         mistakes=[
             (
-                "the heads are still apart, (B, L, H, D): merge the last two axes, each token's heads behind one "
-                "another.",
+                "the heads are still apart, (B, L, H, D): merge the last two axes, which concatenates each token's "
+                "heads.",
                 lambda q, k, v: _seen(q, k, v).transpose(1, 2),
             ),
             (
-                "heads and tokens are mixed: the axes stand as (B, H, L, D), and a reshape from there regroups the "
-                "numbers. Bring them into the order (B, L, H, D) first.",
+                "heads and tokens are mixed: the axes are in the order (B, H, L, D), and a reshape then mixes numbers "
+                "of different tokens. Bring them into the order (B, L, H, D) first.",
                 lambda q, k, v: _seen(q, k, v).reshape(len(q), q.shape[1], -1),
             ),
             (
@@ -241,7 +246,7 @@ check_attend = Exercise(
 
 
 class RMSNorm(attention.RMSNorm):
-    """The library's, with the arguments of the notebook's."""
+    """The library's class with the arguments of the notebook's: eps is ignored."""
 
     def __init__(self, dim: int, eps: float = 1e-6):
         super().__init__(dim)
@@ -317,13 +322,15 @@ def _test_rms_norm(answer) -> None:
                 _Spread,
             ),
             ("this makes the *length* 1: take the mean of the squares, not their sum.", _Length),
-            ("the root is missing: this divides by the mean square.", _NoRoot),
-            ("one size is taken for the whole tensor: each vector along the last axis has its own.", _All),
+            ("the root is missing: this divides by the mean of the squares.", _NoRoot),
+            ("one root mean square is taken for the whole tensor: each vector along the last axis has its own.", _All),
             ("the learned weight is missing: it multiplies at the end.", _NoWeight),
-            ("`eps` is added after the root, and belongs under it: with very small numbers the two differ.", _Outside),
             (
-                "`eps` is missing: with very small numbers it counts, and with zeros it saves you from dividing by "
-                "zero.",
+                "`eps` is added after the root, and belongs under it: the results differ for very small numbers.",
+                _Outside,
+            ),
+            (
+                "`eps` is missing: it matters for very small numbers, and for zeros it prevents a division by zero.",
                 _NoEps,
             ),
         ],
@@ -342,9 +349,9 @@ check_RMSNorm = Exercise(
     reference=RMSNorm,
     test=_test_rms_norm,
     hints=(
-        "Read the name from its end: squares, their mean along the last axis (keep that axis), then the root. Nothing "
-        "is subtracted.",
-        "`x.square().mean(-1, keepdim=True) + self.eps` stands under the root; the weight multiplies the quotient.",
+        "Read the name from right to left: squares, their mean along the last axis (keep that axis), then the root. "
+        "Nothing is subtracted.",
+        "`x.square().mean(-1, keepdim=True) + self.eps` is under the root; the weight multiplies the quotient.",
     ),
 )
 
@@ -357,7 +364,7 @@ def _test_largest_score(answer) -> None:
         8,
         within=0.05,
         wrong=[
-            (64, "that is the dot product itself. It is still divided by √D."),
+            (64, "that is the dot product itself, which is still divided by √D."),
             (
                 1,
                 "that would be right for vectors of length 1. Here the mean of the squares is 1, so the squares of D "
@@ -474,8 +481,8 @@ def _test_joint_attention(answer) -> None:
         mistakes=[
             ("each stream still attends to itself only.", apart),
             (
-                "all is right but the last block: there `condition.query` is None, which `cat` cannot take. Then only "
-                "the image has queries, and the second result is None.",
+                "everything is right but the last block: there `condition.query` is None, which `cat` does not "
+                "accept. In that block only the image has queries, and the second result is None.",
                 no_case_for_none,
             ),
             (
@@ -553,9 +560,9 @@ check_learns_first = Exercise(
     reference=lambda: "gates",
     test=_test_learns_first,
     hints=(
-        "Write one branch as x + g · f(x), where g and what is inside f are computed by weights. Differentiate "
-        "towards g, and towards a weight inside f.",
-        "Towards g the slope is f(x), towards what stands inside it is g · f′, and g is 0.",
+        "Write one branch as x + g · f(x), where g and what is inside f are computed by weights. Differentiate with "
+        "respect to g, and with respect to a weight inside f.",
+        "The derivative with respect to g is f(x). With respect to a weight inside f it is g · f′, and g is 0.",
     ),
 )
 
@@ -567,14 +574,14 @@ def _test_squares(answer) -> None:
         answer,
         18,
         wrong=[
-            (12, "the modulator is forgotten: it makes shift, scale and gate for each of two branches."),
-            (15, "the modulator makes shift, scale and gate *twice*: once for attention and once for the MLP."),
-            (16, "one matrix makes queries, keys *and* values, 3 · C rows: that counts 3."),
-            (17, "the way out of attention, `to_out`, is a matrix too."),
-            (14, "the MLP widens four times, 4 · C rows, and narrows again: both ways count 4."),
-            (36, "those are both streams of a block. One was asked for."),
-            (7, "each of the wide ones counts as many squares as fit into it."),
-            (5, "these are the layers; a wide one counts as many squares as fit into it."),
+            (12, "the modulator is forgotten: it computes shift, scale and gate for each of two branches."),
+            (15, "the modulator computes shift, scale and gate *twice*: once for attention and once for the MLP."),
+            (16, "one matrix computes queries, keys *and* values, with 3 · C rows: it counts 3."),
+            (17, "the output projection of attention, `to_out`, is a matrix too: it counts 1."),
+            (14, "the MLP widens C to 4 · C channels and narrows again: each of its two matrices counts 4."),
+            (36, "that is the number for both streams of a block. Give that of one stream."),
+            (7, "a matrix with n · C rows counts as n squares."),
+            (5, "that is the number of layers. A matrix with n · C rows counts as n squares."),
         ],
     )
 
@@ -593,6 +600,6 @@ check_squares = Exercise(
     hints=(
         "A `Stream` has a modulator, projections into and out of attention, and an MLP. Count each one's rows in "
         "units of C.",
-        "Modulator: 2 branches of 3. Attention: 3 in and 1 out. The MLP: 4 up and 4 down.",
+        "The modulator: 3 for each of 2 branches. Attention: 3 for the input, 1 for the output. The MLP: 4 and 4.",
     ),
 )

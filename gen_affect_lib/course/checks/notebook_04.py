@@ -14,7 +14,7 @@ from gen_affect_lib.course.checks import Exercise, Wrong, check_number, compare
 
 
 def _test_interpolate(answer) -> None:
-    # Two points in the plane, each with its sigma: (2,) multiplies (2, 2) without a word, along the wrong axis.
+    # Two points in the plane, each with its sigma: (2,) multiplies (2, 2) without an error, along the wrong axis.
     cases = [
         (*torch.randn(2, 2, 2), torch.tensor([0.2, 0.9])),
         (*torch.randn(2, 4, 3, 5, 6), torch.tensor([0.0, 0.3, 0.7, 1.0])),
@@ -28,8 +28,8 @@ def _test_interpolate(answer) -> None:
             return (1 - sigma) * data + sigma * noise
 
         words = (
-            "this fits pictures (B, C, H, W) and a sigma for each alone. Points of the plane are (B, 2), and sigma "
-            "may be a number: `beside` knows all of these."
+            "this fits pictures (B, C, H, W) with one sigma each, and nothing else. Points of the plane are (B, 2), "
+            "and sigma may be a number: `beside` handles all of these."
         )
         return words, mistaken
 
@@ -40,11 +40,11 @@ def _test_interpolate(answer) -> None:
         gradients=True,
         mistakes=[
             (
-                "data and noise are interchanged: here sigma 0 is the data and sigma 1 the noise.",
+                "data and noise are interchanged: sigma 0 is the data, sigma 1 the noise.",
                 lambda data, noise, sigma: flow.interpolate(noise, data, sigma),
             ),
             (
-                "sigma (B,) multiplies along the last axis, so that each *coordinate* has a sigma and not each "
+                "sigma (B,) multiplies along the last axis, so that each *coordinate* gets a sigma, instead of each "
                 "picture. Put it `beside` the data.",
                 lambda data, noise, sigma: (1 - sigma) * data + sigma * noise,
             ),
@@ -87,11 +87,11 @@ def _test_one_step_end(answer) -> None:
             (0.0, "that is where they would land if both values were as likely. Here four of five are at +1."),
             (
                 1.0,
-                "at sigma 1, x contains no information about the data, so the network cannot know that it is the "
-                "likelier value.",
+                "at sigma 1, x contains no information about the data, so the network cannot predict which value it "
+                "will be.",
             ),
-            (-0.6, "the place is right but for its sign: the step goes *against* the velocity."),
-            (0.8, "0.8 is the weight of +1. The other 0.2 is not at 0 but at −1."),
+            (-0.6, "the distance from 0 is right, but its sign is wrong: the step goes *against* the velocity."),
+            (0.8, "0.8 is the weight of +1. The other value, with the weight 0.2, is −1 and not 0."),
         ],
     )
 
@@ -108,8 +108,8 @@ check_one_step_end = Exercise(
     reference=lambda: 0.6,
     test=_test_one_step_end,
     hints=(
-        "At sigma 1, x is noise alone and tells nothing about the data. What is then the mean of noise − data, given "
-        "x?",
+        "At sigma 1, x is pure noise and contains no information about the data. What is the mean of noise − data, "
+        "given x?",
         "It is x minus the mean of the data. Subtract that from x.",
     ),
 )
@@ -178,7 +178,7 @@ def a_field(x: Tensor, sigma: Tensor) -> Tensor:
     if not isinstance(sigma, Tensor) or sigma.shape != x.shape[:1]:
         what = f"a tensor {tuple(sigma.shape)}" if isinstance(sigma, Tensor) else repr(sigma)
         raise ValueError(
-            f"velocity_fn wants a sigma for each of the {len(x)} pictures, ({len(x)},), and was given {what}"
+            f"velocity_fn expects a sigma for each of the {len(x)} pictures, ({len(x)},), and was given {what}"
         )
     return (2 * x).sin() + flow._broadcast(sigma, x) ** 2 * x + 0.5
 
@@ -238,18 +238,18 @@ def _test_sample(answer) -> None:
         mistakes=[  # Euler first: what is wrong there is wrong everywhere
             (
                 "this steps in the wrong direction, from noise to more noise. The velocity points to the noise, and "
-                "sigma falls: `sigma_next - sigma` is negative, and is what the velocity is multiplied with.",
+                "sigma falls: multiply the velocity by `sigma_next - sigma`, which is negative.",
                 _euler(sign=-1),
             ),
             ("sampling ends one step too early: N + 1 sigmas make N steps.", _euler(stops=-1)),
             (
-                "the velocity is evaluated at the sigma at which the step *ends*: pass the one at which it begins.",
+                "the velocity is evaluated at the sigma at which the step *ends*: pass the sigma at which it begins.",
                 _euler(late=True),
             ),
             ("the loop returns after its first step: `return` belongs after the loop.", _euler(once=True)),
             (
-                "each step is 1/N wide. With a shift the sigmas are not evenly spaced: the width is `sigma_next - "
-                "sigma`.",
+                "each step has the width 1/N. With a shift the sigmas are not evenly spaced: the width is `sigma_next "
+                "- sigma`.",
                 _euler(even=True),
             ),
         ],
@@ -257,27 +257,27 @@ def _test_sample(answer) -> None:
     mistakes = [
         (
             "this steps in the wrong direction, from noise to more noise. The velocity points to the noise, and sigma "
-            "falls: `sigma_next - sigma` is negative, and is what the velocity is multiplied with.",
+            "falls: multiply the velocity by `sigma_next - sigma`, which is negative.",
             _sampler(sign=-1),
         ),
         ("Euler is right, but `heun` does the same: its second evaluation is missing.", _sampler(mix=lambda v, w: v)),
         (
-            "Heun evaluates ahead in the last step too. That would be at sigma 0, where a network is hardly trained: "
-            "the last step stays Euler's.",
+            "Heun evaluates a second velocity in the last step too. That is at sigma 0, where a network is hardly "
+            "trained: make the last step an Euler step.",
             _sampler(last_too=True),
         ),
         (
-            "Heun's second velocity is taken where the step began. It belongs to the point that the trial step "
-            "reached.",
+            "Heun's second velocity is evaluated at the point where the step began. Evaluate it at the point that the "
+            "trial step reached.",
             _sampler(look=lambda x, trial, sigma, sigma_next: (x, sigma_next)),
         ),
         (
-            "Heun evaluates at the trial point, but with the old sigma: there it is `sigma_next`.",
+            "Heun evaluates at the trial point, but with the old sigma: the sigma of that point is `sigma_next`.",
             _sampler(look=lambda x, trial, sigma, sigma_next: (trial, sigma)),
         ),
         (
-            "here one velocity is taken half way between the start and the trial. That is the midpoint sampler; Heun "
-            "evaluates at both ends and takes the mean of the two *velocities*.",
+            "here one velocity is evaluated half way between the start and the trial point. That is the midpoint "
+            "sampler; Heun evaluates at both ends and takes the mean of the two *velocities*.",
             _sampler(
                 look=lambda x, trial, sigma, sigma_next: ((x + trial) / 2, (sigma + sigma_next) / 2), mix=lambda v, w: w
             ),
@@ -288,8 +288,8 @@ def _test_sample(answer) -> None:
             _sampler(mix=lambda v, w: v + w),
         ),
         (
-            "Heun's last addition begins at the trial point, so that it goes two steps in one. The trial point is "
-            "only for evaluation: begin at x.",
+            "Heun's step begins at the trial point, so that it goes two steps in one. The trial point is only for "
+            "evaluation: begin at x.",
             _sampler(from_trial=True),
         ),
         ("the steps are right, but `callback` is never called.", _silent),
@@ -331,10 +331,10 @@ check_sample = Exercise(
     reference=flow.sample,
     test=_test_sample,
     hints=(
-        "One loop over the pairs of neighbours in `sigmas`. Euler is two lines. Heun only replaces the velocity of a "
-        "step by a better one, and leaves the line that moves x as it is.",
-        "For Heun: `trial = x + (sigma_next - sigma) * v`, ask for the velocity at (trial, sigma_next), and let v be "
-        "the mean of both. Not where sigma_next is 0. `sigma.expand(len(x))` gives every picture the sigma.",
+        "One loop over the pairs of neighbours in `sigmas`. Euler's method is two lines. Heun's method replaces the "
+        "velocity of a step by a better one; the line that moves x stays the same.",
+        "For Heun: `trial = x + (sigma_next - sigma) * v`, evaluate the velocity at (trial, sigma_next), and let v be "
+        "the mean of both; skip this where sigma_next is 0. `sigma.expand(len(x))` gives every picture the sigma.",
     ),
 )
 
@@ -349,12 +349,19 @@ def _test_steps_for_a_tenth(answer) -> None:
         wrong=[
             (
                 128,
-                "twice as many steps: that would be enough for a half of the error, or less if Euler were better than "
-                "it is.",
+                "twice as many steps: with Euler's method that halves the error.",
             ),
-            (202, "that would do if doubling the steps divided the error by four. Euler is not as good."),
-            (6400, "a hundred times as many: that is the law of averages over random draws. Nothing is random here."),
-            (74, "ten steps more are not a tenth of the error."),
+            (
+                202,
+                "that would be right if twice as many steps divided the error by four. Euler's method is of first "
+                "order: they halve it.",
+            ),
+            (
+                6400,
+                "a hundred times as many steps: that would be right for an average over random draws, whose error "
+                "falls as 1/√n. Nothing is random here.",
+            ),
+            (74, "ten more steps do not divide the error by ten."),
         ],
     )
 
@@ -371,9 +378,9 @@ check_steps_for_a_tenth = Exercise(
     reference=lambda: 640,
     test=_test_steps_for_a_tenth,
     hints=(
-        "Along a curve, a straight step of length h misses by about h². How many such misses add up over the whole "
-        "walk?",
-        "n steps of length 1/n miss n · (1/n)² = 1/n in all.",
+        "A straight step of length h along a curve has an error of about h². How many such errors add up over all "
+        "steps?",
+        "n steps of length 1/n have an error of about n · (1/n)² = 1/n together.",
     ),
 )
 
@@ -417,7 +424,7 @@ def _test_midpoint(answer) -> None:
                 lambda velocity_fn, noise, sigmas: flow.sample(velocity_fn, noise, sigmas, "heun"),
             ),
             (
-                "the sigma is the one half way, but x is not: move it by half of Euler's step.",
+                "sigma is half way, but x is not: move it by half of Euler's step.",
                 _midpoint(half=0.0),
             ),
             (
@@ -425,12 +432,11 @@ def _test_midpoint(answer) -> None:
                 _midpoint(half=-0.5),
             ),
             (
-                "this steps in the wrong direction: `sigma_next - sigma` is negative, and is what a velocity is "
-                "multiplied with.",
+                "this steps in the wrong direction: multiply the velocity by `sigma_next - sigma`, which is negative.",
                 _midpoint(sign=-1),
             ),
             (
-                "this is Euler with a velocity that is never used: the whole step is taken with the one found *half "
+                "this is Euler with a velocity that is never used: take the whole step with the velocity found *half "
                 "way*.",
                 _midpoint(half=0.0, told=0.0),
             ),
@@ -445,7 +451,7 @@ def _test_midpoint(answer) -> None:
                 _midpoint(told=1.0),
             ),
             (
-                "the second evaluation is where a whole Euler step would end. Go half of it.",
+                "the second evaluation is where a whole Euler step would end: go half an Euler step.",
                 _midpoint(half=1.0, told=0.5),
             ),
             (
@@ -453,13 +459,12 @@ def _test_midpoint(answer) -> None:
                 _midpoint(half=1.0, told=1.0),
             ),
             (
-                "the whole step begins at the point half way, and so ends half a step too far. That point is only for "
-                "evaluation: begin at x.",
+                "the whole step begins at the point half way, and therefore ends half a step too far. That point is "
+                "only for evaluation: begin at x.",
                 _midpoint(from_half=True),
             ),
             (
-                "each step goes only half its way: the half belongs to the second evaluation, the step itself is "
-                "whole.",
+                "each step goes only half its way: only the step to the point of the second evaluation is halved.",
                 _midpoint(step=0.5),
             ),
             (
@@ -489,7 +494,7 @@ check_midpoint = Exercise(
     reference=midpoint,
     test=_test_midpoint,
     hints=(
-        "Two evaluations a step. The first only serves to find out where half way is.",
+        "Two evaluations per step. The first only serves to find the point half way.",
         "`halfway = (sigma + sigma_next) / 2`; go from x to it with the first velocity, evaluate the second there, go "
         "back to x, and take the whole step with the second.",
     ),
@@ -510,15 +515,15 @@ def _test_guide(answer) -> None:
         mistakes=[
             (
                 "with both scales at 1 this goes further than the full condition: `full` contains the identity "
-                "already. The expression's own direction is what `full` has and `identity_only` has not.",
+                "already. The direction of the expression is the difference between `full` and `identity_only`.",
                 lambda u, i, f, s_i, s_e: u + s_i * (i - u) + s_e * (f - u),
             ),
             (
-                "the two scales are interchanged: the first one is the identity's.",
+                "the two scales are interchanged: the first is that of the identity.",
                 lambda u, i, f, s_i, s_e: flow.guide(u, i, f, s_e, s_i),
             ),
             (
-                "with both scales at 0 the identity is still there: begin at `unconditional`.",
+                "with both scales at 0 the identity is still there: begin at `unconditional`, which has no condition.",
                 lambda u, i, f, s_i, s_e: i + s_i * (i - u) + s_e * (f - i),
             ),
             (
@@ -574,7 +579,8 @@ def _test_ours_from_theirs(answer) -> None:
             velocity = function(a_field)
             if not callable(velocity):
                 raise Wrong(
-                    "a function came in and a function must come out: of x and sigma, as `sample` calls it."
+                    "the argument is a function, and a function must come out: one of x and sigma, as `sample` calls "
+                    "it."
                     if velocity is not None
                     else "nothing came back: is there a `return`?"
                 )
@@ -599,7 +605,7 @@ def _test_ours_from_theirs(answer) -> None:
                 applied(lambda theirs: lambda x, sigma: theirs(x, 1 - sigma)),
             ),
             (
-                "their network takes t from 0 to 1, not a timestep up to 1000.",
+                "their network takes t in [0, 1], not a timestep up to 1000.",
                 applied(lambda theirs: lambda x, sigma: -theirs(x, 1000 * (1 - sigma))),
             ),
             (
@@ -622,7 +628,7 @@ check_ours_from_theirs = Exercise(
     reference=ours_from_theirs,
     test=_test_ours_from_theirs,
     hints=(
-        "Two things differ: the time at the data, and the direction of the velocity.",
+        "Two things differ: the value of the time at the data, and the direction of the velocity.",
         "On the same line t = 1 − sigma, so d/dsigma is minus d/dt.",
     ),
 )

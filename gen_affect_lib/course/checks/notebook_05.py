@@ -98,7 +98,8 @@ def _test_similarity(answer) -> None:
                 at_the_origin,
             ),
             (
-                "one factor of the sum is not conjugated, so the angles add up instead of giving their difference.",
+                "one factor of the sum is not conjugated, so the result has the sum of the angles and not their "
+                "difference.",
                 unconjugated,
             ),
             (
@@ -106,7 +107,7 @@ def _test_similarity(answer) -> None:
                 "mean too: b = w̄ − a z̄.",
                 only_the_middles,
             ),
-            (f"{signs} Or the conjugate stands on the wrong factor: it belongs to `points`.", turned_back),
+            (f"{signs} Or the wrong factor is conjugated: the conjugate belongs to `points`.", turned_back),
             (signs, signs_changed),
             (
                 "some of your maps mirror the face: where the determinant of U Vᵀ is −1, flip the sign of the last "
@@ -200,7 +201,7 @@ def _test_arcface_loss(answer) -> None:
     across = "the columns have length 1 here, but each *row* should: `F.normalize(x, dim=1)`, which is the default."
     cosface = "the margin is subtracted from the cosine. That is CosFace; ArcFace adds it to the *angle*: cos(θ + m)."
     smaller = (
-        "the margin makes the angle smaller, and the task easier: the angle must count as *larger*, cos(θ + m) and "
+        "the margin makes the angle smaller, and the task easier: the angle must count as *larger*: cos(θ + m) and "
         "not cos(θ − m). The addition theorem has a minus: cos θ cos m − sin θ sin m."
     )
     everybody = "every person gets the margin, so it changes little: only the column of the correct person changes."
@@ -228,7 +229,8 @@ def _test_arcface_loss(answer) -> None:
                 _mistaken(lambda self, c, person, warmth: self.scale * _margin(c, warmth * self.margin, False)),
             ),
             (
-                "the scale is missing: cosines lie between −1 and 1, and a softmax of such logits can never be sure.",
+                "the scale is missing: cosines lie between −1 and 1, and the softmax of such logits never gives a "
+                "probability near 1.",
                 _mistaken(lambda self, c, person, warmth: _right(_margin)(self, c, person, warmth) / self.scale),
             ),
             (
@@ -248,7 +250,7 @@ def _test_arcface_loss(answer) -> None:
             ),
             (
                 "beyond π the cosine rises again, and the worst embeddings get a gradient in the wrong direction: "
-                "where cos θ ≤ −cos m, take the line.",
+                "where cos θ ≤ −cos m, use the straight line.",
                 _mistaken(_right(lambda c, m: _margin(c, m, False))),
             ),
             (
@@ -257,7 +259,7 @@ def _test_arcface_loss(answer) -> None:
             ),
             ("the losses of the batch are summed: give their mean.", _mistaken(_right(_margin), reduction="sum")),
             (
-                "the softmax is taken twice: `F.cross_entropy` wants logits.",
+                "the softmax is taken twice: `F.cross_entropy` expects logits.",
                 _mistaken(lambda self, c, person, warmth: _right(_margin)(self, c, person, warmth).softmax(dim=1)),
             ),
         ],
@@ -311,7 +313,7 @@ def _test_largest_margin(answer) -> None:
                 "embedding is exactly *along* its direction, and from there it is the whole gap to the next.",
             ),
             (22.5, "in degrees, and half the gap: the best embedding is exactly *along* its direction."),
-            (math.pi / 2, "that would be the answer for four people. Here eight share the circle."),
+            (math.pi / 2, "that would be the answer for four people. Here there are eight people on the circle."),
             (
                 0.5,
                 "at 0.5 most of them are still classified correctly, as the right picture shows: the margin "
@@ -319,7 +321,8 @@ def _test_largest_margin(answer) -> None:
             ),
             (
                 0.8,
-                "there, nobody is classified correctly any more, but only just: the exact limit is a formula.",
+                "at 0.8 nobody is classified correctly any more, but only just: the limit lies slightly below, and a "
+                "formula gives it.",
             ),
         ],
     )
@@ -372,11 +375,11 @@ def _test_threshold_at(answer) -> None:
         return torch.quantile(table[~torch.eye(len(table), dtype=torch.bool)], 1 - share).item()
 
     early = (
-        "one position too early, so that only k − 1 others are above it. A claim is accepted if its cosine is "
-        "*above* the threshold, so the threshold is the first cosine that must not be accepted: number k, counted "
-        "from 0."
+        "one position too early, so that only k − 1 others are above it. A claim is accepted if its cosine is *above* "
+        "the threshold. The threshold is therefore the first cosine that must not be accepted: the one with index k, "
+        "counted from 0."
     )
-    rounded = "if the share allows no whole number of claims, k is rounded *down*: one more would exceed the share."
+    rounded = "if the share gives no whole number of claims, k is rounded *down*: one more would exceed the share."
     compare(
         answer,
         recognition.threshold_at,
@@ -384,7 +387,7 @@ def _test_threshold_at(answer) -> None:
         tolerance=1e-5,
         mistakes=[
             (
-                "the diagonal is counted too: it compares everybody with themselves, and those are no false claims.",
+                "the diagonal is counted too: it compares each person with themselves, and these are no false claims.",
                 lambda r, p, s: of(r, p, s, who=lambda n: torch.ones(n, n, dtype=torch.bool)),
             ),
             (
@@ -393,7 +396,7 @@ def _test_threshold_at(answer) -> None:
                 lambda r, p, s: of(r, p, s, who=lambda n: torch.eye(n, dtype=torch.bool)),
             ),
             (
-                "these are products of embeddings of any length: compare by the cosine, as `similarities` does.",
+                "these are dot products of embeddings of any length: compare by the cosine, as `similarities` does.",
                 lambda r, p, s: of(r, p, s, table=lambda r, p: p @ r.T),
             ),
             (
@@ -410,8 +413,8 @@ def _test_threshold_at(answer) -> None:
                 between,
             ),
             (
-                "only half of the strangers are counted: each pair is in the table twice, with different pictures "
-                "as reference and probe.",
+                "only half of the pairs of strangers are counted: each pair is in the table twice, with different "
+                "pictures as reference and probe.",
                 lambda r, p, s: of(r, p, s, who=lambda n: torch.ones(n, n, dtype=torch.bool).triu(1)),
             ),
         ],
@@ -473,7 +476,7 @@ def _test_ious(answer) -> None:
                 lambda a, b: _iou(a, b, shared_once=False),
             ),
             (
-                "boxes apart in both directions still overlap: there the overlap has two negative sides, and their "
+                "boxes that are apart in both directions still overlap: their overlap has two negative sides, and the "
                 "product is positive.",
                 lambda a, b: _iou(a, b, clip=""),
             ),

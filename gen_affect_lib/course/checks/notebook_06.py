@@ -110,7 +110,8 @@ def _test_log_likelihoods(answer) -> None:
                 lambda vectors: np.roll(_log_mean(_terms(vectors)), 1, axis=1),
             ),
             (
-                "everything is too large by log 6: the 1/S is missing. (The probabilities would be the same. Why?)",
+                "all values are too large by log 6: the factor 1/S is missing. (The probabilities would be the same. "
+                "Why?)",
                 lambda vectors: np.logaddexp.reduce(_terms(vectors), axis=1),
             ),
             (
@@ -122,7 +123,8 @@ def _test_log_likelihoods(answer) -> None:
                 lambda vectors: _log_mean(_terms(vectors, 2 * affect.SPREAD)),
             ),
             (
-                "the exponent has lost its minus: the further a word is from the face, the *lower* its likelihood.",
+                "the exponent has lost its minus: the further a word is from the face, the *lower* its likelihood "
+                "must be.",
                 lambda vectors: _log_mean(-_terms(vectors)),
             ),
             *(
@@ -135,7 +137,7 @@ def _test_log_likelihoods(answer) -> None:
             (f"these {posterior}", shares_of),
             (f"these {posterior}", known),
             (
-                "the distance itself stands in the exponent, and should be squared.",
+                "the exponent contains the distance itself, which should be squared.",
                 lambda vectors: _log_mean(-np.sqrt(-_terms(vectors, 1.0)) / (2 * affect.SPREAD**2)),
             ),
             (
@@ -161,9 +163,9 @@ check_log_likelihoods = Exercise(
     reference=affect.log_likelihoods,
     test=_test_log_likelihoods,
     hints=(
-        "Make an array (6, 136, 21) of all words at all strengths, the squared distances (M, 6, 136) by "
-        "broadcasting, and from them the exponents. What is left is the logarithm of a mean of exps over the "
-        "second axis, for exponents such as −1000.",
+        "Make an array (6, 136, 21) of all words at all strengths, the squared distances (M, 6, 136) by broadcasting, "
+        "and from them the exponents. Then compute the logarithm of the mean of the exps over the second axis. The "
+        "exponents go down to about −1000.",
         "`np.logaddexp.reduce(exponents, axis=1)` is the logarithm of the sum of exps, and a mean is a sum divided "
         "by 6, so subtract log 6.",
     ),
@@ -199,9 +201,9 @@ check_terror_shown_weakly = Exercise(
     reference=lambda: "fear",
     test=_test_terror_shown_weakly,
     hints=(
-        "The formula has each word at strengths from 0.6 to 1.1. Which word's vector, at one of these, is nearest "
-        "to 0.4 times *terror*?",
-        "There is a milder word with much the same units.",
+        "The formula has each word at strengths from 0.6 to 1.1. Which word, at one of these strengths, is nearest to "
+        "0.4 times *terror*?",
+        "There is a milder word with almost the same units.",
     ),
 )
 
@@ -257,7 +259,7 @@ def _test_attention(answer) -> None:
                 "the softmax is over the heads. It should be over the keys, the last axis.",
                 _attention(axis=1),
             ),
-            ("the scale is gone: divide by the square root of the size of a head.", _attention(scale="none")),
+            ("the scale is gone: divide by √(D / H), the root of the size of a head.", _attention(scale="none")),
             (
                 "the scale uses the whole width D. A score is a sum over one head, D / H numbers.",
                 _attention(scale="all"),
@@ -452,8 +454,8 @@ def _test_confusion_table(answer) -> None:
                 lambda shown, read, count: confusion_table(shown, read, count).T,
             ),
             (
-                "each column adds up to 1. Divide by the sums of the rows: of all that *show* a class, which share "
-                "is read as what?",
+                "each column adds up to 1. Divide by the sums of the rows: what share of the faces that *show* a "
+                "class is read as each class?",
                 lambda shown, read, count: (lambda table: table / table.sum(axis=0, keepdims=True).clip(1))(
                     _counts(shown, read, count)
                 ),
@@ -492,7 +494,7 @@ check_confusion_table = Exercise(
     reference=confusion_table,
     test=_test_confusion_table,
     hints=(
-        "Count first, and divide then. A class that is never shown must not end in 0/0.",
+        "First count, then divide. A class that is never shown must not give 0/0.",
         "`np.add.at(table, (shown, read), 1)` counts every face. `.sum(axis=1, keepdims=True)` has one sum for "
         "each row; `.clip(1)` keeps it from being 0.",
     ),

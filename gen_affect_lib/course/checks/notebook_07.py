@@ -130,7 +130,7 @@ class _NoMLP(fusion.ResamplerLayer):
 class _HeadsMixed(fusion.ResamplerLayer):
     def forward(self, queries, sources):
         seen = attend(*self.project(queries, sources)).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-        queries = queries + self.to_out(seen.reshape(queries.shape))  # (B, H, N, D / H), cut anew
+        queries = queries + self.to_out(seen.reshape(queries.shape))  # (B, H, N, D / H) without a transpose
         return queries + self.mlp(self.norm_mlp(queries))
 
 
@@ -266,11 +266,13 @@ def _test_both_together(answer) -> None:
         (added, *inputs),
         mistakes=[
             (
-                "with f(i, e) − f(i′, e) − f(i, e′) − f(i′, e′) a sum does not cancel: the last term has a plus.",
+                "the sign of f(i′, e′) is wrong: with a minus the mixed difference of a sum is not 0. The last term "
+                "has a plus.",
                 by(mixed=lambda a, b, c, d: a - b - c - d),
             ),
             (
-                "this is f(i, e) − f(i′, e′), both changed at once. It takes all four.",
+                "this is f(i, e) − f(i′, e′), the change of both at once. The mixed difference contains all four "
+                "terms.",
                 by(mixed=lambda a, b, c, d: a - d),
             ),
             ("all four are added up: two of them have a minus.", by(mixed=lambda a, b, c, d: a + b + c + d)),
@@ -280,25 +282,28 @@ def _test_both_together(answer) -> None:
                 by(below=lambda a, b, c, d: 1.0),
             ),
             (
-                "only the change with the person stands below: the change with the expression is added to it.",
+                "the denominator is only the change with the person: add the change with the expression.",
                 by(below=lambda a, b, c, d: _size(a - b)),
             ),
             (
-                "only the change with the expression stands below: the change with the person is added to it.",
+                "the denominator is only the change with the expression: add the change with the person.",
                 by(below=lambda a, b, c, d: _size(a - c)),
             ),
             (
-                "this is twice too much: below stands the mean of the two changes. Add their sizes.",
+                "this is twice too much: the denominator is the mean of the sizes of the two changes. Add them.",
                 by(below=lambda a, b, c, d: (_size(a - b) + _size(a - c)) / 2),
             ),
             (
-                "below stands the change of both at once, f(i, e) − f(i′, e′). Take the change with the person and "
-                "that with the expression, each alone, and add their sizes.",
+                "the denominator is the change of both at once, f(i, e) − f(i′, e′). Take the change with the person "
+                "alone and the change with the expression alone, and add their sizes.",
                 by(below=lambda a, b, c, d: _size(a - d)),
             ),
-            ("below stands the token's own size. Take how much it *changes*.", by(below=lambda a, b, c, d: _size(a))),
             (
-                "the mean over the batch comes before the length: what points different ways cancels. First the "
+                "the denominator is the size of the token itself. Take the size of its *changes*.",
+                by(below=lambda a, b, c, d: _size(a)),
+            ),
+            (
+                "the mean over the batch comes before the length: vectors of different directions cancel. First the "
                 "length of each, then the mean.",
                 by(
                     size=lambda x: x.mean(0).norm(dim=1),
@@ -310,13 +315,13 @@ def _test_both_together(answer) -> None:
                 lambda fuse, who, what: both_together(fuse, who, what).mean(),
             ),
             (
-                "each case has its own ratio here, and the mean comes last. Take the mean over the batch above and "
-                "below, then divide.",
+                "each case has its own ratio here, and the mean comes last. Take the means over the batch of "
+                "numerator and denominator, then divide.",
                 by(size=lambda x: x.norm(dim=2), below=lambda a, b, c, d: (a - b).norm(dim=2) + (a - c).norm(dim=2)),
             ),
             (
-                "each case has its own ratio here, and the mean comes last. Take the mean over the batch above and "
-                "below, then divide.",
+                "each case has its own ratio here, and the mean comes last. Take the means over the batch of "
+                "numerator and denominator, then divide.",
                 lambda fuse, who, what: _share(
                     _four(fuse, who, what),
                     size=lambda x: x.norm(dim=2),
@@ -339,10 +344,10 @@ check_both_together = Exercise(
     reference=both_together,
     test=_test_both_together,
     hints=(
-        "Call `fuse` four times: neither turned, the people turned, the expressions turned, both turned. Then "
-        "subtract and add.",
-        "The length is `.norm(dim=2)`, the mean over the batch `.mean(dim=0)`. Above: the mixed difference; below: "
-        "the lengths of the two changes, added.",
+        "Call `fuse` four times: with neither input permuted, with the people, with the expressions, and with both. "
+        "Then subtract and add.",
+        "The length is `.norm(dim=2)`, the mean over the batch `.mean(dim=0)`. Numerator: the mixed difference. "
+        "Denominator: the sum of the lengths of the two changes.",
     ),
 )
 
@@ -358,7 +363,7 @@ def _test_left_out(answer) -> None:
     for chance, seed in (
         (0.1, 11),
         (0.3, 12),
-    ):  # no seed that `judge` uses: who forgets the generator must not draw its numbers
+    ):  # a seed that `judge` does not use: an answer without the generator must not draw the same numbers
         count = 20_000
         given = answer(count, chance, torch.Generator().manual_seed(seed))
         if not isinstance(given, (tuple, list)) or len(given) != 2:
@@ -442,16 +447,16 @@ def _test_dial_weights(answer) -> None:
         (4.0, 2.5),
         mistakes=[
             (
-                "the weight of v_i is missing its second part: v_i stands in both brackets, once with a minus.",
+                "the weight of v_i is missing its second part: v_i occurs in both brackets, once with a minus.",
                 lambda i, e: (1 - i, i, e),
             ),
             (
-                "these are the scales of the two brackets, and 1 for what stands in front. Multiply the brackets out: "
-                "each velocity then has one weight.",
+                "these are the factors of the two brackets, and 1 for the term in front of them. Multiply the "
+                "brackets out: each velocity then has one weight.",
                 lambda i, e: (1, i, e),
             ),
             (
-                "the weight of v_∅ is missing its first part: it also stands in front of the brackets, with 1.",
+                "the weight of v_∅ is missing its first part: it also occurs before the brackets, with factor 1.",
                 lambda i, e: (-i, i - e, e),
             ),
             (
@@ -495,12 +500,12 @@ def _test_passes(answer) -> None:
         wrong=[
             (
                 3,
-                "three velocities stand in the formula, but put the scales into your weights: one of them gets the "
+                "the formula has three velocities, but insert the scales into your weights: one of them has the "
                 "weight 0.",
             ),
-            (1, "that is so at (1, 1), where all but one weight is 0. Here two are left."),
+            (1, "that is right at (1, 1), where all weights but one are 0. Here two are left."),
             (4, "there is no velocity with the expression alone in the formula."),
-            (0, "then nothing would be drawn at all."),
+            (0, "with no evaluation nothing would be generated."),
         ],
     )
 
@@ -517,7 +522,7 @@ check_passes = Exercise(
     reference=lambda: 2,
     test=_test_passes,
     hints=(
-        "Call your `dial_weights` in your head: which of the three are not 0?",
+        "Compute `dial_weights` in your head: which of the three weights are not 0?",
         "1 − 2, 2 − 2 and 2: which of these velocities must be computed?",
     ),
 )
@@ -531,7 +536,7 @@ def _test_at_expression_0(answer) -> None:
         "any",
         {
             "reference": "the identity tokens hardly contain it, by design. Section 7 measures it.",
-            "word": "at expression scale 0 the velocity under both has weight 0 and is not computed.",
+            "word": "at expression scale 0 the velocity under both conditions has the weight 0 and is not computed.",
             "neutral": "the learned tokens were not trained on neutral faces only, but on every expression that was "
             "dropped.",
         },
@@ -550,9 +555,9 @@ check_at_expression_0 = Exercise(
     reference=lambda: "any",
     test=_test_at_expression_0,
     hints=(
-        "Which velocity has a weight at (1, 0)? What was the condition when it was trained, and which expressions did "
-        "the training faces have?",
-        "Only v_i is left. It was trained on all kinds of expressions, with the expression dropped.",
+        "Which velocity has a weight other than 0 at (1, 0)? Under which condition was it trained, and which "
+        "expressions did the faces then have?",
+        "Only v_i is left. It was trained with the expression dropped, on faces with all kinds of expressions.",
     ),
 )
 
@@ -566,7 +571,7 @@ def _test_brightest(answer) -> None:
         9.6,
         within=0.7,
         wrong=[
-            (0.375, "that is the weight itself, or near it. How often does the weight of an even row fit into it?"),
+            (0.375, "that is the weight itself, or near it. Divide it by the weight of a cell in an even row."),
             (3.75, "a row has more cells than the ten sources: the queries are among the keys, too."),
             (6.0, "a row has more cells than the sixteen queries: the sources are among the keys, too."),
             (1.5, "take all the columns of a row, not those of the expression alone."),
@@ -591,6 +596,6 @@ check_brightest = Exercise(
     hints=(
         "Count the columns: three of the crop, three of the wider view, four of the expression and sixteen queries. "
         "Every row adds up to 1.",
-        "An even row has 1 / 26 in each cell. The colour bar tells the weight of the brightest.",
+        "An even row has 1 / 26 in each cell. The colour bar shows the weight of the brightest cell.",
     ),
 )

@@ -65,7 +65,7 @@ def _test_learning_rate(answer) -> None:
         tolerance=1e-9,
         mistakes=[  # rates are small numbers
             (
-                "in step 0 the rate is 0, and the step would learn nothing. The warm-up counts `step + 1`.",
+                "in step 0 the rate is 0, and the step would change nothing. The warm-up counts `step + 1`.",
                 changed(late=1),
             ),
             (
@@ -77,8 +77,7 @@ def _test_learning_rate(answer) -> None:
                 changed(lowest=0.0),
             ),
             (
-                "`final` is added on top, so that the decay does not start at 1: the cosine scales the rest, 1 − "
-                "final.",
+                "`final` is added on top, so that the decay does not start at 1: multiply the cosine by 1 − final.",
                 lambda s, u, p, w, f: p * min(1, (s + 1) / w) * (f + 0.5 * (1 + math.cos(math.pi * u))),
             ),
             (
@@ -87,12 +86,12 @@ def _test_learning_rate(answer) -> None:
                 changed(half=1.0),
             ),
             (
-                "this is a quarter of a turn: half a cosine has the angle π · used.",
+                "this is a quarter of a period: the angle is π · used, half a period.",
                 changed(angle=math.pi / 2),
             ),
             (
-                "at the end the rate is back at the peak, after a whole turn, 2π. Half a cosine has the angle π · "
-                "used.",
+                "at the end the rate is back at the peak, after a whole period, 2π: the angle is π · used, half a "
+                "period.",
                 changed(angle=2 * math.pi),
             ),
             ("the warm-up does not stop at 1: it is `min(1, (step + 1) / warmup_steps)`.", changed(stop=False)),
@@ -150,12 +149,12 @@ def _test_left_of_the_start(answer) -> None:
         wrong=[
             (
                 0.0,
-                "an average of this kind never forgets quite: each step keeps 0.999 of what was there. (0.001 is the "
-                "share of the *newest* weights.)",
+                "an exponential moving average never forgets a value completely: each step keeps 0.999 of the "
+                "average. (0.001 is the share of the *newest* weights.)",
             ),
-            (0.999, "that is what one step leaves. After a thousand steps it is that to the power of a thousand."),
-            (0.5, "a half is left after about 693 steps."),
-            (0.632, "that is what has come in since. What is left of the first weights?"),
+            (0.999, "that is what one step leaves. After 1,000 steps it is 0.999 to the power of 1,000."),
+            (0.5, "a half is left after about 693 steps, not after 1,000."),
+            (0.632, "that is the share of all later weights. Which share is left of the first weights?"),
             (36.8, "that is in per cent: a share is between 0 and 1."),
         ],
     )
@@ -261,16 +260,16 @@ def _test_update_average(answer) -> None:
                 _updated(_average(memory, swapped=True)),
             ),
             (
-                "the weights are moved towards the average: it is the average that follows the weights.",
+                "the weights are moved towards the average: move the average towards the weights.",
                 _updated(_turned_round),
             ),
             (
-                "the decay is `most` from the first step on: it is the smaller one of `most` and (1 + step) / (10 + "
+                "the decay is `most` from the first step on: take the smaller one of `most` and (1 + step) / (10 + "
                 "step).",
                 _updated(_average(lambda step, most: most)),
             ),
             (
-                "the decay has no upper end: it must not exceed `most`.",
+                "the decay has no upper bound: it must not exceed `most`.",
                 _updated(_average(lambda step, most: (1 + step) / (10 + step))),
             ),
             (
@@ -448,7 +447,7 @@ check_clip_gradients = Exercise(
 
 
 def _learn(timed=True, after=True, forgets=True, too_early=False, rated=True) -> Callable:
-    """The step. Each of the first three arguments switches to a fault of the notebook's `broken_learn`."""
+    """The step. Each of the first three arguments switches on one fault of the notebook's `broken_learn`."""
 
     def learn(model, condition_encoder, optimizer, average, draws, rate, step, clip_norm=1.0):
         batch, noise, sigma, keep_identity, keep_expression = draws
@@ -595,8 +594,8 @@ check_learn = Exercise(
     reference=learn,
     test=_test_learn,
     hints=(
-        "For each line, say what it needs, and whether that exists when the line runs. What does `backward` do with a "
-        "gradient that is already there? And in which units does the network of notebook 03 take the noise level?",
+        "For each line, say which values it needs, and whether they exist when it runs. What does `backward` do with "
+        "a gradient that is already there? And in which units does the network of notebook 03 take the noise level?",
         "One line is in the wrong place, one is missing, and one has too small a number.",
     ),
 )
@@ -620,10 +619,10 @@ def _test_recipe_for_expressions(answer) -> None:
             "most others.",
             "more_noise": "it is good in the share of right groups, but its action units are as far off as those of "
             "most.",
-            "x": "its action units are the second best, but it has not one right group.",
+            "x": "its action units are the second best, but it has no right group.",
             "shipped_size": "it is good in the right groups, but its action units are among the worst.",
             "patch_1": "others have more right groups, and its action units are off by more than most.",
-            "wide": "this one is good in the loss. How well does the judge read the expression?",
+            "wide": "its loss is low. How well does the judge read the expression?",
             "before": "this is where the study began. One recipe is better in both columns about expressions.",
         },
     )
@@ -641,7 +640,8 @@ check_recipe_for_expressions = Exercise(
     reference=lambda: "face_weight",
     test=_test_recipe_for_expressions,
     hints=(
-        "Which of the columns are about the expression? In one of them more is better, in the other less.",
+        "Which of the columns are about the expression? In one of them a larger number is better, in the other a "
+        "smaller one.",
         "Only one row has `units off` below 0.2. What does it have in `right group`?",
     ),
 )
@@ -650,8 +650,8 @@ check_recipe_for_expressions = Exercise(
 
 KEPT = {
     "a": "without the weights (a) nothing is left.",
-    "b": "the moving average (b) cannot be computed again: it depends on all weights that there have been.",
-    "c": "without AdamW's moments (c) the first steps after the break are as rough as those of a new run.",
+    "b": "the moving average (b) cannot be computed again: it depends on the weights after every earlier step.",
+    "c": "without AdamW's moments (c) the first steps after the interruption are as noisy as those of a new run.",
     "e": "without the number of the step (e) the run would draw its first batches again, and warm up again.",
     "h": "the rate depends on the fraction of the run that is over; in a run limited in minutes, that needs the "
     "seconds (h).",

@@ -115,7 +115,7 @@ def _test_shared_attention(answer) -> None:
              mistaken(queries="never")),
             ("with `Replace.KEYS_VALUES` an image keeps its own queries.", mistaken(queries="with keys")),
             ("the queries are replaced whatever `replace` says.", mistaken(queries="always")),
-            ("the anchors' queries go to the first places. They belong to the places `tokens`.",
+            ("the anchors' queries replace those of the first tokens. They belong to the tokens `tokens`.",
              mistaken(queries="first")),
             ("there are two softmaxes, whose outputs are averaged. There is one: join all keys, and all values, along "
              "the dimension of the tokens, and call `attend` once.", _one_softmax_each),
@@ -136,8 +136,8 @@ check_shared_attention = Exercise(
     reference=shared_attention,
     test=_test_shared_attention,
     hints=(
-        "Three steps: perhaps replace queries, perhaps leave out own keys and values, then join three lists of keys, "
-        "and in the same way of values: the image's, its condition's, the anchors'.",
+        "Three steps: replace queries if `replace` says so; leave out own keys and values if it says so; then join "
+        "the keys of the image, of its condition and of the anchors, and the values in the same order.",
         "`query.index_copy(1, tokens, anchors.query)` replaces queries in a copy. A mask `own`, bool (L,), with "
         "`own[tokens] = False`, selects what is kept: `key[:, own]`. `torch.cat([...], dim=1)` joins.",
     ),
@@ -455,7 +455,7 @@ def _test_read_bank(answer) -> None:
         tolerance=1e-5,
         mistakes=[
             (
-                "the order is still wrong: the conditions alternate, A B A B, but the images of a batch stand in "
+                "the order is still wrong: the conditions alternate, A B A B, but the images of a batch are in "
                 "blocks, A A B B.",
                 mistaken(alternating),
             ),
@@ -538,7 +538,8 @@ def _test_work_ratio(answer) -> None:
             (1, "that would be one image with the bank. Here all images share, and the whole set is counted."),
             (
                 135 * 2175 / (5 * 95),
-                "count again: an image also attends to its own tokens, 16 of each image and 16 of its condition.",
+                "count again: each query attends to the 16 tokens of each image of the set and to the 16 of its "
+                "condition.",
             ),
         ],
     )

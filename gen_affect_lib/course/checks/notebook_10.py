@@ -121,11 +121,11 @@ def _test_times_wider(answer: Callable) -> None:
             ),
             (
                 10**0.5,
-                "the root is right, but of what? One interval assumes 1,000 independent draws, the other 10: divide "
-                "these numbers.",
+                "the root is right, but of what? One interval assumes 1,000 independent draws, the other 10: take the "
+                "root of their quotient.",
             ),
             (1000**0.5, "this compares with a single draw. There are ten people."),
-            (0.1, "it is the other way around: fewer independent draws make the interval *wider*."),
+            (0.1, "it is the other way around: with fewer independent draws the interval is *wider*."),
         ],
     )
 
@@ -142,7 +142,7 @@ check_times_wider = Exercise(
     reference=lambda: 10,
     test=_test_times_wider,
     hints=(
-        "Here one picture of a person tells the result of all of them. How many independent draws are there?",
+        "Here all pictures of a person have the same result. How many independent draws are there?",
         "The width is proportional to 1 / √draws. There are 1,000 draws in one case and 10 in the other.",
     ),
 )
@@ -316,8 +316,8 @@ def _test_concordance(answer: Callable) -> None:
                 lambda read, true: np.corrcoef(read, true)[0, 1],
             ),
             (
-                "the difference of the two means is missing in the denominator: reading everything too high must lower "
-                "the concordance.",
+                "the difference of the two means is missing in the denominator: values that are all too high must "
+                "lower the concordance.",
                 variant(shift=0),
             ),
             ("the difference of the two means is not squared.", variant(power=1)),
@@ -452,7 +452,7 @@ def _test_found(answer: Callable) -> None:
         return mistaken
 
     def by_index(hide: Callable) -> Callable:
-        """The same, but the index of the nearest picture is compared with the number of the person."""
+        """The same search, but the index of the nearest picture is compared with the number of the person."""
 
         def mistaken(who, person, gallery, owner, shown):
             return _nearest(hide, -np.inf, who, person, gallery, owner, shown) == person
@@ -476,8 +476,8 @@ def _test_found(answer: Callable) -> None:
         mistakes=[
             ("nothing is changed yet: it does what `broken_found` does.", by_index(lambda *_: False)),
             (
-                "the very picture that the model was given is still in the gallery, and a copy of it finds itself. "
-                "Leave it out, for each picture its own.",
+                "the reference that the model was given is still in the gallery, and a copy of it is matched to it. "
+                "For each picture, leave out its own reference.",
                 masked(lambda *_: False),
             ),
             (
@@ -532,8 +532,8 @@ check_found = Exercise(
     reference=found,
     test=_test_found,
     hints=(
-        "One fault favours copies, the other penalises all other pictures. What is nearest to a copy? And what does "
-        "the number `nearest` count?",
+        "One fault favours copies, the other penalises all other pictures. What is nearest to a copy? And of what is "
+        "the number `nearest` the index?",
         "Before `argmax`, set the cosine of each row at `shown` to the lowest possible value; after it, look up in "
         "`owner` who is on the nearest picture.",
     ),

@@ -14,7 +14,7 @@ from gen_affect_lib.course.checks.wording import describe
 def check_choice(answer: Callable[[], object], right: str, wrong: Mapping[str, str]) -> None:
     """Raise Wrong unless `answer()` is the right one of a few letters or words; case and spaces around it do not count.
 
-    wrong: for every other choice the message to those who pick it.
+    wrong: {other choice: message for the student}.
     """
     choice = answer()
     if isinstance(choice, str):
@@ -32,7 +32,7 @@ def check_number(
 ) -> None:
     """Raise Wrong unless `answer()` is a number that differs from `right` by at most `within`.
 
-    wrong: for each likely mistake the number that it leads to, and the message to those who give it.
+    wrong: (number, message for the student) of each likely mistake.
     """
     number = answer()
     if isinstance(number, torch.Tensor) and number.numel() == 1:

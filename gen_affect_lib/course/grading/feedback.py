@@ -97,5 +97,5 @@ def _code(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Text as HTML, with what stands in backticks as code."""
+    """Text as HTML; parts in backticks become code."""
     return re.sub(r"`([^`\n]+)`", r"<code>\1</code>", escape(text))

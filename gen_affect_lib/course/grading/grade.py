@@ -69,7 +69,7 @@ def grade_file(path: Path, submission: str, **limits: Any) -> Grade:
         grade.outcome = sandbox.run(submissions.code_cells(cells), number, **limits)
     except UserError as error:
         grade.broken = str(error)
-    except Exception as error:  # a fault of ours must not stop the other grades
+    except Exception as error:  # an error of the grader must not stop the grading of other submissions
         traceback.print_exc()
         grade.broken = f"grading it failed with {type(error).__name__}: {error}"
     return grade

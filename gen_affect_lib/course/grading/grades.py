@@ -46,7 +46,7 @@ class Grade:
 
     @property
     def problem(self) -> str:
-        """What the grader should look at, in one line."""
+        """All problems of the submission in one line; empty if there are none."""
         errors = len(self.outcome.errors)
         stopped = [f"{errors} cell{'s' * (errors > 1)} stopped with an error"] if errors else []
         return "; ".join([*filter(None, [self.broken]), *self.outcome.problems, *stopped])

@@ -1,4 +1,4 @@
-"""What a graded notebook may not do: reach the network, start or signal other processes, take too much memory or disk.
+"""What a graded notebook may not do: use the network, start or signal other processes, take too much memory or disk.
 
 These limits stop accidents. They are no protection against malice: see INSTRUCTORS.md.
 """
@@ -43,7 +43,7 @@ def impose(memory_gb: float) -> None:
 
 
 def _limit_memory(memory_gb: float) -> None:
-    """Make allocations beyond the limit fail, so that they are errors of their cells; limit the size of files, too.
+    """Make allocations beyond the limit fail, so that the cell raises an error; limit the size of files, too.
 
     Only Linux can do this; on every system `sandbox` watches the memory. The limit is not on the address space
     (RLIMIT_AS), because torch reserves more than a gigabyte that it never uses.

@@ -38,13 +38,13 @@ def main(job_file: str, out_file: str) -> None:
     quiet = os.open(os.devnull, os.O_WRONLY)
     try:
         run = Run(job, Path(out_file))
-        os.dup2(quiet, 1)  # what the student's code prints is not needed, and may be endless
+        os.dup2(quiet, 1)  # output of the student's code is not needed, and may be endless
         os.dup2(quiet, 2)
         limits.impose(run.memory_gb)
         run.all_cells()
     except (
         BaseException
-    ):  # a fault of ours, or student's code that reached it: `sandbox` reads the last line of the log
+    ):  # an error of the grader, which student's code can cause: `sandbox` reads the last line of the log
         os.write(log, traceback.format_exc().encode())
         os._exit(1)
     os._exit(0)  # does not wait for threads of the student's code
@@ -66,10 +66,10 @@ class Run:
 
         class Shell(InteractiveShell):
             def enable_gui(self, gui=None):
-                """`%matplotlib inline` asks for one; there is none."""
+                """Does nothing: `%matplotlib inline` calls this, and there is no GUI."""
 
             def system(self, cmd):
-                """`!ls` starts no program, and the cell goes on."""
+                """Does nothing: `!ls` starts no program, and the cell goes on."""
 
             def getoutput(self, cmd, split=True, depth=0):
                 return [] if split else ""
@@ -124,10 +124,10 @@ class Run:
         error = self._timed(lambda: self._execute(cell["source"]))
         if error is not None:
             if isinstance(error, MemoryError) and self._memory_is_full():
-                os._exit(limits.OUT_OF_MEMORY)  # the cell's variables hold it: `sandbox` runs again without this cell
+                os._exit(limits.OUT_OF_MEMORY)  # the memory stays in use: `sandbox` runs again without this cell
             self._add_error(cell, _describe(error), _line(error))
         if "PROFILE" in names:
-            names["PROFILE"] = self.profile  # the same for all, whatever the student had set
+            names["PROFILE"] = self.profile  # the same profile for all submissions
         for name in self.defines[position]:
             later = range(position, len(self.cells))
             if not any(name in self.checks[k] or (name in self.defines[k] and k > position) for k in later):
@@ -243,7 +243,7 @@ class Run:
 
 
 def _seed(seed: int) -> None:
-    """Seed all generators, so that a cell draws the same numbers wherever it stands."""
+    """Seed all generators, so that a cell draws the same numbers at every position in the notebook."""
     import numpy as np
     import torch
 

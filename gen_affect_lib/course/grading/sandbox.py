@@ -29,7 +29,7 @@ _RANKS = ("unfinished", "wrong", "right")
 
 @dataclass
 class Outcome:
-    """What a run has shown.
+    """The results of running one submission.
 
     verdicts: {exercise: {"state", "message", "code"}}, the best of all tries; without the exercises never reached.
     errors: [{"cell": as in `In [cell]`, "error", "line"}] of the last try. problems: what else went wrong, in words.
@@ -138,7 +138,7 @@ def _watch(process: subprocess.Popen, out: Path, until: float, job: dict, stoppe
             return "took too long"
         if _memory(process.pid) > 1.25 * memory_gb * 2**30:  # on systems where `limits` sets no limit
             return _describe_code(OUT_OF_MEMORY, memory_gb)
-        # `out` is written before every step. Python handles no alarm while a library computes: that is ended here.
+        # `out` is written before every step. During a library call Python handles no alarm: the process is ended here.
         if out.exists() and time.time() - out.stat().st_mtime > 1.5 * cell_seconds:
             return f"did not finish within {cell_seconds:g} seconds"
         time.sleep(0.05)

@@ -30,7 +30,7 @@ def name_of(path: Path, folder: Path) -> str:
 def read(path: Path) -> list[dict]:
     """The cells of a notebook's file, in the current format or an older one. Raises UserError if it is no notebook.
 
-    Without nbformat, which refuses files whose cells can be run.
+    nbformat is not used, because it refuses some files whose cells can be run.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -58,7 +58,7 @@ def belongs_to(cells: list[dict], file_name: str) -> str:
     """The number of the notebook that a submission is a copy of, such as "02".
 
     It is found by nbgrader's marks, by the checks that the cells import, or by the name of the file. Raises UserError
-    if none of them tells.
+    if none of these identifies it.
     """
     owners = {
         f"{prefix}{exercise.name}": path.stem[:2]

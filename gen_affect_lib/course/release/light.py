@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 COLORS = 256
-# How far a palette picture may be from the original, in grey levels of 255. Found by looking at the course's pictures:
+# How far a palette picture may be from the original, in grey levels of 255. Chosen by eye on the course's pictures:
 # above 4.2, smooth gradients show bands. Pictures of noise exceed it as well.
 LARGEST_RMS = 4.2
 LARGEST_DIFFERENCE = 64
@@ -31,7 +31,7 @@ def compress(png: bytes) -> bytes:
     if picture.mode == "P" or np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
         return png
     original = picture.convert("RGB")
-    # Without dithering: its dots cost bytes and show at the edges of letters. kmeans moves the colours to their means.
+    # No dithering: its dots cost bytes and are visible at the edges of letters. `kmeans` refines the palette's colours.
     palette = original.quantize(COLORS, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
     difference = np.asarray(palette.convert("RGB"), np.float32) - np.asarray(original, np.float32)  # (H, W, 3)
     if np.sqrt(np.square(difference).mean()) > LARGEST_RMS or np.abs(difference).max() > LARGEST_DIFFERENCE:

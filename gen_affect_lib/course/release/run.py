@@ -22,7 +22,7 @@ def run_course(
 
     profile: smoke, laptop or gpu. only: as for `course.notebooks`. in_place: write the outputs into the notebooks
     themselves, as a maintainer does before a commit. out: the folder for the executed copies, by default
-    outputs/course/PROFILE. reference: make the numbers that the notebooks compare the reference for every reader.
+    outputs/course/PROFILE. reference: keep the numbers that `compare_run` prints as the reference for all readers.
     Raises UserError that names the notebook, its log and the error if one fails; the measurements before it are kept.
     """
     chosen = notebooks(only)
@@ -62,7 +62,7 @@ def execute(source: Path, executed: Path, profile: str) -> tuple[float, float]:
             with PeakMemory(process.pid) as memory:
                 code = process.wait()
         except BaseException:
-            process.terminate()  # after Ctrl-C no kernel may continue to train
+            process.terminate()  # after Ctrl-C no kernel may go on training
             process.wait()
             raise
     seconds = time.perf_counter() - start

@@ -17,10 +17,10 @@ from gen_affect_lib.errors import UserError
 
 
 class Report(NamedTuple):
-    """What both editions of a notebook did.
+    """The results of running both editions of a notebook.
 
     right: exercises that are right with their solutions. unfinished: exercises that are unfinished without them.
-    faults: everything that is not as it should be, one line each.
+    faults: everything that differs from this, one line each.
     """
 
     path: Path

@@ -130,7 +130,7 @@ def without_draws(ours, theirs, draws=2000, seed=0):
         (checks_08.check_learning_rate, rate(fall=lambda u: np.cos(np.pi / 2 * u)), "quarter of a cosine"),
         (checks_08.check_learning_rate, rate(fall=lambda u: 1 - u), "straight line"),
         (checks_08.check_learning_rate, rate(top=False), "the peak is missing"),
-        (checks_08.check_left_of_the_start, lambda: 0.632, "what has come in since"),
+        (checks_08.check_left_of_the_start, lambda: 0.632, "of all later weights"),
         (checks_08.check_left_of_the_start, lambda: 36.8, "per cent"),
         (checks_08.check_update_average, new_tensors, "new tensors in `average`"),
         (checks_08.check_update_average, only_adds, "not shrunk"),

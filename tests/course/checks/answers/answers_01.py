@@ -401,7 +401,7 @@ ANSWERS = {
     "added_pixels": Answers(
         right=[lambda: "c", lambda: "C "],
         wrong=[
-            (lambda: "a", "cannot know that both units"),
+            (lambda: "a", "nothing in the sum says"),
             (lambda: "b", "nothing cancels"),
             (lambda: "d", "no order"),
             (lambda: 3, "return one of"),

@@ -281,8 +281,8 @@ ANSWERS = {
         wrong=[
             (lambda: 128, "twice as many"),
             (lambda: 64 * 10**0.5, "divided the error by four"),
-            (lambda: 6400, "law of averages"),
-            (lambda: 64 + 10, "ten steps more"),
+            (lambda: 6400, "over random draws"),
+            (lambda: 64 + 10, "ten more steps"),
             (lambda: 300, "too small"),
         ],
     ),

@@ -288,7 +288,7 @@ ANSWERS = {
     "learning_rate": Answers(
         right=[with_if, by_sine],
         wrong=[
-            (starts_at_nothing, "would learn nothing"),
+            (starts_at_nothing, "would change nothing"),
             (final_as_a_rate, "not a rate of its own"),
             (to_nothing, "falls to 0"),
             (on_top, "added on top"),
@@ -301,7 +301,7 @@ ANSWERS = {
     "left_of_the_start": Answers(
         right=[lambda: 0.999**1000, lambda: math.exp(-1)],
         wrong=[
-            (lambda: 0.001, "never forgets quite"),
+            (lambda: 0.001, "never forgets a value"),
             (lambda: 0.999, "what one step leaves"),
             (lambda: 0.5, "693"),
             (lambda: 0.9, "too large"),
@@ -313,9 +313,9 @@ ANSWERS = {
         wrong=[
             (new_names, "a new tensor"),
             (shares_swapped, "changed places"),
-            (weights_follow, "average that follows"),
+            (weights_follow, "move the average towards"),
             (always_long, "smaller one of `most`"),
-            (no_end, "no upper end"),
+            (no_end, "no upper bound"),
             (larger, "larger of the two"),
             (most_forgotten, "`most` is not used"),
             (with_a_graph, "part of a graph"),
