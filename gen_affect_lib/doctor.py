@@ -22,7 +22,7 @@ from gen_affect_lib.paths import ROOT
 
 INSTALL = "python -m pip install -c constraints.txt -e '.[test]'"
 # Linux: {library: the package of Debian and Ubuntu that contains it}
-SYSTEM_LIBRARIES = {"libGL.so.1": "libgl1", "libEGL.so.1": "libegl1"}
+SYSTEM_LIBRARIES = {"libGL.so.1": "libgl1", "libEGL.so.1": "libegl1", "libgthread-2.0.so.0": "libglib2.0-0"}
 DISK_GB = 2  # free disk space for rendered pairs, checkpoints of a training and executed notebooks
 MEMORY_GB = 3  # free memory
 
@@ -89,7 +89,7 @@ def check_packages(
 
 
 def check_system_libraries(libraries: dict[str, str] = SYSTEM_LIBRARIES) -> Iterator[Finding]:
-    """libGL and libEGL, which skia-python and OpenCV load and no pip package contains; and whether skia draws."""
+    """The libraries that skia-python and OpenCV load and no pip package contains; and whether skia draws."""
     if sys.platform.startswith("linux"):
         missing = [name for name in libraries if not _loads(name)]
         packages = " ".join(libraries[name] for name in missing)

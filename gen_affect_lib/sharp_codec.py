@@ -12,7 +12,7 @@ generator learns, and its decoder depends on them. This codec differs in three w
   convolutions and not by one linear map per block of 4 x 4 pixels.
 
 The interface is that of `LatentCodec`: encode, decode, encoded, encode_all, latent_channels, latent_size, mark. The
-program that trained the shipped weights is in docs/gen_affect_128.
+program that trained the shipped weights is in docs/gen_affect_128. Its producer is `codec.CODEC`.
 
 Letters: B images, S the picture's side, C latent channels, s = S / 16 the latents' side.
 """

@@ -252,7 +252,9 @@ def test_the_integration_run_is_both_test_targets(tmp_path, failing):
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     place = minimal_environment(
-        tmp_path, ldconfig="echo libGL.so.1 libEGL.so.1", make=f'echo "$1" >> "{tmp_path}/ran"; [ "$1" != "{failing}" ]'
+        tmp_path,
+        ldconfig="echo libGL.so.1 libEGL.so.1 libgthread-2.0.so.0",
+        make=f'echo "$1" >> "{tmp_path}/ran"; [ "$1" != "{failing}" ]',
     )
     done = subprocess.run([script], env=place, capture_output=True, text=True)
     assert (tmp_path / "ran").read_text().split() == ["test", "test-browser"]
