@@ -30,6 +30,7 @@ HELPERS = {  # public, and not on the map: why
     "model.consistent.as_consistency": "turns the pipeline's argument into a Consistency",
     "model.consistent.Replace": "the option `replace` of Consistency",
     "model.mmdit.common_sigma": "the sigma that a JointAttention gets, from the timesteps",
+    "model.fusion.FusedAndExact": "tokens of the resampler and of the concatenation, for the 128 px checkpoint",
     "model.mmdit.DualStream": "Stable Diffusion 3.5's second attention, kept for parity with diffusers",
     "training.optim.adamw": "torch's AdamW with the course's groups of parameters",
     "training.optim.make_optimizers": "chooses by a setting which optimizer gets which parameters",

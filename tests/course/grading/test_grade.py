@@ -54,7 +54,7 @@ def test_nothing_written_gets_none_and_is_called_unfinished(tmp_path):
 def test_a_wrong_answer_gets_the_message_of_its_check_and_the_others_count(tmp_path):
     grade = graded_as(answered(**WRONG), tmp_path)
     assert states(grade) == RIGHT | {"looks_ratio": "wrong", "unpatchify": "wrong"} and grade.points == 6
-    assert "The pairs are tokens times tokens" in message(grade, "looks_ratio") and "only regrouped" in message(
+    assert "The number of pairs is the square" in message(grade, "looks_ratio") and "only regrouped" in message(
         grade, "unpatchify"
     )
     assert grade.outcome.verdicts["unpatchify"]["code"] == WRONG["unpatchify"]
@@ -239,7 +239,7 @@ TAKES_NO_POINTS = {
         "import sys\nfor _ in range(10**5):\n    print('x' * 1000)\n    print('y' * 1000, file=sys.stderr)\n    "
         "sys.__stdout__.write('z')\ndef looks_ratio():\n    print('x' * 10**6)\n    return 4",
         "wrong",
-        "The pairs are tokens",
+        "The number of pairs is the square",
         "",
     ),
     "an answer that is endless to read": ("def looks_ratio():\n    return 'x' * 10**7", "wrong", "return a number", ""),
