@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.files import atomic
 from gen_affect_lib.keys import Producer, digest
 from gen_affect_lib.tensors import to_tensor
 
@@ -194,9 +195,8 @@ class LatentCodec(ModelMixin, ConfigMixin):
         side = self.latent_size(images.shape[1])
         shape = (len(images), self.latent_channels, side, side)
         if not path.is_file():
-            partial = path.with_suffix(".partial")
-            latents = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
-            self.encode_all(images, latents)
-            latents.flush()
-            partial.replace(path)
+            with atomic(path) as partial:
+                latents = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
+                self.encode_all(images, latents)
+                latents.flush()
         return np.load(path, mmap_mode="r")

@@ -8,7 +8,6 @@ damaged chunk is rendered again. A cache with another key is replaced.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from gen_affect_lib.avatars.drawing import DRAWING, Avatar
 from gen_affect_lib.avatars.factors import FACTORS, Appearance, Expression, Identity
 from gen_affect_lib.avatars.splits import FIRST_SEED, PEOPLE, picture_seed
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.files import write_json
 from gen_affect_lib.keys import Producer, key
 from gen_affect_lib.machine import cores
 from gen_affect_lib.paths import CACHE
@@ -149,9 +149,7 @@ def _read_manifest(folder: Path) -> dict:
 
 
 def _write_manifest(folder: Path, manifest: dict) -> None:
-    partial = folder / "manifest.json.partial"
-    partial.write_text(json.dumps(manifest, indent=1))
-    os.replace(partial, folder / "manifest.json")
+    write_json(folder / "manifest.json", manifest)
 
 
 def _start(folder: Path, config: PairsConfig) -> None:

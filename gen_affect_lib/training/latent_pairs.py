@@ -22,6 +22,7 @@ from gen_affect_lib.avatars.pairs import PAIRS, PairCache, PairsConfig
 from gen_affect_lib.codec import CODEC, LatentCodec, Latents, PixelCodec
 from gen_affect_lib.encoders.pack import FACE_READING, FacePack
 from gen_affect_lib.encoders.reading import ExpressionReading
+from gen_affect_lib.files import atomic
 from gen_affect_lib.keys import Producer, key
 from gen_affect_lib.machine import cores
 
@@ -99,13 +100,12 @@ def cache_split(cache: PairCache, codec: Codec, faces: FacePack, references: int
     if not kept.is_file():
         tokens = read_references(cache, faces, first)
         found = [(place, one) for place, one in zip(first, tokens) if one is not None]
-        partial = kept.with_suffix(".partial.npz")
-        np.savez(
-            partial,
-            references=np.array([place for place, _ in found]),
-            identities=np.array([one for _, one in found], np.float16),
-        )
-        partial.replace(kept)
+        with atomic(kept) as partial:
+            np.savez(
+                partial,
+                references=np.array([place for place, _ in found]),
+                identities=np.array([one for _, one in found], np.float16),
+            )
     with np.load(kept) as file:
         found, identities = file["references"], file["identities"]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gen_affect_lib.course.checks import Exercise
 from gen_affect_lib.course.grading.sandbox import Outcome
+from gen_affect_lib.files import atomic
 
 COLUMNS = ("submission", "notebook", "points", "of", "percent", "seconds", "problem")
 NOT_REACHED = "not reached"
@@ -56,9 +56,8 @@ def write_table(grades: list[Grade], path: Path) -> None:
     """Write a CSV file: one row per submission, one column per exercise: right, wrong, unfinished or not reached."""
     known = {exercise.number: exercise for grade in grades for exercise in grade.exercises}
     ordered = sorted(known.values(), key=lambda exercise: tuple(map(int, exercise.number.split("."))))
-    partial = path.with_suffix(".partial")
     # "utf-8-sig" begins with a byte order mark, by which spreadsheets recognise UTF-8.
-    with partial.open("w", newline="", encoding="utf-8-sig", errors="replace") as stream:
+    with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8-sig", errors="replace") as stream:
         table = csv.writer(stream)
         table.writerow([*COLUMNS, *(f"{exercise.number} {exercise.name}" for exercise in ordered)])
         for grade in grades:
@@ -75,7 +74,6 @@ def write_table(grades: list[Grade], path: Path) -> None:
                     *(grade.state(exercise) if exercise.number in own else "" for exercise in ordered),
                 ]
             )
-    os.replace(partial, path)
 
 
 def _plain(text: str) -> str:
