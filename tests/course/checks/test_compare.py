@@ -9,21 +9,7 @@ import torch
 from torch import nn
 
 from gen_affect_lib.course.checks import Wrong, check_choice, check_number, compare, compare_modules, difference
-
-
-def double(x):
-    return 2 * x
-
-
-def doubles(answer):
-    compare(
-        answer,
-        double,
-        (torch.randn(3),),
-        (torch.randn(2, 4),),
-        gradients=True,
-        mistakes=[("that is the square: multiply by 2.", lambda x: x**2)],
-    )
+from tests.course.examples import doubles
 
 
 @pytest.mark.parametrize(

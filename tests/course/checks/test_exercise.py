@@ -4,24 +4,10 @@ import nbformat
 import pytest
 import torch
 
-from gen_affect_lib.course.checks import Exercise, compare, exercises
+from gen_affect_lib.course.checks import Exercise, exercises
 from gen_affect_lib.course.checks import exercise as exercise_module
 from gen_affect_lib.errors import UserError
-
-
-def double(x):
-    return 2 * x
-
-
-def doubles(answer):
-    compare(
-        answer,
-        double,
-        (torch.randn(3),),
-        (torch.randn(2, 4),),
-        gradients=True,
-        mistakes=[("that is the square: multiply by 2.", lambda x: x**2)],
-    )
+from tests.course.examples import double, doubles
 
 
 @pytest.fixture

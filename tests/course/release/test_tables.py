@@ -10,22 +10,7 @@ from gen_affect_lib.course import notebooks, timings
 from gen_affect_lib.course.release import tables
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import ROOT
-
-MACHINE = {
-    "cpu": "a CPU",
-    "cores": 2,
-    "memory_gb": 8,
-    "gpu": None,
-    "system": "Linux x86_64",
-    "python": "3.11.7",
-    "torch": "2.13.0",
-}
-KNOWN = {
-    "smoke": {
-        "machine": MACHINE,
-        "notebooks": {"01_a": {"seconds": 31.2, "memory_gb": 0.84}, "02_b": {"seconds": 200.0, "memory_gb": 1.0}},
-    }
-}
+from tests.course.examples import KNOWN
 
 
 def test_a_notebook_states_what_was_measured_and_what_was_not():
