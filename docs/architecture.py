@@ -39,7 +39,6 @@ FLOORS = [
         "encoders": "identity, expression from a face",
         "model": "MM-DiT, fusion, consistent attention",
         "codec": "pictures to latents and back",
-        "sharp_codec": "codec of the 128 px model",
         "flow": "rectified flow: loss, samplers, guidance",
     }),
     ("World", "#E6E3F5", {

@@ -14,7 +14,7 @@ Letters: B images, M images of a data set, S the side of an image, C channels of
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from gen_affect_lib.files import atomic
 from gen_affect_lib.keys import Producer, digest
 from gen_affect_lib.tensors import to_tensor
 
-CODEC = Producer("codec", 1)  # pictures to latents and back
+CODEC = Producer("codec", 2)  # pictures to latents and back
 
 
 class Latents(Protocol):
@@ -95,54 +95,72 @@ class GroupNormResidual(nn.Module):
 
 
 class LatentCodec(ModelMixin, ConfigMixin):
-    """A variational autoencoder whose latents have an eighth of the image's side.
+    """An autoencoder whose latents have a sixteenth of the picture's side, unit variance, and tolerate noise.
 
-    All convolutions are at a quarter and an eighth of the side, where they are cheap. Pixel-unshuffle (Shi et al. 2016)
-    reduces an image to a quarter of its side, and pixel-shuffle inverts it. `shift` and `scale` normalise the
-    latents to about mean 0 and standard deviation 1, as rectified flow expects; `calibrate` measures them.
+    A codec that keeps whatever lowers the reconstruction error puts a part of it into a tail of small components. No
+    generator learns them, and the decoder depends on them. Three choices avoid that:
+
+    - **Unit variance without a KL term.** The encoder ends in batch normalisation without gain, so every latent channel
+      has mean 0 and variance 1 at every training step, as rectified flow expects.
+    - **Noise on the latents.** In training the decoder reads z + s·e, where e ~ N(0, 1), and s ~ |N(0, 0.4)| is drawn
+      once per picture. The decoder cannot use information that little noise erases, so the encoder keeps what matters
+      in large, smooth components (RAE, arXiv 2510.11690; l-DeTok, arXiv 2507.15856).
+    - **A fine decoder.** It works at S/16, S/8, S/4 and S/2, so lines one pixel wide (frames, folds) are drawn by
+      convolutions and not by one linear map per block of 4 x 4 pixels.
+
+    No convolution of the encoder works at the full side: pixel-unshuffle (Shi et al. 2016) reduces the picture to a
+    quarter of its side. The objective is in training/codec.py.
 
     Args:
-        latent_channels: C.
-        widths: channels at a quarter and at an eighth of the side.
-        blocks: residual blocks at each of the two sides, in the encoder and in the decoder.
+        latent_channels: C. 16 at 128 px means 8 x 8 x 16 = 1,024 numbers.
+        encoder_widths: channels at S/4, S/8 and S/16.
+        encoder_blocks: residual blocks at each of them.
+        decoder_widths: channels at S/16, S/8, S/4 and S/2.
+        decoder_blocks: residual blocks at each of them.
+        noise: standard deviation of the half-normal from which the noise level on the latents is drawn in training.
     """
 
     @register_to_config
     def __init__(
-        self, latent_channels: int = 16, widths: tuple[int, int] = (64, 128), blocks: tuple[int, int] = (1, 3)
+        self,
+        latent_channels: int = 16,
+        encoder_widths: tuple[int, ...] = (64, 96, 128),
+        encoder_blocks: tuple[int, ...] = (1, 2, 2),
+        decoder_widths: tuple[int, ...] = (176, 128, 96, 48),
+        decoder_blocks: tuple[int, ...] = (3, 3, 3, 2),
+        noise: float = 0.4,
     ):
         super().__init__()
-        self.latent_channels, self.downscale = latent_channels, 8
-        fine, coarse = widths
-        few, many = blocks
+        self.latent_channels, self.downscale, self.noise = latent_channels, 16, noise
+        first, last = encoder_widths[0], decoder_widths[-1]
+        layers = [nn.PixelUnshuffle(4), nn.Conv2d(48, first, 3, padding=1)]  # (B, 3, S, S) -> (B, first, S/4, S/4)
+        for level, (width, blocks) in enumerate(zip(encoder_widths, encoder_blocks)):
+            if level:
+                layers.append(nn.Conv2d(encoder_widths[level - 1], width, 2, stride=2))  # halves the side
+            layers += [GroupNormResidual(width) for _ in range(blocks)]
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(4),  # (B, 3, S, S) -> (B, 48, S/4, S/4)
-            nn.Conv2d(48, fine, 3, padding=1),
-            *(GroupNormResidual(fine) for _ in range(few)),
-            nn.Conv2d(fine, coarse, 2, stride=2),  # -> (B, coarse, S/8, S/8)
-            *(GroupNormResidual(coarse) for _ in range(few)),
-            nn.GroupNorm(8, coarse),
-            nn.SiLU(),
-            nn.Conv2d(coarse, 2 * latent_channels, 1),  # mean and log-variance
+            *layers, nn.GroupNorm(8, encoder_widths[-1]), nn.SiLU(), nn.Conv2d(encoder_widths[-1], latent_channels, 1)
         )
+        self.normalize = nn.BatchNorm2d(latent_channels, affine=False, momentum=0.02)
+        layers = [nn.Conv2d(latent_channels, decoder_widths[0], 3, padding=1)]
+        for level, (width, blocks) in enumerate(zip(decoder_widths, decoder_blocks)):
+            if level:
+                layers += [nn.Conv2d(decoder_widths[level - 1], 4 * width, 1), nn.PixelShuffle(2)]  # doubles the side
+            layers += [GroupNormResidual(width) for _ in range(blocks)]
         self.decoder = nn.Sequential(
-            nn.Conv2d(latent_channels, coarse, 3, padding=1),
-            *(GroupNormResidual(coarse) for _ in range(many)),
-            nn.Conv2d(coarse, 4 * fine, 1),
-            nn.PixelShuffle(2),  # (B, 4 fine, S/8, S/8) -> (B, fine, S/4, S/4)
-            *(GroupNormResidual(fine) for _ in range(many)),
-            nn.GroupNorm(8, fine),
-            nn.SiLU(),
-            nn.Conv2d(fine, 48, 3, padding=1),
-            nn.PixelShuffle(4),  # -> (B, 3, S, S)
-        )
-        # The posterior starts with a standard deviation of e^-3. With the usual 1, noise would mask the signal.
-        last = self.encoder[-1]
-        assert isinstance(last, nn.Conv2d) and last.bias is not None
-        nn.init.constant_(last.bias[latent_channels:], -6.0)
-        self.register_buffer("shift", torch.zeros(latent_channels))
-        self.register_buffer("scale", torch.ones(latent_channels))
+            *layers, nn.GroupNorm(8, last), nn.SiLU(), nn.Conv2d(last, 12, 3, padding=1), nn.PixelShuffle(2)
+        )  # -> (B, 3, S, S)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (not among torch's overloads)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **kwargs) -> Self:
+        """As in diffusers. Raises UserError for the codec of a checkpoint of version 0.1, which had other networks."""
+        if "widths" in cls.load_config(folder):
+            raise UserError(
+                f"{folder} belongs to a checkpoint of version 0.1 for 64 pixels, which this version does not load: use "
+                "data/checkpoints/gen_affect, or train again with `python -m gen_affect_lib train` in another folder"
+            )
+        return super().from_pretrained(folder, **kwargs)
 
     def latent_size(self, image_size: int) -> int:
         return image_size // self.downscale
@@ -153,32 +171,41 @@ class LatentCodec(ModelMixin, ConfigMixin):
         weights = [t for name, t in self.state_dict().items() if not name.startswith("decoder.")]
         return digest(*(t.cpu().float().numpy().tobytes() for t in weights))
 
-    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the latents, each (B, C, s, s), before normalisation.
-
-        Raises UserError for images of another shape than (B, 3, S, S), S a multiple of 8.
-        """
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, C, s, s), before normalisation. Raises UserError unless S is a multiple of 16."""
         side = images.shape[-1]
         if images.ndim != 4 or images.shape[1] != 3 or side % self.downscale or images.shape[2] != side:
             raise UserError(
                 f"images have shape {tuple(images.shape)}: give (B, 3, S, S) with S a multiple of {self.downscale}"
             )
-        mean, log_variance = self.encoder(images).chunk(2, dim=1)
-        return mean, log_variance.clamp(-20, 4)
+        return self.encoder(images)
 
     def encode(self, images: Tensor) -> Tensor:
-        mean, _ = self.posterior(images)
-        return (mean - self.shift[:, None, None]) / self.scale[:, None, None]
+        return self.normalize(self.features(images))
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.decoder(latents * self.scale[:, None, None] + self.shift[:, None, None])
+        return self.decoder(latents)
+
+    def noised(self, latents: Tensor) -> Tensor:
+        """Latents as the decoder sees them in training: z + s·e, with one s ~ |N(0, noise)| per picture. Same shape."""
+        level = self.noise * torch.randn_like(latents[:, :1, :1, :1]).abs()  # (B, 1, 1, 1)
+        return latents + level * torch.randn_like(latents)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Reconstructions (B, 3, S, S); with noise on the latents in training mode."""
+        latents = self.encode(images)
+        return self.decode(self.noised(latents) if self.training else latents)
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
-        """Set shift and scale to mean and standard deviation of the latents of images (B, 3, S, S) in [-1, 1]."""
-        mean, _ = self.posterior(images)
-        self.shift.copy_(mean.mean(dim=(0, 2, 3)))
-        self.scale.copy_(mean.std(dim=(0, 2, 3)).clamp_min(1e-4))
+        """Set the means and variances of the normalisation to those of images (B, 3, S, S) in [-1, 1].
+
+        During training they are moving averages over encoders that change.
+        """
+        latents = torch.cat([self.features(part) for part in images.split(64)])
+        assert self.normalize.running_mean is not None and self.normalize.running_var is not None
+        self.normalize.running_mean.copy_(latents.mean(dim=(0, 2, 3)))
+        self.normalize.running_var.copy_(latents.var(dim=(0, 2, 3)))
 
     @torch.no_grad()
     def encode_all(self, images: np.ndarray, out: np.ndarray | None = None, batch_size: int = 256) -> np.ndarray:

@@ -13,32 +13,36 @@ from gen_affect_lib.recipe import TrainingConfig
 
 @dataclass(frozen=True)
 class CodecSizes:
-    """Sizes of `LatentCodec`: channels of the latents; channels and residual blocks at 1/4 and 1/8 of the side."""
+    """Sizes of `LatentCodec`, with its names. The defaults are those of the shipped checkpoint."""
 
-    latent_channels: int
-    widths: tuple[int, int]
-    blocks: tuple[int, int]
+    latent_channels: int = 16
+    encoder_widths: tuple[int, ...] = (64, 96, 128)
+    encoder_blocks: tuple[int, ...] = (1, 2, 2)
+    decoder_widths: tuple[int, ...] = (176, 128, 96, 48)
+    decoder_blocks: tuple[int, ...] = (3, 3, 3, 2)
 
 
 @dataclass(frozen=True)
 class TransformerSizes:
-    """Sizes of `MMDiT`, with diffusers' names."""
+    """Sizes of `MMDiT`, with diffusers' names. The defaults are those of the shipped checkpoint."""
 
-    num_layers: int
-    attention_head_dim: int
-    num_attention_heads: int
+    num_layers: int = 7
+    attention_head_dim: int = 32
+    num_attention_heads: int = 6
+    patch_size: int = 1
 
 
 @dataclass(frozen=True)
 class FusionSizes:
-    """Sizes of `IdentityExpressionFusion`."""
+    """Sizes of `IdentityExpressionFusion`. The defaults are those of the shipped checkpoint."""
 
-    dim: int
-    identity_tokens: int
-    expression_tokens: int
-    condition_tokens: int
-    num_layers: int
-    num_heads: int
+    dim: int = 192
+    identity_tokens: int = 6
+    expression_tokens: int = 4
+    condition_tokens: int = 10
+    num_layers: int = 2
+    num_heads: int = 6
+    fusion: str = "fused_and_exact"
 
 
 @dataclass(frozen=True)
@@ -61,15 +65,15 @@ class Profile:
     name: str
     pairs: PairsConfig
     validation: PairsConfig
-    codec: CodecSizes
-    transformer: TransformerSizes
-    fusion: FusionSizes
     training: TrainingConfig
+    codec: CodecSizes = CodecSizes()
+    transformer: TransformerSizes = TransformerSizes()
+    fusion: FusionSizes = FusionSizes()
     references: int = 2
     codec_steps: int = 2200
-    sampling_steps: int = 20
+    sampling_steps: int = 8
     identity_scale: float = 1.5
-    expression_scale: float = 2.0
+    expression_scale: float = 1.5
     from_nothing: Profile | None = None
     study: Profile | None = None
 
@@ -83,7 +87,7 @@ class Profile:
 
     def at(self, size: int) -> Profile:
         """The same with pictures of `size` pixels a side. Raises UserError if it is below 32 or no multiple of 16."""
-        if size < 32 or size % 16:  # the codec divides the side by 8, and the MM-DiT's patches have 2 x 2 latents
+        if size < 32 or size % 16:  # the codec divides the side by 16
             raise UserError(
                 f"pictures of {size} pixels cannot be generated: give a multiple of 16 from 32 on, such as 64 or 128"
             )
@@ -92,9 +96,9 @@ class Profile:
 
 _SMOKE = Profile(
     "smoke",
-    pairs=PairsConfig("train", identities=16, images=4),
-    validation=PairsConfig("validation", identities=8, images=2),
-    codec=CodecSizes(latent_channels=16, widths=(16, 32), blocks=(1, 1)),
+    pairs=PairsConfig("train", identities=16, images=4, size=64),
+    validation=PairsConfig("validation", identities=8, images=2, size=64),
+    codec=CodecSizes(16, (16, 16, 32), (1, 1, 1), (32, 32, 16, 16), (1, 1, 1, 1)),
     codec_steps=30,
     transformer=TransformerSizes(num_layers=2, attention_head_dim=16, num_attention_heads=2),
     fusion=FusionSizes(dim=32, identity_tokens=4, expression_tokens=2, condition_tokens=6, num_layers=1, num_heads=2),
@@ -114,42 +118,34 @@ _SMOKE = Profile(
 # The shipped checkpoint has the sizes of this profile.
 _LAPTOP_FROM_NOTHING = Profile(
     "laptop",
-    pairs=PairsConfig("train", identities=8192, images=16),
-    validation=PairsConfig("validation", identities=256, images=8),
-    references=4,
-    codec=CodecSizes(latent_channels=16, widths=(64, 128), blocks=(1, 3)),
+    pairs=PairsConfig("train", identities=4096, images=12, size=128),
+    validation=PairsConfig("validation", identities=256, images=8, size=128),
+    references=2,
     codec_steps=1600,
-    transformer=TransformerSizes(num_layers=5, attention_head_dim=32, num_attention_heads=5),
-    fusion=FusionSizes(dim=160, identity_tokens=6, expression_tokens=4, condition_tokens=16, num_layers=2, num_heads=5),
     training=TrainingConfig(batch_size=32, learning_rate=2e-3, warmup_steps=200, face_weight=3.0, minutes=30.0),
 )
 
 _LAPTOP = replace(
     _LAPTOP_FROM_NOTHING,
-    pairs=PairsConfig("train", identities=1024, images=12),
-    references=2,
+    pairs=PairsConfig("train", identities=1024, images=12, size=128),
     # Trained weights need a small learning rate. The run is short, so it is validated often.
     training=TrainingConfig(batch_size=64, learning_rate=3e-4, validate_every=75, minutes=5.0),
     from_nothing=_LAPTOP_FROM_NOTHING,
     study=replace(
         _LAPTOP_FROM_NOTHING,
-        transformer=TransformerSizes(num_layers=4, attention_head_dim=32, num_attention_heads=4),
-        fusion=FusionSizes(
-            dim=128, identity_tokens=6, expression_tokens=4, condition_tokens=10, num_layers=2, num_heads=4
-        ),
+        transformer=TransformerSizes(num_layers=4, num_attention_heads=4),
+        fusion=FusionSizes(dim=128, num_heads=4),
         training=TrainingConfig(batch_size=32, learning_rate=1e-3, face_weight=3.0),
     ),
 )
 
 _GPU = Profile(
     "gpu",
-    pairs=PairsConfig("train", identities=16384, images=16),
-    validation=PairsConfig("validation", identities=256, images=8),
-    references=4,
-    codec=CodecSizes(latent_channels=16, widths=(64, 128), blocks=(1, 3)),
+    pairs=PairsConfig("train", identities=16384, images=12, size=128),
+    validation=PairsConfig("validation", identities=256, images=8, size=128),
     codec_steps=6000,
-    transformer=TransformerSizes(num_layers=8, attention_head_dim=64, num_attention_heads=6),
-    fusion=FusionSizes(dim=384, identity_tokens=8, expression_tokens=4, condition_tokens=32, num_layers=3, num_heads=6),
+    transformer=TransformerSizes(num_layers=8, num_attention_heads=8),
+    fusion=FusionSizes(dim=256, num_heads=8),
     training=TrainingConfig(
         batch_size=256,
         learning_rate=1e-3,

@@ -85,16 +85,16 @@ def filled(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def codec() -> LatentCodec:
-    small = filled(LatentCodec(16, (8, 16), (1, 1)))
-    small.scale.fill_(1.0)
+    small = filled(LatentCodec(16, (8, 8, 16), (1, 1, 1), (16, 16, 8, 8), (1, 1, 1, 1)))
+    small.normalize.running_var.fill_(1.0)
     return small
 
 
 def generated(consistency: float) -> bytes:
     fusion = IdentityExpressionFusion(dim=16, identity_tokens=4, condition_tokens=6, num_layers=1, num_heads=2)
     transformer = MMDiT(
-        sample_size=8,
-        patch_size=2,
+        sample_size=4,
+        patch_size=1,
         in_channels=16,
         num_layers=2,
         attention_head_dim=8,

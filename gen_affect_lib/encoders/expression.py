@@ -112,13 +112,19 @@ class ExpressionEncoder:
         halved.save_pretrained(folder)
 
     def vectors(self, pictures: Tensor) -> Tensor:
-        """Expression vectors (M, 21) of pictures (M, 3, S, S) in [-1, 1], S the `picture_size`.
+        """Expression vectors (M, 21) of pictures (M, 3, S, S) in [-1, 1], S a multiple of the `picture_size`.
 
         Differentiable with respect to the pictures, and not clipped to the ranges.
         """
         return split_outputs(self.vit(self._faces(pictures)).logits)[0]
 
     def _faces(self, pictures: Tensor) -> Tensor:
+        size = self.vit.config.picture_size
+        if pictures.shape[-1] % size or pictures.shape[-2] != pictures.shape[-1]:
+            raise UserError(
+                f"pictures have shape {tuple(pictures.shape)}: give square ones, a multiple of {size} a side"
+            )
+        pictures = F.avg_pool2d(pictures, pictures.shape[-1] // size)
         x0, y0, x1, y1 = self.vit.config.face_box
         return pictures[..., y0:y1, x0:x1]
 

@@ -26,6 +26,7 @@ from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.profiles import Profile
 from gen_affect_lib.training.codec import CODEC_RECIPE, fit_codec
 from gen_affect_lib.training.latent_pairs import Codec, LatentPairs, Split, cache_split, folder_splits
+from gen_affect_lib.training.perceptual import PerceptualLoss
 from gen_affect_lib.training.trainer import Trainer
 
 PREVIEW_WORDS = ("joy", "surprise", "anger", "sadness", "fear", "disgust", "amusement", "contempt")
@@ -109,7 +110,7 @@ def make_codec(profile: Profile, images: np.ndarray, out_dir: Path) -> LatentCod
     if (kept / "config.json").is_file():
         return on_device(LatentCodec.from_pretrained(kept))
     codec = on_device(LatentCodec(**vars(profile.codec)))
-    fit_codec(codec, images, replace(CODEC_RECIPE, steps=profile.codec_steps))
+    fit_codec(codec, images, replace(CODEC_RECIPE, steps=profile.codec_steps), PerceptualLoss(codec.device))
     codec.save_pretrained(kept)
     return codec
 

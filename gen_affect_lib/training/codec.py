@@ -25,6 +25,8 @@ CODEC_RECIPE = Recipe(
 )
 DECODER_RECIPE = replace(CODEC_RECIPE, learning_rate=2e-3)
 
+Perceptual = Callable[[Tensor, Tensor], Tensor]  # restored and true pictures (B, 3, S, S) -> loss ()
+
 
 def picture_loss(error: Tensor, images: Tensor, weight: Tensor) -> Tensor:
     """L1 loss on pixels and on differences of neighbouring pixels (edges): ().
@@ -45,75 +47,55 @@ def picture_loss(error: Tensor, images: Tensor, weight: Tensor) -> Tensor:
     return (error.abs() * weight).mean() + across.mean() + down.mean()
 
 
-def codec_loss(codec: LatentCodec, images: Tensor, weight: Tensor, kl_weight: float) -> tuple[Tensor, Tensor]:
-    """The loss of the autoencoder, and the mean squared error of its reconstruction.
-
-    `picture_loss` plus `kl_weight` times the KL divergence of the latents from a unit normal (Kingma & Welling 2014),
-    a mean over latents. images: (B, 3, S, S) in [-1, 1].
-    """
-    mean, log_variance = codec.posterior(images)
-    latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
-    error = codec.decoder(latents) - images
-    kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
-    return picture_loss(error, images, weight) + kl_weight * kl, error.detach().square().mean()
-
-
-def decoder_loss(
-    codec: LatentCodec,
-    images: Tensor,
-    weight: Tensor,
-    features: Callable[[Tensor], Tensor] | None,
-    feature_weight: float,
+def reconstruction_loss(
+    restored: Tensor, images: Tensor, weight: Tensor, perceptual: Perceptual | None
 ) -> tuple[Tensor, Tensor]:
-    """The loss of the decoder alone, and the mean squared error of its reconstruction.
+    """The loss of reconstructions (B, 3, S, S) in [-1, 1], and their mean squared error.
 
-    `picture_loss` plus `feature_weight` times a perceptual loss (Johnson et al. 2016): the mean squared difference of
-    `features`, (B, 3, S, S) -> (B, F), between reconstruction and images; None: without it. Details of two pixels, such
-    as an eyelid, have little effect on a mean over pixels and a large one on the features of a face encoder.
+    `picture_loss`, plus `perceptual` (restored, images) -> () if there is one; see `PerceptualLoss`.
     """
-    with torch.no_grad():
-        mean, log_variance = codec.posterior(images)
-        latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
-    restored = codec.decoder(latents)
-    loss = picture_loss(restored - images, images, weight)
-    if features is not None:
-        with torch.no_grad():
-            target = features(images)
-        loss = loss + feature_weight * (features(restored) - target).square().mean()
-    return loss, (restored - images).detach().square().mean()
+    error = restored - images
+    loss = picture_loss(error, images, weight)
+    if perceptual is not None:
+        loss = loss + perceptual(restored, images)
+    return loss, error.detach().square().mean()
 
 
-def fit_codec(codec: LatentCodec, images: np.ndarray, recipe: Recipe, kl_weight: float = 2e-4) -> list[loop.Row]:
-    """Train the autoencoder on images uint8 (M, S, S, 3), then normalise its latents; returns the history."""
+def fit_codec(
+    codec: LatentCodec, images: np.ndarray, recipe: Recipe, perceptual: Perceptual | None = None
+) -> list[loop.Row]:
+    """Train the autoencoder on images uint8 (M, S, S, 3), then calibrate it; returns the history.
+
+    The codec adds noise to the latents itself, see `LatentCodec.noised`. `perceptual`: see `reconstruction_loss`.
+    """
 
     def loss(batch: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        return codec_loss(codec, batch, weight, kl_weight)
+        return reconstruction_loss(codec(batch), batch, weight, perceptual)
 
-    history = _fit(codec, codec, loss, images, recipe, "autoencoder")
+    history = fit_pictures(codec, codec, loss, images, recipe, "autoencoder")
     some = np.sort(np.random.default_rng(recipe.seed).integers(0, len(images), 512))
     codec.calibrate(to_tensor(images[some]).to(codec.device))
     return history
 
 
 def fit_decoder(
-    codec: LatentCodec,
-    images: np.ndarray,
-    features: Callable[[Tensor], Tensor] | None,
-    recipe: Recipe,
-    feature_weight: float = 1.0,
+    codec: LatentCodec, images: np.ndarray, recipe: Recipe, perceptual: Perceptual | None = None
 ) -> list[loop.Row]:
-    """Train the decoder alone; returns the history.
+    """Train the decoder alone; returns the history. Arguments: see `fit_codec`.
 
-    The latents do not change, so generators trained on them remain usable. Arguments: see `decoder_loss`.
+    The latents do not change, so generators trained on them remain usable.
     """
 
     def loss(batch: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        return decoder_loss(codec, batch, weight, features, feature_weight)
+        with torch.no_grad():
+            codec.normalize.eval()  # its statistics belong to the latents
+            latents = codec.noised(codec.encode(batch))
+        return reconstruction_loss(codec.decode(latents), batch, weight, perceptual)
 
-    return _fit(codec, codec.decoder, loss, images, recipe, "decoder")
+    return fit_pictures(codec, codec.decoder, loss, images, recipe, "decoder")
 
 
-def _fit(
+def fit_pictures(
     codec: LatentCodec,
     part: nn.Module,
     loss_of: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
@@ -121,7 +103,10 @@ def _fit(
     recipe: Recipe,
     name: str,
 ) -> list[loop.Row]:
-    """Train a part of the codec. loss_of: (batch, weight of each pixel) -> loss, mean squared error."""
+    """Train a part of the codec on images uint8 (M, S, S, 3); returns the history.
+
+    loss_of: (batch (B, 3, S, S), weight of each pixel (1, 1, S, S)) -> loss, mean squared error.
+    """
     rng = np.random.default_rng(recipe.seed)
     torch.manual_seed(recipe.seed)
     weight = face_weight(images.shape[1]).to(codec.device)

@@ -14,12 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
-from gen_affect_lib.avatars.landmarks import landmarks
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.encoders.expression import ExpressionEncoder
 from gen_affect_lib.encoders.pack import load_recognizer
-from gen_affect_lib.encoders.views import SIZE, VIEWS, similarity
+from gen_affect_lib.encoders.views import VIEWS
+from gen_affect_lib.training.perceptual import view_grid
 
 
 class FaceLoss:
@@ -38,7 +37,7 @@ class FaceLoss:
         self.recognizer = load_recognizer().eval()
         for network in (self.codec, self.expression.vit, self.recognizer):
             nn.Module.to(network.requires_grad_(False), codec.device)
-        self.grid = _crop_grid().to(codec.device)
+        self.grid = view_grid(VIEWS["crop"]).to(codec.device)
 
     def __call__(self, predicted: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
         near = (sigma < self.below).nonzero()[:, 0]  # (R,)
@@ -56,17 +55,3 @@ class FaceLoss:
         """Pictures (R, 3, S, S) in [-1, 1] to expression vectors (R, 21) and unit identity embeddings (R, 512)."""
         crop = F.grid_sample(pictures, self.grid.expand(len(pictures), -1, -1, -1), align_corners=False)
         return self.expression.vectors(pictures), F.normalize(self.recognizer(crop), dim=1)
-
-
-def _crop_grid() -> Tensor:
-    """The grid with which `grid_sample` cuts insightface's crop from a picture: (1, 112, 112, 2) in [-1, 1].
-
-    All pictures are aligned by the landmarks of one typical face. This is enough, because the two pictures of a
-    comparison have the same pose.
-    """
-    typical = landmarks(Avatar(Identity.sample(0), Expression(), Appearance()))
-    to_crop = torch.from_numpy(similarity(typical, VIEWS["crop"] / SIZE)).float()  # in fractions of the side
-    at = (torch.arange(SIZE) + 0.5) / SIZE
-    y, x = torch.meshgrid(at, at, indexing="ij")
-    places = (torch.stack([x, y], dim=2) - to_crop[:, 2]) @ torch.linalg.inv(to_crop[:, :2]).T  # (112, 112, 2)
-    return (2 * places - 1)[None]

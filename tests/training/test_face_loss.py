@@ -18,7 +18,7 @@ PEOPLE = [Identity.sample(1_000_000 + n) for n in range(3)]
 
 def draw(identities, word):
     avatars = [Avatar(identity, Expression.named(word), Appearance.sample(n)) for n, identity in enumerate(identities)]
-    return to_tensor(np.stack([avatar.render(64) for avatar in avatars]))
+    return to_tensor(np.stack([avatar.render(128) for avatar in avatars]))
 
 
 @pytest.fixture(scope="module")

@@ -20,27 +20,29 @@ from gen_affect_lib.evaluation.figures import Judgements, expression_figures
 from gen_affect_lib.evaluation.judges.networks import both_judges
 from gen_affect_lib.evaluation.metrics.bootstrap import ratio
 from gen_affect_lib.evaluation.report import heading, intervals, read_rows, write_rows
+from gen_affect_lib.evaluation.rivals.kl_codec import KLCodec, fit_kl_codec
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.profiles import Profile
 from gen_affect_lib.tensors import to_images, to_tensor
 from gen_affect_lib.training.codec import CODEC_RECIPE, fit_codec
+from gen_affect_lib.training.perceptual import PerceptualLoss
 
 
-def autoencoder_kl(widths: tuple[int, ...] = (24, 40, 64, 88), latent_channels: int = 16) -> LatentCodec:
-    """diffusers' `AutoencoderKL` with the interface of `codec.py`: convolutions at 1, 1/2, 1/4 and 1/8 of the side."""
+def autoencoder_kl(widths: tuple[int, ...] = (32, 56, 80, 104, 136), latent_channels: int = 16) -> KLCodec:
+    """diffusers' `AutoencoderKL` with the interface of `codec.py`: convolutions at 1, 1/2, …, 1/16 of the side."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     vae = AutoencoderKL(  # its annotations allow one block only
-        down_block_types=("DownEncoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
-        up_block_types=("UpDecoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
+        down_block_types=("DownEncoderBlock2D",) * len(widths),  # pyright: ignore[reportArgumentType]
+        up_block_types=("UpDecoderBlock2D",) * len(widths),  # pyright: ignore[reportArgumentType]
         block_out_channels=widths,  # pyright: ignore[reportArgumentType]
         layers_per_block=1,
         norm_num_groups=8,
         latent_channels=latent_channels,
     )
-    assert vae.quant_conv is not None and vae.quant_conv.bias is not None and vae.post_quant_conv is not None
-    nn.init.constant_(vae.quant_conv.bias[latent_channels:], -6.0)  # as in LatentCodec
-    codec = LatentCodec(latent_channels)
+    assert vae.quant_conv is not None and vae.post_quant_conv is not None
+    codec = KLCodec(latent_channels)
+    codec.start_narrow(vae.quant_conv)
     codec.encoder = nn.Sequential(vae.encoder, vae.quant_conv)
     codec.decoder = nn.Sequential(vae.post_quant_conv, vae.decoder)
     codec.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (not among torch's overloads)
@@ -48,9 +50,10 @@ def autoencoder_kl(widths: tuple[int, ...] = (24, 40, 64, 88), latent_channels: 
 
 
 CODECS = {
-    "ours": ("pixel-unshuffle, convolutions at a quarter and an eighth", LatentCodec),
-    "autoencoder_kl": ("diffusers' AutoencoderKL, as many parameters", autoencoder_kl),
-    "8_channels": ("ours with 8 latent channels", lambda: LatentCodec(latent_channels=8)),
+    "ours": ("unit variance, noise on the latents", LatentCodec, fit_codec),
+    "kl": ("ours with a KL term instead of noise", KLCodec, fit_kl_codec),
+    "autoencoder_kl": ("diffusers' AutoencoderKL, as many parameters", autoencoder_kl, fit_kl_codec),
+    "8_channels": ("ours with 8 latent channels", lambda: LatentCodec(latent_channels=8), fit_codec),
 }
 
 
@@ -78,11 +81,11 @@ def compare_codecs(
         for name in names:
             if any((row["name"], row["seed"]) == (name, seed) for row in rows):
                 continue
-            phrase, make = CODECS[name]
+            phrase, make, fit = CODECS[name]
             seed_everything(seed)
             codec, begin = on_device(make()), time.monotonic()
             recipe = replace(CODEC_RECIPE, steps=steps, minutes=minutes, seed=seed)
-            taken = len(fit_codec(codec, pictures, recipe))
+            taken = len(fit(codec, pictures, recipe, PerceptualLoss(codec.device)))
             row = {
                 "name": name,
                 "about": phrase,
