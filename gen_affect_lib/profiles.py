@@ -99,7 +99,7 @@ _SMOKE = Profile(
     pairs=PairsConfig("train", identities=16, images=4, size=64),
     validation=PairsConfig("validation", identities=8, images=2, size=64),
     codec=CodecSizes(16, (16, 16, 32), (1, 1, 1), (32, 32, 16, 16), (1, 1, 1, 1)),
-    codec_steps=30,
+    codec_steps=10,
     transformer=TransformerSizes(num_layers=2, attention_head_dim=16, num_attention_heads=2),
     fusion=FusionSizes(dim=32, identity_tokens=4, expression_tokens=2, condition_tokens=6, num_layers=1, num_heads=2),
     training=TrainingConfig(
@@ -121,7 +121,7 @@ _LAPTOP_FROM_NOTHING = Profile(
     pairs=PairsConfig("train", identities=4096, images=12, size=128),
     validation=PairsConfig("validation", identities=256, images=8, size=128),
     references=2,
-    codec_steps=1600,
+    codec_steps=800,
     training=TrainingConfig(batch_size=32, learning_rate=2e-3, warmup_steps=200, face_weight=3.0, minutes=30.0),
 )
 

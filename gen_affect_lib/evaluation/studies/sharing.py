@@ -69,7 +69,7 @@ METHODS = {
     "above_75": Method("shared while sigma >= 0.75", Consistency(above=0.75)),
     "below_50": Method("shared while sigma <= 0.5", Consistency(below=0.5)),
     "first_blocks": Method("shared in the first two blocks", Consistency(blocks=(0, 1))),
-    "last_blocks": Method("shared in the last two blocks", Consistency(blocks=(3, 4))),
+    "last_blocks": Method("shared in the last two blocks", Consistency(blocks=(5, 6))),
     "two": Method("two anchors", Consistency(anchors=2)),
     "four": Method("four anchors", Consistency(anchors=4)),
     "own_queries": Method("keys and values replaced, own queries", Consistency(replace=Replace.KEYS_VALUES)),
