@@ -89,6 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     _train_options(command("train", _train, about))
     _train_encoder_options(command("train-encoder", _train_encoder, "train a network that reads faces"))
     _sample_options(command("sample", _sample, "generate one person with several expressions"))
+    about = "train everything that the kit ships from nothing, stage by stage; run it again to continue"
+    _reproduce_options(command("reproduce", _reproduce, about))
     about = "score the images that a checkpoint generates of held-out people"
     _evaluate_options(command("evaluate", _evaluate, about))
     about = "train variants of the recipe, the model or the autoencoder, or vary consistent attention, and score all"
@@ -261,6 +263,22 @@ def _train_encoder(options: argparse.Namespace) -> None:
 
     train_reader(options.name, out, options.minutes, options.profile)
     print(out)
+
+
+def _reproduce_options(sub: argparse.ArgumentParser) -> None:
+    _profile_option(sub)
+    about = "folder of the reproduction; its data folder gets the structure of the kit's"
+    sub.add_argument("--out", type=Path, default=OUTPUTS / "reproduce", metavar="DIR", help=about)
+    about = "take the shipped face pack, expression encoder and judges, and train only codec, generator and decoder"
+    sub.add_argument("--keep-encoders", action="store_true", help=about)
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    _require_folder_name(options.out, "the reproduction")
+    from gen_affect_lib.reproduce import reproduce
+
+    reproduce(options.out, options.profile, options.keep_encoders, lambda text: print(text, flush=True))
+    print(options.out / "data" / "checkpoints")
 
 
 def _sample_options(sub: argparse.ArgumentParser) -> None:

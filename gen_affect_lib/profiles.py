@@ -54,6 +54,7 @@ class Profile:
         references: number of pictures of each person that can be references; the face pack reads each once.
         codec, transformer, fusion: sizes of the networks.
         codec_steps: steps of the autoencoder's training.
+        generated_latents, decoder_steps, decoder_batch: of the last stage, see `training/finishing.py`.
         training: training settings and time limit of the generator.
         sampling_steps: Euler steps of the pipeline.
         identity_scale, expression_scale: guidance scales, chosen on validation people, see the model card.
@@ -71,6 +72,9 @@ class Profile:
     fusion: FusionSizes = FusionSizes()
     references: int = 2
     codec_steps: int = 2200
+    generated_latents: int = 8192
+    decoder_steps: int = 800
+    decoder_batch: int = 16
     sampling_steps: int = 8
     identity_scale: float = 1.5
     expression_scale: float = 1.5
@@ -100,6 +104,9 @@ _SMOKE = Profile(
     validation=PairsConfig("validation", identities=8, images=2, size=64),
     codec=CodecSizes(16, (16, 16, 32), (1, 1, 1), (32, 32, 16, 16), (1, 1, 1, 1)),
     codec_steps=10,
+    generated_latents=32,
+    decoder_steps=20,
+    decoder_batch=8,
     transformer=TransformerSizes(num_layers=2, attention_head_dim=16, num_attention_heads=2),
     fusion=FusionSizes(dim=32, identity_tokens=4, expression_tokens=2, condition_tokens=6, num_layers=1, num_heads=2),
     training=TrainingConfig(
@@ -144,6 +151,9 @@ _GPU = Profile(
     pairs=PairsConfig("train", identities=16384, images=12, size=128),
     validation=PairsConfig("validation", identities=256, images=8, size=128),
     codec_steps=6000,
+    generated_latents=110_592,
+    decoder_steps=4600,
+    decoder_batch=128,
     transformer=TransformerSizes(num_layers=8, num_attention_heads=8),
     fusion=FusionSizes(dim=256, num_heads=8),
     training=TrainingConfig(

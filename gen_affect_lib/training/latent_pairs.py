@@ -22,6 +22,7 @@ from gen_affect_lib.avatars.pairs import PAIRS, PairCache, PairsConfig
 from gen_affect_lib.codec import CODEC, LatentCodec, Latents, PixelCodec
 from gen_affect_lib.encoders.pack import FACE_READING, FacePack
 from gen_affect_lib.encoders.reading import ExpressionReading
+from gen_affect_lib.errors import UserError
 from gen_affect_lib.files import atomic
 from gen_affect_lib.keys import Producer, key
 from gen_affect_lib.machine import cores
@@ -54,7 +55,10 @@ class Split:
 
     def draw(self, rng: np.random.Generator, count: int) -> dict[str, torch.Tensor]:
         """Random pairs: `identity` (count, V, E), `target` (count, C, s, s) and `expression` (count, 48), float32."""
-        reference, target = self.pick(rng, count)
+        return self.at(*self.pick(rng, count))
+
+    def at(self, reference: np.ndarray, target: np.ndarray) -> dict[str, torch.Tensor]:
+        """The pairs of these indices (count,), as `draw` gives them."""
         return {
             "identity": torch.from_numpy(np.asarray(self.identities[reference], np.float32)),
             "target": torch.from_numpy(np.asarray(self.latents[target], np.float32)),
@@ -100,6 +104,8 @@ def cache_split(cache: PairCache, codec: Codec, faces: FacePack, references: int
     if not kept.is_file():
         tokens = read_references(cache, faces, first)
         found = [(place, one) for place, one in zip(first, tokens) if one is not None]
+        if not found:
+            raise UserError(f"no face was found in {len(first)} drawn pictures: train the face pack's detector longer")
         with atomic(kept) as partial:
             np.savez(
                 partial,
