@@ -293,7 +293,7 @@ def _sample(options: argparse.Namespace) -> None:
     from gen_affect_lib.avatars.splits import VALIDATION_SEED
     from gen_affect_lib.device import pick_device
     from gen_affect_lib.display import grid, to_image
-    from gen_affect_lib.pictures import open_picture, square
+    from gen_affect_lib.pictures import square
     from gen_affect_lib.pipeline import GenAffectPipeline
 
     pipeline = GenAffectPipeline.from_pretrained(checkpoint).to(pick_device())
@@ -308,7 +308,7 @@ def _sample(options: argparse.Namespace) -> None:
         consistency=options.consistency,
     ).images
     titles = ["reference", *(Path(entry).stem if Path(entry).suffix else entry for entry in entries)]
-    _save(grid([square(open_picture(reference), 256), *images], titles, tile=160), options.out)
+    _save(grid([square(reference, 256), *images], titles, tile=160), options.out)
 
 
 def _evaluate_options(sub: argparse.ArgumentParser) -> None:
@@ -454,12 +454,6 @@ def _course_light(options: argparse.Namespace) -> None:
 
 
 # --- arguments and files ---------------------------------------------------------------------------------------------
-
-
-def _expression(word: str) -> Expression:
-    from gen_affect_lib.avatars import Expression
-
-    return Expression.neutral() if word == "neutral" else Expression.named(word)
 
 
 def _expression_or_file(entry: str) -> Expression | Path:

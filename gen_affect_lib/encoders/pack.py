@@ -13,7 +13,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from gen_affect_lib.encoders.detector import FaceDetector
 from gen_affect_lib.encoders.identity import ArcFaceNet, to_tokens
@@ -24,7 +23,7 @@ from gen_affect_lib.encoders.views import ALIGNMENT, SIZE, VIEWS, aligned
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.keys import Producer, fingerprint
 from gen_affect_lib.paths import CHECKPOINTS
-from gen_affect_lib.pictures import on_white, open_picture
+from gen_affect_lib.pictures import open_picture
 
 FACE_READING = Producer("face reading", 1, uses=(ALIGNMENT,))
 
@@ -120,7 +119,7 @@ class FacePack:
         """All faces of a picture, from left to right; an empty list if there is none.
 
         Args:
-            picture: a path, a PIL image, or a uint8 array (H, W, 3) in RGB or (H, W) in grey.
+            picture: a path, a PIL image or a uint8 array, see `pictures.open_picture`.
 
         Raises UserError for a file that is missing or damaged, for anything that is not a picture, and for one smaller
         than 32 pixels a side. A picture without colours gives a warning, since recognition is less reliable then.
@@ -184,34 +183,22 @@ def detection_size(image: np.ndarray) -> int:
 def load(picture) -> tuple[np.ndarray, float]:
     """A picture as uint8 RGB (H, W, 3) with no side above `LARGEST`, and the factor by which it was scaled (at most 1).
 
-    Raises UserError for anything that is not a picture and for sides below `SMALLEST`.
+    Raises UserError for anything that is not a picture, and if a side is below `SMALLEST` after scaling.
     """
-    if not isinstance(picture, np.ndarray):
-        picture = open_picture(picture)
-    if isinstance(picture, Image.Image):
-        grey = picture.mode in ("1", "L", "LA", "I", "I;16", "F")
-        if picture.mode in ("I", "I;16", "F"):  # more than 8 bits: PIL would clip values above 255
-            values = np.asarray(picture, np.float32)
-            picture = Image.fromarray((255 * values / max(1.0, float(values.max()))).astype(np.uint8))
-        image = np.array(on_white(picture))
-    else:
-        image = picture
-        if image.dtype != np.uint8 or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] in (1, 3)):
-            raise UserError(
-                f"a picture came as {image.dtype} {image.shape}: give uint8 (H, W, 3) in RGB, a PIL image, or a path"
-            )
-        grey = image.ndim == 2 or image.shape[2] == 1
-        image = np.repeat(image.reshape(*image.shape[:2], -1), 3, axis=2) if grey else image  # (H, W[, 1]) -> (H, W, 3)
+    image = np.asarray(open_picture(picture, "the picture"))
     height, width = image.shape[:2]
-    if min(height, width) < SMALLEST:
-        raise UserError(f"the picture has {width} x {height} pixels: give one with at least {SMALLEST} a side")
-    if grey or (image == image[:, :, :1]).all():
+    ratio = min(1.0, LARGEST / max(height, width))
+    if min(height, width) * ratio < SMALLEST:
+        raise UserError(
+            f"the picture has {width} x {height} pixels: give one with at least {SMALLEST} a side, and at most "
+            f"{LARGEST // SMALLEST} times as long as wide"
+        )
+    if (image == image[:, :, :1]).all():
         warnings.warn(
             "the picture has no colours: only the brightness of hair, skin and eyes is left, so recognition is less "
             "reliable than in colour",
             stacklevel=3,
         )
-    ratio = min(1.0, LARGEST / max(height, width))
     if ratio < 1:
         size = max(1, round(width * ratio)), max(1, round(height * ratio))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
