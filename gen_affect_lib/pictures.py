@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.files import atomic, require_output
 
 Source = Image.Image | np.ndarray | str | Path
 
@@ -121,3 +124,31 @@ def square(source: Source, size: int) -> Image.Image:
     # Reducing with HAMMING comes closest to an avatar rendered at that size. HAMMING is too coarse for enlarging.
     smaller = Image.Resampling.HAMMING if min(picture.size) > size else Image.Resampling.LANCZOS
     return ImageOps.fit(picture, (size, size), smaller)
+
+
+def require_picture_output(path: Path, inputs: Iterable[Path] = ()) -> None:
+    """Raise UserError if no picture can be written to `path`, or if it would replace one of the files `inputs`."""
+    require_output(path, "the picture", inputs)
+    try:
+        Image.new("RGB", (8, 8)).save(io.BytesIO(), _format(path))
+    except Exception as error:  # some formats can only be read, and some hold no colours
+        raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}: give a name that ends in .png") from error
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write an RGB picture in the format of the name's ending, completely or not at all.
+
+    Raises UserError for a format that cannot hold it; see `require_picture_output`.
+    """
+    with atomic(path) as partial:
+        try:
+            picture.save(partial, _format(path))
+        except (ValueError, KeyError, SystemError, struct.error) as error:
+            width, height = picture.size
+            raise UserError(
+                f"{path} cannot hold {width} x {height} pixels ({error!s:.60}): give a name that ends in .png"
+            ) from error
+
+
+def _format(path: Path) -> str:
+    return Image.registered_extensions()[path.suffix.lower()]

@@ -7,6 +7,7 @@ any kind, and its errors are one line.
 from __future__ import annotations
 
 import json
+import numbers
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,7 @@ class FacePack:
             raise UserError(
                 f"no face found in {what}: give a picture with a frontal face of at least a tenth of its width"
             )
-        if which == "largest":
+        if isinstance(which, str) and which.strip().lower() == "largest":
             return max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2])))
         if which is None and len(faces) == 1:
             return faces[0]
@@ -164,12 +165,12 @@ class FacePack:
                 f'{len(faces)} faces found in {what}: say which with which="largest", or which=0 to '
                 f"{len(faces) - 1} from left to right"
             )
-        if isinstance(which, bool) or not isinstance(which, int) or not 0 <= which < len(faces):
+        if isinstance(which, bool) or not isinstance(which, numbers.Integral) or not 0 <= which < len(faces):
             raise UserError(
-                f'which is {which!r}, but {what} has {len(faces)} face(s): give "largest" or a number '
+                f'which is {which!r:.60}, but {what} has {len(faces)} face(s): give "largest" or a number '
                 "from 0, counted from left to right"
             )
-        return faces[which]
+        return faces[int(which)]
 
 
 def detection_size(image: np.ndarray) -> int:
