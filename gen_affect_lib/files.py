@@ -74,7 +74,7 @@ def require_output(path: Path, what: str, inputs: Iterable[Path] = ()) -> None:
 
 
 def require_output_folder(path: Path, what: str, inputs: Iterable[Path] = ()) -> None:
-    """Raise UserError if nothing can be written to the folder `path`, or if it is one of `inputs`, which are folders."""
+    """Raise UserError if nothing can be written to the folder `path`, or if it is one of the folders `inputs`."""
     _require_place(path / "file", what)
     for one in inputs:
         if path.exists() and one.exists() and path.samefile(one):

@@ -121,7 +121,8 @@ def schedule(
     spacing "diffusers": the default of FlowMatchEulerDiscreteScheduler.set_timesteps. num_steps - 1 equal steps lead
     from 1 to a smallest sigma of 0.001, to which the shift is applied twice (diffusers issue 13243); the last step
     leads to 0 and changes almost nothing. So "even" is better with few steps.
-    Raises UserError for another spacing, for steps that are no whole number from 1 to MOST_STEPS, and for a shift that is not above 0.
+    Raises UserError for another spacing, steps that are no whole number from 1 to MOST_STEPS, or a shift that is not
+    above 0.
     """
     whole = isinstance(num_steps, numbers.Integral) and not isinstance(num_steps, bool)
     if not whole or not 1 <= num_steps <= MOST_STEPS:

@@ -11,6 +11,7 @@ import numbers
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -78,31 +79,24 @@ class FacePack:
     """
 
     def __init__(self, name: str | Path = FOLDER, least_score: float = 0.5, providers=("CPUExecutionProvider",)):
-        import onnxruntime
-        import torch
-        from insightface.app import FaceAnalysis  # takes seconds, and training does not need it
-
         self.arguments = str(name), least_score, tuple(providers)  # with which other processes construct their own
         folder = Path(name)
         if not folder.is_dir():
             if folder.parent != Path("."):
                 raise UserError(f"{name} is not a folder: give one with {DETECTOR} and {RECOGNIZER}, or leave it out")
             warnings.warn(NON_COMMERCIAL, stacklevel=2)
-        options = onnxruntime.SessionOptions()
-        # By default onnxruntime binds one thread to each core and waits if another program uses that core.
-        options.intra_op_num_threads = torch.get_num_threads()
         try:
-            self.analysis = FaceAnalysis(name=str(name), providers=list(providers), sess_options=options)
-            self.analysis.models["recognition"]
+            self.models = _load_models(name, providers)
+            self.detector, self.recognizer = self.models["detection"], self.models["recognition"]
         except Exception as error:  # insightface raises all kinds of errors for missing and damaged files
             reason = str(error) or type(error).__name__
             raise UserError(
                 f"the face pack {name} cannot be loaded ({' '.join(reason.split())[:120]}): give the kit's own, "
                 f"{FOLDER.name}, or with a connection the name of one of insightface's"
             ) from error
-        self.analysis.prepare(ctx_id=-1 if tuple(providers) == ("CPUExecutionProvider",) else 0, det_thresh=least_score)
-        self.detector, self.recognizer = self.analysis.models["detection"], self.analysis.models["recognition"]
-        self.landmark_net = self.analysis.models.get(NAME)  # insightface's own packs have none with five points
+        for model in self.models.values():
+            model.prepare(-1 if tuple(providers) == ("CPUExecutionProvider",) else 0, det_thresh=least_score)
+        self.landmark_net = self.models.get(NAME)  # insightface's own packs have none with five points
         self.least_score = least_score
 
     @property
@@ -113,7 +107,7 @@ class FacePack:
     @property
     def weights(self) -> tuple[str, ...]:
         """The fingerprints of all networks that take part in a reading, and the threshold of the detector."""
-        networks = [fingerprint(Path(model.model_file)) for _, model in sorted(self.analysis.models.items())]
+        networks = [fingerprint(Path(model.model_file)) for _, model in sorted(self.models.items())]
         return *networks, f"least score {self.least_score}"
 
     def read(self, picture) -> list[FaceReading]:
@@ -165,12 +159,33 @@ class FacePack:
                 f'{len(faces)} faces found in {what}: say which with which="largest", or which=0 to '
                 f"{len(faces) - 1} from left to right"
             )
-        if isinstance(which, bool) or not isinstance(which, numbers.Integral) or not 0 <= which < len(faces):
+        number = int(which) if isinstance(which, numbers.Integral) and not isinstance(which, bool) else -1
+        if not 0 <= number < len(faces):
             raise UserError(
                 f'which is {which!r:.60}, but {what} has {len(faces)} face(s): give "largest" or a number '
                 "from 0, counted from left to right"
             )
-        return faces[int(which)]
+        return faces[number]
+
+
+def _load_models(name: str | Path, providers) -> dict:
+    """The models of a pack: the name of a task -> insightface's model."""
+    import onnxruntime
+    import torch
+    from insightface.app import FaceAnalysis  # takes seconds, and training does not need it
+    from insightface.model_zoo import get_model, has_model_package_manifest
+
+    onnxruntime.set_default_logger_severity(3)  # errors, as FaceAnalysis does
+    options = onnxruntime.SessionOptions()
+    # By default onnxruntime binds one thread to each core and waits if another program uses that core.
+    options.intra_op_num_threads = torch.get_num_threads()
+    settings: dict[str, Any] = dict(providers=list(providers), sess_options=options)
+    folder = Path(name).expanduser()
+    if not folder.is_dir() or has_model_package_manifest(str(folder)):
+        return FaceAnalysis(name=str(name), **settings).models
+    # FaceAnalysis takes [brackets] in the path of a folder as a pattern, and then finds no files in it.
+    found: list[Any] = [get_model(str(file), **settings) for file in sorted(folder.resolve().glob("*.onnx"))]
+    return {model.taskname: model for model in reversed(found) if model is not None}  # the first of a task counts
 
 
 def detection_size(image: np.ndarray) -> int:

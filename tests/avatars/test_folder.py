@@ -255,9 +255,13 @@ MISTAKES = {
     "absolute path": (lambda folder: change(folder, 1, file_name="/etc/hosts"), "line 1: /etc/hosts leaves"),
     "links in a circle": (links_in_a_circle, "line 1: ada_glee.png (is no name|does not exist)"),
     "NUL in a name": (lambda folder: change(folder, 1, file_name="a\0.png"), r"line 1: 'a\\x00.png' is no name"),
-    "half a character": (lambda folder: change(folder, 1, file_name="\ud800.png"), r"line 1: '\\ud800.png' is no name"),
+    "half a character": (
+        lambda folder: change(folder, 1, file_name="\ud800.png"), r"line 1: '\\ud800.png' is no name"
+    ),
     "lines in a name": (lambda folder: change(folder, 1, file_name="a\nb"), r"line 1: 'a\\nb' does not exist"),
-    "a very long name": (lambda folder: change(folder, 1, file_name="a" * 9999), "line 1: a+ (does not exist|is no name)"),
+    "a very long name": (
+        lambda folder: change(folder, 1, file_name="a" * 9999), "line 1: a+ (does not exist|is no name)"
+    ),
     "deep nesting": (lambda folder: rewrite(folder, ["[" * 100_000]), "line 1 has too many brackets"),
     "a number of 400 digits": (
         lambda folder: change(folder, 1, expression={"au12": 10**400}), r"line 1: Expression.au12 is 1\d{59}: give a"
@@ -266,7 +270,9 @@ MISTAKES = {
         lambda folder: rewrite(folder, [f'{{"file_name": "ada_glee.png", "identity": 1, "expression": {"9" * 5000}}}']),
         "line 1: '9+ is not one of the 135",
     ),
-    "not a number": (lambda folder: change(folder, 1, expression={"au12": float("nan")}), "line 1: Expression.au12 is nan"),
+    "not a number": (
+        lambda folder: change(folder, 1, expression={"au12": float("nan")}), "line 1: Expression.au12 is nan"
+    ),
     "link that leaves": (link_outside, "line 1: ada_glee.png leaves the folder"),
 }  # fmt: skip
 
