@@ -6,6 +6,7 @@ An error that the user can cause ends in one line on stderr and exit code 2; a t
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -13,20 +14,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.files import require_output, require_output_folder
 from gen_affect_lib.paths import CHECKPOINTS, OUTPUTS
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from gen_affect_lib.avatars import Expression
 
 # The keys of `readers.TRAINERS`, which imports torch.
 READERS = ("identity", "detector", "landmarks", "expression", "identity-judge", "expression-judge")
+LONGEST_LINE = 600  # characters of an error; an argument may be of any length
+LARGEST_SEED = 2**64 - 1  # of torch's random generators
 DEFAULT_EMOTIONS = "joy,amusement,surprise,fear,sadness,anger,disgust"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not every name of a file can be printed everywhere
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = build_parser().parse_args(arguments)
         return options.run(options) or 0
@@ -42,13 +47,16 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}")
+    except MemoryError:
+        return _fail("not enough memory: close other programs, or choose smaller sizes")
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
 
 
 def _fail(message: object) -> int:
-    print("error: " + " ".join(str(message).split()), file=sys.stderr)
+    line = " ".join(str(message).split())
+    print("error: " + (line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + " …"), file=sys.stderr)
     return 2
 
 
@@ -127,12 +135,12 @@ def _minutes_option(sub: argparse._ActionsContainer, about: str) -> None:
 
 def _checkpoint_option(sub: argparse.ArgumentParser) -> None:
     about = "folder of a trained pipeline, or of `train --out`"
-    sub.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "gen_affect", metavar="DIR", help=about)
+    sub.add_argument("--checkpoint", type=_path, default=CHECKPOINTS / "gen_affect", metavar="DIR", help=about)
 
 
 def _consistency_option(sub: argparse.ArgumentParser, default: float) -> None:
     about = "consistent attention: the fraction of eligible tokens that are shared, from 0 (each image alone) to 1"
-    sub.add_argument("--consistency", type=float, default=default, metavar="C", help=about)
+    sub.add_argument("--consistency", type=_fraction, default=default, metavar="C", help=about)
 
 
 def _words_option(sub: argparse.ArgumentParser) -> None:
@@ -142,7 +150,7 @@ def _words_option(sub: argparse.ArgumentParser) -> None:
 
 def _json_option(sub: argparse.ArgumentParser, name: str) -> None:
     default = OUTPUTS / f"{name}.json"
-    sub.add_argument("--json", type=Path, default=default, metavar="FILE", help="the file for the figures")
+    sub.add_argument("--json", type=_path, default=default, metavar="FILE", help="the file for the figures")
 
 
 def _only_option(sub: argparse.ArgumentParser) -> None:
@@ -158,26 +166,59 @@ def _jobs_option(sub: argparse.ArgumentParser) -> None:
 # --- types of values -------------------------------------------------------------------------------------------------
 
 
+def _whole(text: str, low: int, high: int, what: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:  # no number, or one of thousands of digits
+        number = low - 1
+    if not low <= number <= high:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not {what}: give a whole number from {low:,} to {high:,}")
+    return number
+
+
 def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a seed: give a whole number from 0 up")
-    return int(text)
+    return _whole(text, 0, LARGEST_SEED, "a seed")
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a count: give a whole number from 1 up")
-    return int(text)
+    return _whole(text, 1, 1_000_000_000, "a count")
+
+
+def _sampling_steps(text: str) -> int:
+    return _whole(text, 1, 10_000, "a number of steps")
+
+
+def _side(text: str) -> int:
+    return _whole(text, 8, 4096, "a side in pixels")
+
+
+def _which(text: str) -> int | str:
+    return "largest" if text.strip().lower() == "largest" else _whole(text, 0, 10_000, "the number of a face")
 
 
 def _positive(text: str) -> float:
+    return _number(text, "a positive number", lambda number: 0 < number <= 1e6, "above 0 and up to 1,000,000")
+
+
+def _fraction(text: str) -> float:
+    return _number(text, "a fraction", lambda number: 0 <= number <= 1, "from 0 to 1")
+
+
+def _number(text: str, what: str, holds: Callable[[float], bool], expected: str) -> float:
     try:
         number = float(text)
     except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number: give one above 0, such as 2.5")
+        number = float("nan")
+    if not holds(number):  # nan as well
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not {what}: give one {expected}")
     return number
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()  # a shell leaves --out=~/face.png as it is
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r:.200} has no home folder: write out the whole path") from error
 
 
 # --- the commands ----------------------------------------------------------------------------------------------------
@@ -193,18 +234,21 @@ def _render_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--identity", type=_seed, default=0, metavar="SEED", help="seed of the person")
     sub.add_argument("--emotion", default="joy", metavar="WORD", help="one of the 135 emotion words, or neutral")
     sub.add_argument("--appearance", type=_seed, default=0, metavar="SEED", help="seed of clothes and background")
-    sub.add_argument("--size", type=int, default=256, metavar="PX", help="side of the picture in pixels")
-    sub.add_argument("--out", type=Path, default=OUTPUTS / "avatar.png", metavar="FILE", help="the file to write")
+    sub.add_argument("--size", type=_side, default=256, metavar="PX", help="side of the picture in pixels")
+    sub.add_argument("--out", type=_path, default=OUTPUTS / "avatar.png", metavar="FILE", help="the file to write")
 
 
 def _render(options: argparse.Namespace) -> None:
     from PIL import Image
 
-    from gen_affect_lib.avatars import Appearance, Avatar, Identity
+    from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
+    from gen_affect_lib.pictures import require_picture_output, save_picture
 
+    require_picture_output(options.out)
     identity, appearance = Identity.sample(options.identity), Appearance.sample(options.appearance)
-    avatar = Avatar(identity, _expression(options.emotion), appearance)
-    _save(Image.fromarray(avatar.render(options.size)), options.out)
+    avatar = Avatar(identity, Expression.named(options.emotion), appearance)
+    save_picture(Image.fromarray(avatar.render(options.size)), options.out)
+    print(options.out)
 
 
 def _train_options(sub: argparse.ArgumentParser) -> None:
@@ -213,12 +257,12 @@ def _train_options(sub: argparse.ArgumentParser) -> None:
         "your own image folder with a metadata.jsonl, on which laptop fine-tunes the shipped checkpoint; "
         "of five or more people, one in five is kept for validation (default: drawn avatars)"
     )
-    sub.add_argument("--data", type=Path, default=None, metavar="FOLDER", help=about)
-    sub.add_argument("--out", type=Path, default=OUTPUTS / "train", metavar="DIR", help="folder for the checkpoints")
+    sub.add_argument("--data", type=_path, default=None, metavar="FOLDER", help=about)
+    sub.add_argument("--out", type=_path, default=OUTPUTS / "train", metavar="DIR", help="folder for the checkpoints")
     sub.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
     _minutes_option(sub, "length of the training in minutes (default: the profile's minutes or steps)")
     about = "side of the pictures in pixels, such as 64 or 128 (default: the profile's)"
-    sub.add_argument("--size", type=int, default=None, metavar="PX", help=about)
+    sub.add_argument("--size", type=_side, default=None, metavar="PX", help=about)
     about = "do not start from the shipped checkpoint: train from scratch with its settings"
     sub.add_argument("--from-nothing", action="store_true", help=about)
 
@@ -226,7 +270,7 @@ def _train_options(sub: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> None:
     if options.data is not None and not options.data.is_dir():
         raise UserError(f"--data {options.data} is no folder: give an image folder with a metadata.jsonl in it")
-    _require_folder_name(options.out, "the checkpoints")
+    require_output_folder(options.out, "the checkpoints", [options.data] if options.data else [])
     from gen_affect_lib.device import processes
     from gen_affect_lib.profiles import get_profile
     from gen_affect_lib.training.assembly import train_profile
@@ -251,14 +295,14 @@ def _train(options: argparse.Namespace) -> None:
 def _train_encoder_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("name", metavar="NAME", help="one of " + ", ".join(READERS))
     about = "folder for the network (default: outputs/encoders/NAME)"
-    sub.add_argument("--out", type=Path, default=None, metavar="DIR", help=about)
+    sub.add_argument("--out", type=_path, default=None, metavar="DIR", help=about)
     _minutes_option(sub, "length of the training in minutes (default: the profile's)")
     _profile_option(sub)
 
 
 def _train_encoder(options: argparse.Namespace) -> None:
     out = options.out or OUTPUTS / "encoders" / options.name
-    _require_folder_name(out, "the network")
+    require_output_folder(out, "the network")
     from gen_affect_lib.readers import train_reader
 
     train_reader(options.name, out, options.minutes, options.profile)
@@ -284,26 +328,30 @@ def _reproduce(options: argparse.Namespace) -> None:
 def _sample_options(sub: argparse.ArgumentParser) -> None:
     _checkpoint_option(sub)
     about = "a picture of the person (default: a drawn held-out person)"
-    sub.add_argument("--reference", type=Path, default=None, metavar="FILE", help=about)
-    about = "which face of --reference, counted from the left, from 0 (default: the largest)"
-    sub.add_argument("--which", type=_seed, default=None, metavar="N", help=about)
+    sub.add_argument("--reference", type=_path, default=None, metavar="FILE", help=about)
+    about = "which face of --reference: largest, or a number counted from the left, from 0"
+    sub.add_argument("--which", type=_which, default="largest", metavar="N", help=about)
     about = "the expressions, separated by commas: emotion words, or files of faces that show the expression"
     sub.add_argument("--emotions", default=DEFAULT_EMOTIONS, metavar="WORD,WORD", help=about)
     about = "sampling steps (default: the checkpoint's)"
-    sub.add_argument("--steps", type=_count, default=None, metavar="N", help=about)
+    sub.add_argument("--steps", type=_sampling_steps, default=None, metavar="N", help=about)
     sub.add_argument("--seed", type=_seed, default=0, help="seed of the noise")
     _consistency_option(sub, default=1.0)
-    sub.add_argument("--out", type=Path, default=OUTPUTS / "sample.png", metavar="FILE", help="the file to write")
+    sub.add_argument("--out", type=_path, default=OUTPUTS / "sample.png", metavar="FILE", help="the file to write")
 
 
 def _sample(options: argparse.Namespace) -> None:
-    entries = [entry.strip() for entry in options.emotions.split(",") if entry.strip()]
+    entries = _split_expressions(options.emotions)
     if not entries:
         raise UserError("--emotions names no emotion: give words separated by commas, such as joy,fear")
     checkpoint = _pipeline_folder(options.checkpoint)
     if options.reference is not None and not options.reference.is_file():
         raise UserError(f"--reference {options.reference} is no file: give a picture of a face")
     expressions = [_expression_or_file(entry) for entry in entries]  # finds misspelt words before torch is imported
+    from gen_affect_lib.pictures import require_picture_output, save_picture, square
+
+    files = [one for one in (options.reference, *expressions) if isinstance(one, Path)]
+    require_picture_output(options.out, [*files, checkpoint])
 
     import torch
 
@@ -311,7 +359,6 @@ def _sample(options: argparse.Namespace) -> None:
     from gen_affect_lib.avatars.splits import VALIDATION_SEED
     from gen_affect_lib.device import pick_device
     from gen_affect_lib.display import grid, to_image
-    from gen_affect_lib.pictures import open_picture, square
     from gen_affect_lib.pipeline import GenAffectPipeline
 
     pipeline = GenAffectPipeline.from_pretrained(checkpoint).to(pick_device())
@@ -322,11 +369,12 @@ def _sample(options: argparse.Namespace) -> None:
         expressions,
         options.steps,
         generator=torch.Generator().manual_seed(options.seed),
-        which="largest" if options.which is None else options.which,
+        which=options.which,
         consistency=options.consistency,
     ).images
     titles = ["reference", *(Path(entry).stem if Path(entry).suffix else entry for entry in entries)]
-    _save(grid([square(open_picture(reference), 256), *images], titles, tile=160), options.out)
+    save_picture(grid([square(reference, 256), *images], titles, tile=160), options.out)
+    print(options.out)
 
 
 def _evaluate_options(sub: argparse.ArgumentParser) -> None:
@@ -340,8 +388,8 @@ def _evaluate_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    _require_file_name(options.json)
     checkpoint = _pipeline_folder(options.checkpoint)
+    require_output(options.json, "the figures", [checkpoint])
     from gen_affect_lib.evaluation.evaluate import evaluate
     from gen_affect_lib.evaluation.report import say
     from gen_affect_lib.evaluation.sets import Plan
@@ -364,12 +412,12 @@ def _compare_options(sub: argparse.ArgumentParser) -> None:
     _words_option(sub)
     sub.add_argument("--only", default=None, metavar="NAME,NAME", help="only these variants (default: all)")
     about = "the file for the figures (default: outputs/compare_WHAT.json)"
-    sub.add_argument("--json", type=Path, default=None, metavar="FILE", help=about)
+    sub.add_argument("--json", type=_path, default=None, metavar="FILE", help=about)
 
 
 def _compare(options: argparse.Namespace) -> None:
     out = options.json or OUTPUTS / f"compare_{options.table}.json"
-    _require_file_name(out)
+    require_output(out, "the figures")
     from gen_affect_lib.avatars.splits import REPORT_SEED, VALIDATION_SEED
     from gen_affect_lib.evaluation.sets import Plan
     from gen_affect_lib.evaluation.studies import variants
@@ -387,7 +435,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    _require_file_name(options.json)
+    require_output(options.json, "the figures")
     options.json.parent.mkdir(parents=True, exist_ok=True)
     from gen_affect_lib import bench
 
@@ -413,7 +461,7 @@ def _course_run(options: argparse.Namespace) -> None:
 
 def _course_student_options(sub: argparse.ArgumentParser) -> None:
     about = "a new folder, an empty one, or an older student edition"
-    sub.add_argument("folder", nargs="?", type=Path, default=OUTPUTS / "student", metavar="DIR", help=about)
+    sub.add_argument("folder", nargs="?", type=_path, default=OUTPUTS / "student", metavar="DIR", help=about)
 
 
 def _course_student(options: argparse.Namespace) -> None:
@@ -436,10 +484,10 @@ def _course_validate(options: argparse.Namespace) -> None:
 
 def _course_grade_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "folder", type=Path, metavar="DIR", help="the folder of the submitted notebooks; may have subfolders"
+        "folder", type=_path, metavar="DIR", help="the folder of the submitted notebooks; may have subfolders"
     )
     sub.add_argument(
-        "--out", type=Path, default=None, metavar="DIR", help="folder for the grades (default: DIR_grades)"
+        "--out", type=_path, default=None, metavar="DIR", help="folder for the grades (default: DIR_grades)"
     )
     sub.add_argument("--seconds", type=_positive, default=600.0, help="time limit of one submission in seconds")
     about = "memory limit of one submission in GB"
@@ -474,19 +522,26 @@ def _course_light(options: argparse.Namespace) -> None:
 # --- arguments and files ---------------------------------------------------------------------------------------------
 
 
-def _expression(word: str) -> Expression:
-    from gen_affect_lib.avatars import Expression
-
-    return Expression.neutral() if word == "neutral" else Expression.named(word)
+def _split_expressions(text: str) -> list[str]:
+    """The entries of a list with commas. The name of a file may have commas itself: the longest that exists counts."""
+    parts, entries = text.split(","), []
+    while parts:
+        longest = next((n for n in range(len(parts), 1, -1) if os.path.isfile(",".join(parts[:n]).strip())), 1)
+        entries.append(",".join(parts[:longest]).strip())
+        del parts[:longest]
+    return [entry for entry in entries if entry]
 
 
 def _expression_or_file(entry: str) -> Expression | Path:
     """The expression of a word, or the path of a picture. Raises UserError for a word or file that does not exist."""
-    if not Path(entry).suffix:
-        return _expression(entry)
-    if not Path(entry).is_file():
+    from gen_affect_lib.avatars import Expression
+
+    path = _path(entry)
+    if not path.suffix and path.name == entry and "," not in entry:
+        return Expression.named(entry)
+    if not os.path.isfile(path):
         raise UserError(f"--emotions {entry} is no file: give a picture of a face, or an emotion word")
-    return Path(entry)
+    return path
 
 
 def _pipeline_folder(checkpoint: Path) -> Path:
@@ -497,26 +552,3 @@ def _pipeline_folder(checkpoint: Path) -> Path:
             "`python -m gen_affect_lib train`, or leave the option out"
         )
     return checkpoint / "pipeline" if (checkpoint / "pipeline").is_dir() else checkpoint
-
-
-def _require_file_name(path: Path) -> None:
-    if path.is_dir():
-        raise UserError(f"--json {path} is a folder: give the name of a file")
-
-
-def _require_folder_name(path: Path, content: str) -> None:
-    if path.exists() and not path.is_dir():
-        raise UserError(f"--out {path} is a file: give a folder for {content}")
-
-
-def _save(picture: Image, out: Path) -> None:
-    """Write a PIL image in the format of the file's ending."""
-    from PIL import Image
-
-    if out.is_dir():
-        raise UserError(f"{out} is a folder: give --out the name of a picture, such as {out / 'picture.png'}")
-    if out.suffix.lower() not in Image.registered_extensions():
-        raise UserError(f"{out} ends in {out.suffix or 'nothing'!r}: give --out a name that ends in .png")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(out)
-    print(out)

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.pictures import open_picture
 
 # The colours of Okabe & Ito 2008. Those of one palette can be told apart with colour blindness (tests/test_colors.py
 # simulates three kinds); lines and dots also differ by dashes and shapes.
@@ -82,7 +83,7 @@ def to_image(picture) -> Image.Image:
     1 or 3, as in the models; or anything with `_repr_png_`, such as an `Avatar`. Raises UserError for anything else.
     """
     if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
+        return open_picture(picture)
     if hasattr(picture, "_repr_png_"):
         return Image.open(io.BytesIO(picture._repr_png_())).convert("RGB")
     if hasattr(picture, "detach"):

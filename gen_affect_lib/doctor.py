@@ -18,7 +18,7 @@ from packaging.version import Version
 
 from gen_affect_lib.course import notebooks, timings
 from gen_affect_lib.machine import describe_machine, gpu_name
-from gen_affect_lib.paths import ROOT
+from gen_affect_lib.paths import CHECKPOINTS, ROOT, SHIPPED
 
 INSTALL = "python -m pip install -c constraints.txt -e '.[test]'"
 # Linux: {library: the package of Debian and Ubuntu that contains it}
@@ -45,6 +45,7 @@ def report() -> int:
         ("Python and packages", [check_python(), *check_packages()]),
         ("System libraries", check_system_libraries()),
         ("Machine", check_machine()),
+        ("Shipped networks", check_networks()),
     ):
         print(heading)
         for finding in findings:
@@ -140,6 +141,41 @@ def check_machine(root: Path = ROOT, disk_gb: float = DISK_GB, memory_gb: float 
         f"{free:.0f} GB disk free"
         + ("" if free >= disk_gb else f", but {disk_gb} GB are needed: free some space on the disk of {root}"),
     )
+
+
+def check_networks() -> Iterator[Finding]:
+    """Whether each shipped network loads, and reads or generates a face."""
+    try:
+        from gen_affect_lib.avatars import Avatar  # here: these load packages that may be missing
+        from gen_affect_lib.encoders.expression import ExpressionEncoder
+        from gen_affect_lib.encoders.pack import FacePack
+        from gen_affect_lib.evaluation.judges.networks import both_judges
+        from gen_affect_lib.pipeline import GenAffectPipeline
+    except ImportError as error:
+        yield Finding(False, f"the networks cannot be loaded ({error}): {INSTALL}")
+        return
+    face = Avatar().render(128)
+
+    def generate() -> None:
+        pipeline = GenAffectPipeline.from_pretrained(SHIPPED)
+        pipeline.set_progress_bar_config(disable=True)
+        pipeline(face, ["joy"], num_inference_steps=1)
+
+    attempts = {
+        "insightface_pack": lambda: FacePack().one(face),
+        "expression": lambda: ExpressionEncoder.from_pretrained().read([face]),
+        "gen_affect": generate,
+        "judges": both_judges,
+    }
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+            yield Finding(True, f"{name} works")
+        except Exception as error:  # damaged files and broken packages raise anything
+            reason = " ".join(str(error).split())
+            yield Finding(
+                False, f"{name} does not work ({reason:.300}): restore {CHECKPOINTS / name} from the repository"
+            )
 
 
 def notebook_lines() -> Iterator[str]:

@@ -1,31 +1,100 @@
-"""Atomic writing: a file is written completely or not at all."""
+"""Writing of files: outputs are checked before the work, written beside their place, and then moved there."""
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
 import os
-from collections.abc import Iterator
+import stat
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from gen_affect_lib.errors import UserError
+
+_A_DAY = 24 * 3600.0
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path with the same suffix in the same folder, and rename it to `path` when the block succeeds.
 
-    An interrupted or failed block leaves `path` as it was. Missing folders are made.
+    An interrupted or failed block leaves `path` as it was. Missing folders are made. A link stays a link.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    _remove_left_over(path)
+    # With the number of the process, since two may write one file. The name is short, because names have a limit.
+    partial = path.with_name(f".{path.stem[:40]}.{os.getpid()}.partial{path.suffix}")
     try:
         yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())  # the content must be on the disk before the file is renamed
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove temporary files that killed processes have left for `path`, once they are a day old."""
+    for left in path.parent.glob(f".{glob.escape(path.stem[:40])}.*.partial{glob.escape(path.suffix)}"):
+        try:
+            if time.time() - left.stat().st_mtime > _A_DAY:
+                left.unlink()
+        except OSError:
+            pass  # another process was faster
 
 
 def write_json(path: str | Path, content: object) -> None:
     """Write `content` as JSON, indented by 1 space, atomically."""
     with atomic(path) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def require_output(path: Path, what: str, inputs: Iterable[Path] = ()) -> None:
+    """Raise UserError if the file `path` cannot be written, or if it would replace an input.
+
+    Args:
+        what: what is written, for the message.
+        inputs: files that must not be replaced, and folders in which nothing may be written.
+    """
+    _require_place(path, what)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give the name of a file for {what}")
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        raise UserError(f"{path} is a device: give the name of a file for {what}")
+    real = Path(os.path.realpath(path))
+    for one in inputs:
+        if path.exists() and one.exists() and path.samefile(one):
+            raise UserError(f"{path} is an input of this command: give another name for {what}")
+        if one.is_dir() and real.is_relative_to(os.path.realpath(one)):
+            raise UserError(f"{path} is inside {one}, an input of this command: give a place outside for {what}")
+
+
+def require_output_folder(path: Path, what: str, inputs: Iterable[Path] = ()) -> None:
+    """Raise UserError if nothing can be written to the folder `path`, or if it is one of the folders `inputs`."""
+    _require_place(path / "file", what)
+    for one in inputs:
+        if path.exists() and one.exists() and path.samefile(one):
+            raise UserError(f"{path} is an input of this command: give another folder for {what}")
+
+
+def _require_place(path: Path, what: str) -> None:
+    """Raise UserError unless a file can be made at `path`, whose folders need not exist."""
+    try:
+        path.lstat()
+    except ValueError as error:
+        raise UserError(f"{str(path)!r:.200} is no name of a file ({error}): give another for {what}") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            reason = f"{str(path):.200} cannot be written ({error.strerror})"
+            raise UserError(f"{reason}: give another name for {what}") from error
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file: give a folder for {what}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} cannot be written: give another folder for {what}")

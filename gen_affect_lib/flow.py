@@ -13,6 +13,7 @@ Sources: Liu et al. 2022 (arXiv 2209.03003), Lipman et al. 2022 (2210.02747), Es
 logit-normal sigmas, shift), Li and He 2025 (JiT, 2511.13720: predicting the data with the loss on the velocity).
 """
 
+import numbers
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from gen_affect_lib.errors import UserError
 from gen_affect_lib.keys import Producer
 
 SAMPLER = Producer("sampler", 1)  # schedule and sample
+MOST_STEPS = 10_000  # of a sampler
 
 Network = Callable[[Tensor, Tensor], Tensor]  # (x (B, ...), sigma (B,)) -> output (B, ...)
 Sigma = TypeVar("Sigma", Tensor, float)
@@ -119,10 +121,13 @@ def schedule(
     spacing "diffusers": the default of FlowMatchEulerDiscreteScheduler.set_timesteps. num_steps - 1 equal steps lead
     from 1 to a smallest sigma of 0.001, to which the shift is applied twice (diffusers issue 13243); the last step
     leads to 0 and changes almost nothing. So "even" is better with few steps.
-    Raises UserError for another spacing, fewer than one step or a shift that is not above 0.
+    Raises UserError for another spacing, steps that are no whole number from 1 to MOST_STEPS, or a shift that is not
+    above 0.
     """
-    if num_steps < 1:
-        raise UserError(f"num_steps is {num_steps}: give at least 1, such as 20")
+    whole = isinstance(num_steps, numbers.Integral) and not isinstance(num_steps, bool)
+    if not whole or not 1 <= num_steps <= MOST_STEPS:
+        raise UserError(f"num_steps is {num_steps!r:.60}: give at least 1 and at most {MOST_STEPS:,}, such as 20")
+    num_steps = int(num_steps)
     if spacing == "even":
         sigmas = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
     elif spacing == "diffusers":

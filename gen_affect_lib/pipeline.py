@@ -11,9 +11,12 @@ pooled condition.
 import copy
 import importlib
 import json
+import math
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import TypeVar, cast
 
 import numpy as np
@@ -149,8 +152,10 @@ class GenAffectPipeline(DiffusionPipeline):
         was made with other steps or scales.
         """
         steps, shift = self._setting("num_inference_steps", num_inference_steps), self.config["shift"]
-        identity_scale = self._setting("identity_scale", identity_scale)
-        expression_scale = self._setting("expression_scale", expression_scale)
+        identity_scale = _finite("identity_scale", self._setting("identity_scale", identity_scale))
+        expression_scale = _finite("expression_scale", self._setting("expression_scale", expression_scale))
+        sigmas, sharing = schedule(steps, shift), as_consistency(consistency)
+        _require_generators(generator)
         shown = self.read_expressions(expressions)
         identity = self.read_identity(reference, which)
         if isinstance(generator, list) and len(generator) != len(shown):
@@ -166,7 +171,7 @@ class GenAffectPipeline(DiffusionPipeline):
         shape = (len(shown), self.codec.latent_channels, side, side)
         noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
 
-        made_with, sharing = (steps, shift, identity_scale, expression_scale), as_consistency(consistency)
+        made_with = int(steps), shift, identity_scale, expression_scale
         if bank is not None and bank.made_with != made_with:
             raise UserError(
                 f"the bank was made with steps, shift and scales {bank.made_with}, not {made_with}: give the same"
@@ -176,7 +181,7 @@ class GenAffectPipeline(DiffusionPipeline):
         passes: Sequence[tuple[slice, JointAttention | None]] = [(slice(None), attention)]
         if attention is None and bank is not None:
             noise, passes = bank.noise(noise), bank.passes(len(shown))
-        noise, sigmas, latents = noise.to(dtype), schedule(steps, shift), []
+        noise, latents = noise.to(dtype), []
         progress_bar = cast(Callable[..., tqdm], self.progress_bar)  # its decorator has the wrong type
         with progress_bar(total=steps * len(passes)) as bar:
             for images, joint in passes:
@@ -304,8 +309,10 @@ class GenAffectPipeline(DiffusionPipeline):
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32, **kwargs) -> "GenAffectPipeline":
         """Load a folder of `save_pretrained`, with weights in `dtype`. Nothing is downloaded.
 
-        Raises UserError if the folder or a part of it is missing or damaged.
+        `torch_dtype`, diffusers' former name of `dtype`, is accepted too. Raises UserError if the folder or a part of
+        it is missing or damaged.
         """
+        dtype = _float_type(kwargs.pop("torch_dtype", dtype))
         folder = Path(folder)
         if not (folder / "model_index.json").is_file():
             what = "has no model_index.json in it" if folder.is_dir() else "is no folder on this machine"
@@ -327,6 +334,26 @@ class GenAffectPipeline(DiffusionPipeline):
             reason = " ".join(str(error).split())
             raise UserError(f"{folder} is not a whole pipeline ({reason:.200}): copy or train it again") from error
         return pipeline
+
+
+def _float_type(dtype) -> torch.dtype:
+    """A floating-point type, also from its name ("float16")."""
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise UserError(f"dtype is {dtype!r:.60}: give torch.float32, torch.float16 or torch.bfloat16")
+    return found
+
+
+def _finite(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise UserError(f"{name} is {value!r:.60}: give a number, such as 1.0, which follows the condition as it is")
+    return float(value)
+
+
+def _require_generators(generator) -> None:
+    for one in generator if isinstance(generator, (list, tuple)) else [generator]:
+        if not isinstance(one, (torch.Generator, NoneType)):
+            raise UserError(f"generator is {one!r:.60}: give torch.Generator().manual_seed(0)")
 
 
 def _check_weights(folder: Path, network: nn.Module) -> None:

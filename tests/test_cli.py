@@ -1,7 +1,9 @@
 """The commands: every option has a default, and a mistake ends in one line and exit code 2."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 from gen_affect_lib import cli
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.pictures import save_picture
 
 
 def test_render_draws_the_avatar_of_its_seeds(tmp_path, capsys):
@@ -186,8 +189,24 @@ MISTAKES = {
         ["compare", "recipes", "--minutes", "1", "--steps", "9"],
         "not allowed with argument --minutes",
     ),
-    "a size that is no number": (["render", "--size", "big"], "invalid int value: 'big'"),
-    "a size of nothing": (["render", "--size", "0"], "size 0"),
+    "a size that is no number": (["render", "--size", "big"], "'big' is not a side in pixels"),
+    "a size of nothing": (["render", "--size", "0"], "'0' is not a side in pixels"),
+    "a seed of 65 bits": (["sample", "--seed", str(2**64)], "give a whole number from 0 to 18,446,744,073,709,551,615"),
+    "a seed of 5,000 digits": (["render", "--identity", "9" * 5000], "is not a seed"),
+    "a billion steps": (["sample", "--steps", str(10**9)], "'1000000000' is not a number of steps"),
+    "a consistency that is no number": (["sample", "--consistency", "nan"], "'nan' is not a fraction"),
+    "a consistency above 1": (["evaluate", "--consistency", "1.5"], "'1.5' is not a fraction: give one from 0 to 1"),
+    "a face that is neither": (["sample", "--which", "left"], "'left' is not the number of a face"),
+    "a format that is only read": (["render", "--out", "{}/face.psd"], "face.psd ends in '.psd'"),
+    "a format without colours": (["render", "--out", "{}/face.xbm"], "face.xbm ends in '.xbm'"),
+    "a device": (["render", "--out", "/dev/null"], "ends in .png" if os.name == "nt" else "/dev/null is a device"),
+    "a name that is too long": (["render", "--out", "{}/" + 300 * "a" + ".png"], "cannot be written"),
+    "a name with a NUL": (["render", "--out", "{}/a\0.png"], "is no name of a file"),
+    "figures in place of a checkpoint": (
+        ["evaluate", "--checkpoint", "{}/run", "--json", "{}/run/pipeline/model_index.json"],
+        "model_index.json is inside {}/run/pipeline, an input",
+    ),
+    "checkpoints among the pictures": (["train", "--data", "{}/run", "--out", "{}/run"], "run is an input"),
     "a file name without an ending": (["render", "--size", "16", "--out", "{}/face"], "ends in .png"),
     "a folder for a file": (["render", "--size", "16", "--out", "{}"], "is a folder"),
     "a file for a folder": (["render", "--size", "16", "--out", "{}/file.txt/a.png"], "file.txt"),
@@ -203,7 +222,7 @@ MISTAKES = {
     "no emotions": (["sample", "--checkpoint", "{}", "--emotions", " , "], "names no emotion"),
     "one misspelt emotion of two": (["sample", "--checkpoint", "{}", "--emotions", "joy,feer"], "'feer'"),
     "a face that is not there": (["sample", "--checkpoint", "{}", "--emotions", "joy,{}/none.png"], "is no file"),
-    "no steps": (["sample", "--steps", "0"], "'0' is not a count"),
+    "no steps": (["sample", "--steps", "0"], "'0' is not a number of steps"),
     "a folder for the figures": (["bench", "--json", "{}"], "is a folder"),
     "a folder for the evaluation": (["evaluate", "--json", "{}"], "is a folder"),
     "an evaluation of nothing": (["evaluate", "--checkpoint", "{}/none"], "is no folder"),
@@ -224,6 +243,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_ends_in_one_line_and_exit_code_2(mistake, tmp_path, capsys):
     (tmp_path / "file.txt").write_text("not a picture")
+    (tmp_path / "run" / "pipeline").mkdir(parents=True)
     arguments, message = MISTAKES[mistake]
     code = cli.main([argument.replace("{}", str(tmp_path)) for argument in arguments])
     shown = capsys.readouterr()
@@ -231,6 +251,47 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(mistake, tmp_path, capsys):
     assert shown.err.startswith("error: ") and shown.err.count("\n") == 1, shown.err
     assert message.replace("{}", str(tmp_path)) in shown.err
     assert not shown.out
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_an_input_is_not_overwritten(tmp_path, capsys, link):
+    face, out = tmp_path / "face.png", tmp_path / "out.png"
+    Image.fromarray(Avatar().render(96)).save(face)
+    before = face.read_bytes()
+    out = out if link else face
+    if link:
+        out.symlink_to(face)
+    for option in (["--reference", str(face)], ["--emotions", f"joy,{face}"]):
+        assert cli.main(["sample", *option, "--out", str(out)]) == 2
+        assert f"{out} is an input of this command" in capsys.readouterr().err
+    assert face.read_bytes() == before
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch, capsys):
+    (tmp_path / "face.png").write_bytes(b"an old picture")
+
+    def full(self, path, *_):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError):
+        save_picture(Image.new("RGB", (9, 9)), tmp_path / "face.png")
+    assert (tmp_path / "face.png").read_bytes() == b"an old picture" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_names_may_have_commas_homes_and_capitals(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("kim, angry.png", "joy"):
+        (tmp_path / name).write_bytes(b"")
+    entries = cli._split_expressions("joy, kim, angry.png ,Neutral")
+    assert entries == ["joy", "kim, angry.png", "Neutral"]
+    found = [cli._expression_or_file(entry) for entry in entries]
+    assert found == [Expression.named("joy"), Path("kim, angry.png"), Expression.neutral()]
+    assert cli.main(["render", "--size", "16", "--emotion", " NEUTRAL ", "--out", "~/home.png"]) == 0
+    assert (tmp_path / "home.png").is_file()
 
 
 @pytest.mark.parametrize("option", ["--reference", "--emotions"])

@@ -89,3 +89,18 @@ def test_the_notebooks_are_listed_with_their_times(monkeypatch):
     assert "31 s, 0.8 GB" in lines["02_patches"] and "needs a GPU" in lines["02_patches"]
     assert timings.UNKNOWN in lines["02_patches"]  # at laptop
     assert "needs 9000000.0 GB" in lines["03_mmdit"]
+
+
+def test_the_shipped_networks_are_loaded_and_used(monkeypatch, tmp_path):
+    from gen_affect_lib import pipeline
+    from gen_affect_lib.encoders import pack
+
+    assert [finding.text for finding in doctor.check_networks()] == [
+        f"{name} works" for name in ("insightface_pack", "expression", "gen_affect", "judges")
+    ]
+    monkeypatch.setattr(pack.FacePack.__init__, "__defaults__", (tmp_path, 0.5, ("CPUExecutionProvider",)))
+    monkeypatch.setattr(doctor, "SHIPPED", tmp_path)
+    monkeypatch.setattr(pipeline, "FacePack", lambda: None)
+    broken = [finding for finding in doctor.check_networks() if not finding.ok]
+    assert len(broken) == 2 and all("restore " in finding.text for finding in broken)
+    assert "cannot be loaded" in broken[0].text and "no model_index.json" in broken[1].text

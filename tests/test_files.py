@@ -1,11 +1,14 @@
 """A file is written whole or not at all."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
 
-from gen_affect_lib.files import atomic, write_json
+from gen_affect_lib.errors import UserError
+from gen_affect_lib.files import atomic, require_output, require_output_folder, write_json
 
 
 def test_a_file_appears_when_the_block_succeeds(tmp_path):
@@ -39,3 +42,55 @@ def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         write_json(tmp_path / "a.json", {"value": 2})
     assert json.loads((tmp_path / "a.json").read_text()) == {"value": 1}
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to("a.txt")
+    with atomic(tmp_path / "link.txt") as partial:
+        partial.write_text("new")
+    assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_the_longest_name_is_written_and_its_neighbours_are_kept(tmp_path):
+    path, other = tmp_path / ("a" * 251 + ".txt"), tmp_path / "a.partial.txt"
+    other.write_text("of somebody")
+    with atomic(path) as partial:
+        partial.write_text("content")
+    assert path.read_text() == "content" and other.read_text() == "of somebody"
+
+
+def test_what_killed_processes_left_is_removed_after_a_day(tmp_path):
+    old, new = tmp_path / ".a[1].1.partial.txt", tmp_path / ".a[1].2.partial.txt"
+    for left in (old, new):
+        left.write_text("half")
+    os.utime(old, (time.time() - 100_000,) * 2)
+    with atomic(tmp_path / "a[1].txt") as partial:
+        partial.write_text("content")
+    assert {file.name for file in tmp_path.iterdir()} == {"a[1].txt", new.name}
+
+
+def test_an_output_is_checked_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    require_output(tmp_path / "new" / "a.json", "the figures", [tmp_path / "file"])
+    require_output_folder(tmp_path / "new" / "run", "the run", [tmp_path])
+    for path, inputs, message in (
+        (tmp_path, [], "is a folder: give the name of a file for the figures"),
+        (tmp_path / "file" / "a.json", [], "file is a file: give a folder"),
+        (tmp_path / "file", [tmp_path / "file"], "file is an input of this command"),
+        (tmp_path / "a.json", [tmp_path], "is inside .*, an input"),
+        (tmp_path / ("a" * 300), [], "cannot be written .*give another name for the figures"),
+    ):
+        with pytest.raises(UserError, match=message):
+            require_output(path, "the figures", inputs)
+    with pytest.raises(UserError, match="is an input of this command"):
+        require_output_folder(tmp_path, "the run", [tmp_path])
+    with pytest.raises(UserError, match="file is a file"):
+        require_output_folder(tmp_path / "file", "the run")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_named_before_the_work(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="cannot be written"):
+        require_output(tmp_path / "a.json", "the figures")

@@ -129,16 +129,16 @@ def table() -> dict[str, Emotion]:
 def emotion(word: str) -> Emotion:
     """The emotion of a word. Raises UserError, with the most similar words, if the table does not have it."""
     if not isinstance(word, str):
-        raise UserError(f"the emotion is {word!r}: give a word, such as 'glee'")
+        raise UserError(f"the emotion is {word!r:.60}: give a word, such as 'glee'")
     known = _table()
     key = word.strip().lower()
     if key in known:
         return known[key]
-    near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
+    near = difflib.get_close_matches(key[:60], known, n=3, cutoff=0.6)
     # "happy" and "sad" are not in the table, but words with the same first letters are.
     near += [other for other in known if len(key) >= 3 and other[:3] == key[:3] and other not in near]
     hint = "did you mean " + ", ".join(near[:4]) + "?" if near else "see gen_affect_lib.avatars.EMOTIONS"
-    raise UserError(f"{word!r} is not one of the {len(known)} emotion words: {hint}")
+    raise UserError(f"{word!r:.60} is not one of the {len(known)} emotion words: {hint}")
 
 
 def families() -> dict[str, tuple[str, ...]]:

@@ -27,6 +27,10 @@ ACTION_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 24, 25, 26, 43)
 # --- kinds of factor: each checks, samples, encodes, decodes and blends one value ------------------------------------
 
 
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class Real:
     """A number in [low, high]."""
@@ -36,8 +40,11 @@ class Real:
     size: ClassVar[int] = 1
 
     def check(self, value) -> str | None:
-        ok = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
-        return None if ok and self.low <= value <= self.high else f"a number from {self.low:g} to {self.high:g}"
+        return (
+            None
+            if _is_number(value) and self.low <= value <= self.high
+            else f"a number from {self.low:g} to {self.high:g}"
+        )
 
     def sample(self, rng) -> float:
         return float(rng.uniform(self.low, self.high))
@@ -59,8 +66,7 @@ class Hue:
     size: ClassVar[int] = 2
 
     def check(self, value) -> str | None:
-        ok = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
-        return None if ok and 0 <= value < 1 else "a hue from 0 up to but not including 1"
+        return None if _is_number(value) and 0 <= value < 1 else "a hue from 0 up to but not including 1"
 
     def sample(self, rng) -> float:
         return float(rng.random())
@@ -92,7 +98,7 @@ class Choice:
         return len(self.options)
 
     def check(self, value) -> str | None:
-        return None if value in self.options else "one of " + ", ".join(self.options)
+        return None if isinstance(value, str) and value in self.options else "one of " + ", ".join(self.options)
 
     def sample(self, rng) -> str:
         return self.options[bisect(self._cumulative, rng.random() * self._cumulative[-1])]
@@ -136,12 +142,12 @@ class Factors:
         for name, kind in zip(self.NAMES, self.KINDS):
             expected = kind.check(getattr(self, name))
             if expected:
-                raise UserError(f"{type(self).__name__}.{name} is {getattr(self, name)!r}: give {expected}")
+                raise UserError(f"{type(self).__name__}.{name} is {getattr(self, name)!r:.60}: give {expected}")
 
     @classmethod
     def _rng(cls, seed: int) -> np.random.Generator:
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-            raise UserError(f"the seed of {cls.__name__}.sample is {seed!r}: give a whole number from 0 up")
+            raise UserError(f"the seed of {cls.__name__}.sample is {seed!r:.60}: give a whole number from 0 up")
         return np.random.default_rng([cls.STREAM, int(seed)])
 
     @classmethod
@@ -269,7 +275,9 @@ class Expression(Factors):
 
     @classmethod
     def named(cls, word: str) -> Expression:
-        """The expression of an emotion word in `data/emotions.csv`. Raises UserError for a word that is not in it."""
+        """The expression of an emotion word in `data/emotions.csv`, or of "neutral". Raises UserError for others."""
+        if isinstance(word, str) and word.strip().lower() == "neutral":
+            return cls.neutral()
         return cls(**dict(zip(cls.NAMES, emotion(word).expression_vector)))
 
     @classmethod

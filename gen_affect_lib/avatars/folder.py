@@ -16,19 +16,21 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from gen_affect_lib.avatars.drawing import Avatar
 from gen_affect_lib.avatars.factors import Appearance, Expression, Identity
 from gen_affect_lib.avatars.splits import VALIDATION_SEED
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.pictures import square
+from gen_affect_lib.files import atomic
+from gen_affect_lib.pictures import open_picture, square
 
 METADATA = "metadata.jsonl"
 KEYS = ("file_name", "identity", "expression")
@@ -104,9 +106,12 @@ def read_metadata(folder: str | Path) -> tuple[Entry, ...]:
         hint = f"try {below[0]}" if below else "write one line of JSON for each picture"
         raise UserError(f"{folder} has no {METADATA}: {hint}")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not str.splitlines: U+2028 and its like may stand in a text of JSON. Windows writes a byte-order mark.
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): let this user read it") from error
 
     entries: list[Entry] = []
     line_of: dict[Path, int] = {}
@@ -133,9 +138,11 @@ def read_metadata(folder: str | Path) -> tuple[Entry, ...]:
 def _parse_line(line: str, number: int, folder: Path) -> Entry:
     where = f"{METADATA} line {number}"
     try:
-        record = json.loads(line)
+        record = json.loads(line, parse_int=_whole_number)
     except json.JSONDecodeError as error:
         raise UserError(f"{where} is not JSON ({error.msg} at column {error.colno}): give one object a line") from None
+    except RecursionError:
+        raise UserError(f"{where} has too many brackets inside each other: give one flat object a line") from None
     if not isinstance(record, dict):
         raise UserError(f'{where} is not an object: give {{"file_name": …, "identity": …, "expression": …}}')
     for key in KEYS:
@@ -143,25 +150,38 @@ def _parse_line(line: str, number: int, folder: Path) -> Entry:
             raise UserError(f"{where} has no {key}: give {', '.join(KEYS)}")
     identity = record["identity"]
     if isinstance(identity, bool) or not isinstance(identity, (str, int)):
-        raise UserError(f"{where}: identity is {identity!r}: give a name or a whole number for the person")
+        raise UserError(f"{where}: identity is {identity!r:.60}: give a name or a whole number for the person")
+    expression = record["expression"]
     return Entry(
         line=number,
         path=_locate(record["file_name"], folder, where),
         identity=str(identity),
-        expression=record["expression"],
-        vector=parse_expression(record["expression"], where),
+        expression=expression,
+        vector=parse_expression(expression, where),
     )
+
+
+def _whole_number(digits: str) -> int | str:
+    """A number of JSON; as text if it has more digits than Python converts."""
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
 
 
 def _locate(file_name, folder: Path, where: str) -> Path:
     if not isinstance(file_name, str):
-        raise UserError(f"{where}: file_name is {file_name!r}: give a path relative to the folder")
-    path = (folder / file_name).resolve()
+        raise UserError(f"{where}: file_name is {file_name!r:.60}: give a path relative to the folder")
+    name = file_name if file_name.isprintable() else ascii(file_name)
+    try:
+        path = (folder / file_name).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a NUL, half a character
+        raise UserError(f"{where}: {name:.60} is no name of a file ({error!s:.60}): rename it") from error
     # resolve() also follows links, so neither "../" nor a link reads a file outside the folder.
     if not path.is_relative_to(folder.resolve()):
-        raise UserError(f"{where}: {file_name} leaves the folder: give a path of a file inside {folder}")
-    if not path.is_file():
-        raise UserError(f"{where}: {file_name} does not exist in {folder}: add the picture or remove the line")
+        raise UserError(f"{where}: {name:.60} leaves the folder: give a path of a file inside {folder}")
+    if not os.path.isfile(path):
+        raise UserError(f"{where}: {name:.60} does not exist in {folder}: add the picture or remove the line")
     return path
 
 
@@ -172,26 +192,22 @@ def parse_expression(expression: str | dict | list, where: str = "expression") -
     """
     try:
         if isinstance(expression, str):
-            return _named(expression).to_vector()
+            return Expression.named(expression).to_vector()
         if isinstance(expression, dict):
             for name in expression:
                 if name not in Expression.NAMES:
                     near = difflib.get_close_matches(name.lower(), Expression.NAMES, n=1)
                     hint = f"did you mean {near[0]}?" if near else "give names such as au12 or gaze_x"
-                    raise UserError(f"{name!r} is not one of the {Expression.VECTOR_SIZE} numbers: {hint}")
+                    raise UserError(f"{name!r:.60} is not one of the {Expression.VECTOR_SIZE} numbers: {hint}")
             # `datasets` adds the units of other lines to each line, with the value null.
             return Expression(**{name: value for name, value in expression.items() if value is not None}).to_vector()
         if isinstance(expression, list):
             if len(expression) != Expression.VECTOR_SIZE:
                 raise UserError(f"the list has {len(expression)} numbers: give {Expression.VECTOR_SIZE}")
             return Expression(**dict(zip(Expression.NAMES, expression))).to_vector()
-        raise UserError(f"{expression!r} is no expression: give a word, an object of units or a list of numbers")
+        raise UserError(f"{expression!r:.60} is no expression: give a word, an object of units or a list of numbers")
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-
-
-def _named(word: str) -> Expression:
-    return Expression.neutral() if word.strip().lower() == "neutral" else Expression.named(word)
 
 
 def _form(expression: str | dict | list) -> str:
@@ -199,16 +215,15 @@ def _form(expression: str | dict | list) -> str:
 
 
 def _read_picture(entry: Entry, size: int) -> np.ndarray:
-    """uint8 (size, size, 3), RGB: upright (EXIF), transparent parts white, the centred square."""
-    where = f"{METADATA} line {entry.line}: {entry.path.name}"
-    try:
-        with Image.open(entry.path) as picture:
-            picture = ImageOps.exif_transpose(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise UserError(f"{where} is not a picture that PIL can read: give a whole PNG, JPEG or WebP file") from None
-    if min(picture.size) < size:
-        width, height = picture.size
-        raise UserError(f"{where} is {width} × {height} pixels: give at least {size} × {size}, or a smaller image_size")
+    """The centred square as uint8 (size, size, 3), RGB."""
+    where = f"{METADATA} line {entry.line}"
+    picture = open_picture(entry.path, f"{where}:")
+    width, height = picture.size
+    if min(width, height) < size:
+        raise UserError(
+            f"{where}: {entry.path.name} is {width} × {height} pixels: give at least {size} × {size}, or a smaller "
+            "image_size"
+        )
     return np.asarray(square(picture, size))
 
 
@@ -251,12 +266,17 @@ def write_folder(avatars: Iterable[tuple[str, str, Avatar]], folder: str | Path,
     lines = []
     for person, word, avatar in avatars:
         file_name = f"{person}_{word}.png"
-        Image.fromarray(avatar.render(size)).save(folder / file_name, optimize=True)
+        with atomic(folder / file_name) as partial:
+            Image.fromarray(avatar.render(size)).save(partial, optimize=True)
         lines.append(json.dumps({"file_name": file_name, "identity": person, "expression": word}, ensure_ascii=False))
     if len(set(lines)) < len(lines):
         raise UserError(f"a person has one word twice among {len(lines)} pictures: give each person and word once")
-    (folder / METADATA).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_CARD.format(pictures=len(lines), size=size), encoding="utf-8")
+    for name, text in (
+        (METADATA, "\n".join(lines) + "\n"),
+        ("README.md", _CARD.format(pictures=len(lines), size=size)),
+    ):
+        with atomic(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
     return folder
 
 
@@ -270,7 +290,9 @@ def sample_avatars() -> list[tuple[str, str, Avatar]]:
     for person, number in SAMPLE_PEOPLE.items():
         for word in SAMPLE_WORDS:
             look = Appearance.sample(VALIDATION_SEED + len(avatars))
-            avatars.append((person, word, Avatar(Identity.sample(VALIDATION_SEED + number), _named(word), look)))
+            avatars.append(
+                (person, word, Avatar(Identity.sample(VALIDATION_SEED + number), Expression.named(word), look))
+            )
     return avatars
 
 

@@ -19,7 +19,7 @@ from gen_affect_lib.encoders.affect import vector_of_word
 from gen_affect_lib.encoders.expression import LABELS, SHIPPED, ExpressionEncoder
 from gen_affect_lib.encoders.reading import ExpressionReading
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.pictures import on_white, open_pictures
+from gen_affect_lib.pictures import open_pictures
 
 # Labels of classifiers on the hub that are not words of our table.
 SYNONYMS = {
@@ -63,8 +63,7 @@ class HubExpressionEncoder:
     @torch.no_grad()
     def read(self, pictures: Sequence) -> ExpressionReading:
         """As `expression.ExpressionEncoder.read`."""
-        opened = [on_white(picture) for picture in open_pictures(pictures)]
-        inputs = self.processor(images=opened, return_tensors="pt").to(self.model.device)
+        inputs = self.processor(images=open_pictures(pictures), return_tensors="pt").to(self.model.device)
         probabilities = self.model(**inputs).logits.float().softmax(dim=1)  # (M, classes)
         return ExpressionReading.of_vectors(probabilities.cpu().numpy() @ self.vectors)
 

@@ -7,13 +7,14 @@ any kind, and its errors are one line.
 from __future__ import annotations
 
 import json
+import numbers
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from gen_affect_lib.encoders.detector import FaceDetector
 from gen_affect_lib.encoders.identity import ArcFaceNet, to_tokens
@@ -24,7 +25,7 @@ from gen_affect_lib.encoders.views import ALIGNMENT, SIZE, VIEWS, aligned
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.keys import Producer, fingerprint
 from gen_affect_lib.paths import CHECKPOINTS
-from gen_affect_lib.pictures import on_white, open_picture
+from gen_affect_lib.pictures import open_picture
 
 FACE_READING = Producer("face reading", 1, uses=(ALIGNMENT,))
 
@@ -78,31 +79,24 @@ class FacePack:
     """
 
     def __init__(self, name: str | Path = FOLDER, least_score: float = 0.5, providers=("CPUExecutionProvider",)):
-        import onnxruntime
-        import torch
-        from insightface.app import FaceAnalysis  # takes seconds, and training does not need it
-
         self.arguments = str(name), least_score, tuple(providers)  # with which other processes construct their own
         folder = Path(name)
         if not folder.is_dir():
             if folder.parent != Path("."):
                 raise UserError(f"{name} is not a folder: give one with {DETECTOR} and {RECOGNIZER}, or leave it out")
             warnings.warn(NON_COMMERCIAL, stacklevel=2)
-        options = onnxruntime.SessionOptions()
-        # By default onnxruntime binds one thread to each core and waits if another program uses that core.
-        options.intra_op_num_threads = torch.get_num_threads()
         try:
-            self.analysis = FaceAnalysis(name=str(name), providers=list(providers), sess_options=options)
-            self.analysis.models["recognition"]
+            self.models = _load_models(name, providers)
+            self.detector, self.recognizer = self.models["detection"], self.models["recognition"]
         except Exception as error:  # insightface raises all kinds of errors for missing and damaged files
             reason = str(error) or type(error).__name__
             raise UserError(
                 f"the face pack {name} cannot be loaded ({' '.join(reason.split())[:120]}): give the kit's own, "
                 f"{FOLDER.name}, or with a connection the name of one of insightface's"
             ) from error
-        self.analysis.prepare(ctx_id=-1 if tuple(providers) == ("CPUExecutionProvider",) else 0, det_thresh=least_score)
-        self.detector, self.recognizer = self.analysis.models["detection"], self.analysis.models["recognition"]
-        self.landmark_net = self.analysis.models.get(NAME)  # insightface's own packs have none with five points
+        for model in self.models.values():
+            model.prepare(-1 if tuple(providers) == ("CPUExecutionProvider",) else 0, det_thresh=least_score)
+        self.landmark_net = self.models.get(NAME)  # insightface's own packs have none with five points
         self.least_score = least_score
 
     @property
@@ -113,14 +107,14 @@ class FacePack:
     @property
     def weights(self) -> tuple[str, ...]:
         """The fingerprints of all networks that take part in a reading, and the threshold of the detector."""
-        networks = [fingerprint(Path(model.model_file)) for _, model in sorted(self.analysis.models.items())]
+        networks = [fingerprint(Path(model.model_file)) for _, model in sorted(self.models.items())]
         return *networks, f"least score {self.least_score}"
 
     def read(self, picture) -> list[FaceReading]:
         """All faces of a picture, from left to right; an empty list if there is none.
 
         Args:
-            picture: a path, a PIL image, or a uint8 array (H, W, 3) in RGB or (H, W) in grey.
+            picture: a path, a PIL image or a uint8 array, see `pictures.open_picture`.
 
         Raises UserError for a file that is missing or damaged, for anything that is not a picture, and for one smaller
         than 32 pixels a side. A picture without colours gives a warning, since recognition is less reliable then.
@@ -156,7 +150,7 @@ class FacePack:
             raise UserError(
                 f"no face found in {what}: give a picture with a frontal face of at least a tenth of its width"
             )
-        if which == "largest":
+        if isinstance(which, str) and which.strip().lower() == "largest":
             return max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2])))
         if which is None and len(faces) == 1:
             return faces[0]
@@ -165,12 +159,33 @@ class FacePack:
                 f'{len(faces)} faces found in {what}: say which with which="largest", or which=0 to '
                 f"{len(faces) - 1} from left to right"
             )
-        if isinstance(which, bool) or not isinstance(which, int) or not 0 <= which < len(faces):
+        number = int(which) if isinstance(which, numbers.Integral) and not isinstance(which, bool) else -1
+        if not 0 <= number < len(faces):
             raise UserError(
-                f'which is {which!r}, but {what} has {len(faces)} face(s): give "largest" or a number '
+                f'which is {which!r:.60}, but {what} has {len(faces)} face(s): give "largest" or a number '
                 "from 0, counted from left to right"
             )
-        return faces[which]
+        return faces[number]
+
+
+def _load_models(name: str | Path, providers) -> dict:
+    """The models of a pack: the name of a task -> insightface's model."""
+    import onnxruntime
+    import torch
+    from insightface.app import FaceAnalysis  # takes seconds, and training does not need it
+    from insightface.model_zoo import get_model, has_model_package_manifest
+
+    onnxruntime.set_default_logger_severity(3)  # errors, as FaceAnalysis does
+    options = onnxruntime.SessionOptions()
+    # By default onnxruntime binds one thread to each core and waits if another program uses that core.
+    options.intra_op_num_threads = torch.get_num_threads()
+    settings: dict[str, Any] = dict(providers=list(providers), sess_options=options)
+    folder = Path(name).expanduser()
+    if not folder.is_dir() or has_model_package_manifest(str(folder)):
+        return FaceAnalysis(name=str(name), **settings).models
+    # FaceAnalysis takes [brackets] in the path of a folder as a pattern, and then finds no files in it.
+    found: list[Any] = [get_model(str(file), **settings) for file in sorted(folder.resolve().glob("*.onnx"))]
+    return {model.taskname: model for model in reversed(found) if model is not None}  # the first of a task counts
 
 
 def detection_size(image: np.ndarray) -> int:
@@ -184,34 +199,22 @@ def detection_size(image: np.ndarray) -> int:
 def load(picture) -> tuple[np.ndarray, float]:
     """A picture as uint8 RGB (H, W, 3) with no side above `LARGEST`, and the factor by which it was scaled (at most 1).
 
-    Raises UserError for anything that is not a picture and for sides below `SMALLEST`.
+    Raises UserError for anything that is not a picture, and if a side is below `SMALLEST` after scaling.
     """
-    if not isinstance(picture, np.ndarray):
-        picture = open_picture(picture)
-    if isinstance(picture, Image.Image):
-        grey = picture.mode in ("1", "L", "LA", "I", "I;16", "F")
-        if picture.mode in ("I", "I;16", "F"):  # more than 8 bits: PIL would clip values above 255
-            values = np.asarray(picture, np.float32)
-            picture = Image.fromarray((255 * values / max(1.0, float(values.max()))).astype(np.uint8))
-        image = np.array(on_white(picture))
-    else:
-        image = picture
-        if image.dtype != np.uint8 or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] in (1, 3)):
-            raise UserError(
-                f"a picture came as {image.dtype} {image.shape}: give uint8 (H, W, 3) in RGB, a PIL image, or a path"
-            )
-        grey = image.ndim == 2 or image.shape[2] == 1
-        image = np.repeat(image.reshape(*image.shape[:2], -1), 3, axis=2) if grey else image  # (H, W[, 1]) -> (H, W, 3)
+    image = np.asarray(open_picture(picture, "the picture"))
     height, width = image.shape[:2]
-    if min(height, width) < SMALLEST:
-        raise UserError(f"the picture has {width} x {height} pixels: give one with at least {SMALLEST} a side")
-    if grey or (image == image[:, :, :1]).all():
+    ratio = min(1.0, LARGEST / max(height, width))
+    if min(height, width) * ratio < SMALLEST:
+        raise UserError(
+            f"the picture has {width} x {height} pixels: give one with at least {SMALLEST} a side, and at most "
+            f"{LARGEST // SMALLEST} times as long as wide"
+        )
+    if (image == image[:, :, :1]).all():
         warnings.warn(
             "the picture has no colours: only the brightness of hair, skin and eyes is left, so recognition is less "
             "reliable than in colour",
             stacklevel=3,
         )
-    ratio = min(1.0, LARGEST / max(height, width))
     if ratio < 1:
         size = max(1, round(width * ratio)), max(1, round(height * ratio))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)

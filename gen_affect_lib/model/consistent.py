@@ -15,6 +15,7 @@ latents. A batch is B = G·N: all images under the first condition, then all und
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -105,8 +106,8 @@ def as_consistency(value: float | Consistency) -> Consistency | None:
     """
     if isinstance(value, Consistency):
         return value
-    if not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise UserError(f"consistency {value!r}: give a number from 0 (each image alone) to 1, or a Consistency")
+    if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+        raise UserError(f"consistency {value!r:.60}: give a number from 0 (each image alone) to 1, or a Consistency")
     return Consistency(share=float(value)) if value else None
 
 

@@ -25,7 +25,14 @@ from gen_affect_lib.paths import SHIPPED
 from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.profiles import Profile
 from gen_affect_lib.training.codec import CODEC_RECIPE, fit_codec
-from gen_affect_lib.training.latent_pairs import Codec, LatentPairs, Split, cache_split, folder_splits
+from gen_affect_lib.training.latent_pairs import (
+    Codec,
+    LatentPairs,
+    Split,
+    cache_split,
+    folder_identities,
+    folder_splits,
+)
 from gen_affect_lib.training.perceptual import PerceptualLoss
 from gen_affect_lib.training.trainer import Trainer
 
@@ -54,17 +61,18 @@ class DrawnPictures:
 
 
 class UserPictures:
-    """A user's image folder, see `avatars.folder`. Raises UserError for an invalid folder.
+    """A user's image folder, see `avatars.folder`. Raises UserError for an invalid folder and a picture without a face.
 
     `images` and `held_out` are both all of its pictures, uint8 (M, S, S, 3); `splits` selects the held-out people.
     """
 
-    def __init__(self, path: str | Path, size: int):
+    def __init__(self, path: str | Path, size: int, faces: FacePack):
         self.folder = FaceFolder(path, size)
         self.images = self.held_out = self.folder.images
+        self.identities = folder_identities(self.folder, faces)  # here, so that a bad picture is named before training
 
     def splits(self, codec: Codec, faces: FacePack) -> tuple[Split, Split]:
-        return folder_splits(self.folder, codec, faces)
+        return folder_splits(self.folder, codec, self.identities)
 
 
 # Networks: with random weights, or shipped
@@ -178,31 +186,32 @@ def make_trainer(
     seed_everything(profile.training.seed)
     with processes().main_process_first():  # the others then load the files that it has written
         shipped = load_shipped(size) if profile.from_nothing else None
-        pictures = DrawnPictures(profile) if data is None else UserPictures(data, size)
         faces = FacePack()
+        pictures = DrawnPictures(profile) if data is None else UserPictures(data, size, faces)
         parts = shipped_parts(shipped, faces) if shipped else random_parts(profile, pictures.images, out_dir)
         train, held_out = pictures.splits(parts.codec, faces)
     pipeline = assemble(profile, parts.codec, parts.transformer, parts.condition_encoder, faces, size)
     places, _ = held_out.pick(np.random.default_rng(0), 4)
-    shown = pictures.held_out[held_out.references[places]]
+    shown = pictures.held_out[held_out.references[places]], np.asarray(held_out.identities[places], np.float32)
 
     def preview(step: int) -> np.ndarray:
-        return preview_grid(pipeline, shown)
+        return preview_grid(pipeline, *shown)
 
     config, pairs = profile.training, LatentPairs(train, held_out, profile.training.seed)
     networks = parts.transformer, parts.condition_encoder
     return Trainer(config, *networks, RectifiedFlow(), pairs, out_dir, preview), pipeline
 
 
-def preview_grid(pipeline: GenAffectPipeline, references: np.ndarray) -> np.ndarray:
+def preview_grid(pipeline: GenAffectPipeline, references: np.ndarray, identities: np.ndarray) -> np.ndarray:
     """A row for each reference, uint8 (P, S, S, 3): the reference, then a generated picture for each of PREVIEW_WORDS.
 
+    identities: the identity tokens of the references as the training has them, float32 (P, V, E).
     The pictures are generated without consistent attention, from the same noise in all rows. Returns uint8 (H, W, 3).
     """
     cells = []
-    for reference in references:
+    for reference, identity in zip(references, identities):
         generator = torch.Generator().manual_seed(0)
-        cells += [reference, *pipeline(reference, PREVIEW_WORDS, generator=generator, consistency=0).images]
+        cells += [reference, *pipeline(identity, PREVIEW_WORDS, generator=generator, consistency=0).images]
     return np.array(grid(cells, ["reference", *PREVIEW_WORDS], columns=1 + len(PREVIEW_WORDS), tile=96))
 
 

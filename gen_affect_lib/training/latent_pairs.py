@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from gen_affect_lib.avatars.folder import FaceFolder
+from gen_affect_lib.avatars.folder import METADATA, FaceFolder
 from gen_affect_lib.avatars.pairs import PAIRS, PairCache, PairsConfig
 from gen_affect_lib.codec import CODEC, LatentCodec, Latents, PixelCodec
 from gen_affect_lib.encoders.pack import FACE_READING, FacePack
@@ -164,14 +164,31 @@ def _read_tokens(faces: FacePack, images: np.ndarray) -> list[np.ndarray | None]
 # A user's folder
 
 
-def folder_splits(folder: FaceFolder, codec: Codec, faces: FacePack) -> tuple[Split, Split]:
-    """A user's pictures as training and held-out split.
+def folder_identities(folder: FaceFolder, faces: FacePack) -> np.ndarray:
+    """The identity tokens of the largest face of each picture of a user's folder: (M, V, E).
+
+    They are read from the squares that the generator learns from. Raises UserError for a picture whose square shows no
+    face, with its line in the metadata.
+    """
+    tokens = []
+    for entry, image in zip(folder.entries, folder.images):
+        found = faces.read(image)
+        if not found:
+            raise UserError(
+                f"{METADATA} line {entry.line}: no face found in the centred square of {entry.path.name} at "
+                f"{folder.image_size} pixels a side: crop the picture around the face, or remove the line"
+            )
+        tokens.append(max(found, key=lambda face: float(np.prod(face.box[2:] - face.box[:2]))).tokens)
+    return np.stack(tokens)
+
+
+def folder_splits(folder: FaceFolder, codec: Codec, identities: np.ndarray) -> tuple[Split, Split]:
+    """A user's pictures as training and held-out split; `identities` as from `folder_identities`.
 
     Every fifth person is held out. With fewer than five people both splits have all pairs, so the validation loss does
-    not measure generalisation to new people. Raises UserError for a picture without a face.
+    not measure generalisation to new people.
     """
     latents, expressions = codec.encode_all(folder.images), represent(folder.vectors)
-    identities = np.stack([faces.one(entry.path, "largest").tokens for entry in folder.entries])
     people = {name: number for number, name in enumerate(folder.identities)}
     owner = np.array([people[folder.entries[reference].identity] for reference, _ in folder.pairs])
     held_out = owner % 5 == 4 if len(people) >= 5 else np.ones(len(owner), bool)

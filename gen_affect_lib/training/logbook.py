@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ class Logbook:
 
     def close(self) -> None:
         self.bar.close()
-        with writing_to(self.folder):
+        with going_on("logging"):
             self.writer.close()
 
     def record(self, step: int, seconds: float, row: Row) -> None:
@@ -45,14 +46,12 @@ class Logbook:
         if "training/loss" in row:
             loss, speed = row["training/loss"], row["training/images_per_second"]
             self.bar.set_description_str(f"step {step}, loss {loss:.4f}, {speed:.0f} images/s", refresh=False)
-        with writing_to(self.folder):
-            for name, value in row.items():
-                self.writer.add_scalar(name, value, step)
+        for name, value in row.items():
+            self.writer.add_scalar(name, value, step)
 
     def show(self, step: int, picture: np.ndarray) -> None:
         """Write a picture (H, W, 3) uint8 to TensorBoard."""
-        with writing_to(self.folder):
-            self.writer.add_image("samples", picture, step, dataformats="HWC")
+        self.writer.add_image("samples", picture, step, dataformats="HWC")
 
 
 class Monitor:
@@ -87,21 +86,31 @@ class Monitor:
         self.log.close()
 
     def after_step(self, progress: float, row: Row) -> None:
+        """What is due after a step. A failure of logging, validation or a preview is a warning: the run goes on.
+
+        Raises UserError if the loss is no longer finite, and if a checkpoint cannot be written.
+        """
         step, seconds = int(row["step"]), row["seconds"]
 
         def due(every: int) -> bool:
             return step % every == 0 or progress >= 1
 
         if due(self.config.log_every):
-            self.log.record(step, seconds, self.summarize(row["learning_rate"]))
+            figures = self.summarize(row["learning_rate"])
+            with going_on("logging"):
+                self.log.record(step, seconds, figures)
         advance(self.log.bar, progress)
         with self.speed.paused():
             if due(self.config.validate_every):
-                self.log.record(step, seconds, self.validate())
-            if due(self.config.preview_every) and (picture := self.preview(step)) is not None:
-                self.log.show(step, picture)
+                with going_on("the validation"):
+                    self.log.record(step, seconds, self.validate())
             if due(self.config.checkpoint_every):
                 self.save()
+            if due(self.config.preview_every):
+                with going_on("the preview"):
+                    picture = self.preview(step)
+                    if picture is not None:
+                        self.log.show(step, picture)
 
 
 class Sums:
@@ -150,6 +159,16 @@ class Speed:
         begun = time.perf_counter()
         yield
         self.since += time.perf_counter() - begun
+
+
+@contextmanager
+def going_on(what: str):
+    """Turn an error into a warning."""
+    try:
+        yield
+    except Exception as error:  # of any kind: hours of training are worth more than a look at them
+        reason = " ".join(str(error).split()) or type(error).__name__
+        warnings.warn(f"{what} failed, the training goes on: {reason:.200}", stacklevel=3)
 
 
 @contextmanager

@@ -130,6 +130,24 @@ def test_identities_may_be_numbers(good):
     assert FaceFolder(good).identities == ("0", "1")
 
 
+def test_every_line_separator_of_unicode_may_stand_in_a_text(good):
+    lines = [json.dumps(one | {"text": "a\u2028b\u2029c\x85d"}, ensure_ascii=False) for one in records(good)]
+    rewrite(good, lines)
+    assert FaceFolder(good).identities == ("ada", "ben")
+
+
+def test_windows_line_ends_and_a_byte_order_mark_are_read(good):
+    text = "\r\n".join(json.dumps(one) for one in records(good))
+    (good / "metadata.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert FaceFolder(good).identities == ("ada", "ben")
+
+
+def test_a_number_of_any_length_names_a_person(good):
+    many = "7" * 5000  # more digits than Python converts
+    rewrite(good, [json.dumps(one).replace('"ada"', many) for one in records(good)])
+    assert FaceFolder(good).identities == (many, "ben")
+
+
 # --- the sample folder -----------------------------------------------------------------------------------------------
 
 
@@ -198,6 +216,13 @@ def link_outside(folder):
     (folder / "ada_glee.png").symlink_to(outside)
 
 
+def links_in_a_circle(folder):
+    (folder / "ada_glee.png").unlink()
+    (folder / "ada_glee.png").symlink_to(folder / "ben_glee.png")
+    (folder / "ben_glee.png").unlink()
+    (folder / "ben_glee.png").symlink_to(folder / "ada_glee.png")
+
+
 MISTAKES = {
     "no metadata": (remove_metadata, "has no metadata.jsonl: write one line"),
     "empty metadata": (lambda folder: rewrite(folder, []), "is empty"),
@@ -210,8 +235,8 @@ MISTAKES = {
     "odd file name": (lambda folder: change(folder, 1, file_name=7), "line 1: file_name is 7"),
     "odd identity": (lambda folder: change(folder, 1, identity=[1]), "line 1: identity is"),
     "missing file": (lambda folder: change(folder, 2, file_name="gone.png"), "line 2: gone.png does not exist"),
-    "not a picture": (text_for_picture, "line 2: ada_gloom.png is not a picture"),
-    "half a picture": (cut_picture, "line 2: ada_gloom.png is not a picture"),
+    "not a picture": (text_for_picture, "line 2: .*ada_gloom.png is no picture"),
+    "half a picture": (cut_picture, "line 2: .*ada_gloom.png is no picture"),
     "too small": (small_picture, "line 2: ada_gloom.png is 200 × 40 pixels: give at least 64 × 64"),
     "unknown word": (lambda folder: change(folder, 3, expression="hapiness"), "line 3: 'hapiness'.*happiness"),
     "unknown unit": (lambda folder: change(folder, 1, expression={"AU12": 1}), "line 1: 'AU12'.*au12"),
@@ -228,6 +253,26 @@ MISTAKES = {
     "file twice": (lambda folder: change(folder, 2, file_name="ada_glee.png"), "line 2: ada_glee.png is in line 1"),
     "path that leaves": (lambda folder: change(folder, 1, file_name="../secret.png"), "line 1: ../secret.png leaves"),
     "absolute path": (lambda folder: change(folder, 1, file_name="/etc/hosts"), "line 1: /etc/hosts leaves"),
+    "links in a circle": (links_in_a_circle, "line 1: ada_glee.png (is no name|does not exist)"),
+    "NUL in a name": (lambda folder: change(folder, 1, file_name="a\0.png"), r"line 1: 'a\\x00.png' is no name"),
+    "half a character": (
+        lambda folder: change(folder, 1, file_name="\ud800.png"), r"line 1: '\\ud800.png' is no name"
+    ),
+    "lines in a name": (lambda folder: change(folder, 1, file_name="a\nb"), r"line 1: 'a\\nb' does not exist"),
+    "a very long name": (
+        lambda folder: change(folder, 1, file_name="a" * 9999), "line 1: a+ (does not exist|is no name)"
+    ),
+    "deep nesting": (lambda folder: rewrite(folder, ["[" * 100_000]), "line 1 has too many brackets"),
+    "a number of 400 digits": (
+        lambda folder: change(folder, 1, expression={"au12": 10**400}), r"line 1: Expression.au12 is 1\d{59}: give a"
+    ),
+    "a number of 5,000 digits": (
+        lambda folder: rewrite(folder, [f'{{"file_name": "ada_glee.png", "identity": 1, "expression": {"9" * 5000}}}']),
+        "line 1: '9+ is not one of the 135",
+    ),
+    "not a number": (
+        lambda folder: change(folder, 1, expression={"au12": float("nan")}), "line 1: Expression.au12 is nan"
+    ),
     "link that leaves": (link_outside, "line 1: ada_glee.png leaves the folder"),
 }  # fmt: skip
 
@@ -239,7 +284,7 @@ def test_each_mistake_gets_one_clear_line(good, name):
     mistake(good)
     with pytest.raises(UserError, match=message) as caught:
         FaceFolder(good)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
 def test_a_folder_that_is_not_there_says_so(tmp_path):

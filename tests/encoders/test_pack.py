@@ -1,6 +1,7 @@
 """The pack in insightface, its readings of any picture, and the figures of the shipped weights."""
 
 import json
+import shutil
 import warnings
 from functools import cache
 
@@ -170,6 +171,8 @@ def test_several_faces_ask_which(faces):
     with pytest.raises(UserError, match="2 faces found .*which"):
         faces.one(both)
     assert faces.one(both, which=0).box[2] < 210 < faces.one(both, which=1).box[0]
+    assert np.array_equal(faces.one(both, which=np.int64(1)).box, faces.one(both, which=1).box)
+    assert np.array_equal(faces.one(both, which=" Largest").box, faces.one(both, which="largest").box)
     assert np.array_equal(faces.one(both, which="largest").box, faces.one(both, which=1).box)
     for which in (2, -1, "left", True):
         with pytest.raises(UserError, match="which is"):
@@ -191,6 +194,39 @@ def test_a_see_through_picture_stands_on_white(faces):
     assert np.allclose(faces.one(picture).embedding, faces.one(portrait()).embedding, atol=1e-6)
     nothing = Image.new("RGBA", (64, 64), (200, 30, 30, 0))
     assert (pack.load(nothing.copy())[0] == 255).all()
+
+
+@pytest.mark.parametrize("shape", [(32, 30_000), (30_000, 32), (33, 2200)])
+def test_a_thin_picture_is_measured_after_it_is_scaled(faces, shape):
+    with pytest.raises(UserError, match=f"{shape[1]} x {shape[0]} pixels: give one with at least 32 a side"):
+        faces.read(np.zeros((*shape, 3), np.uint8))
+
+
+def test_the_thinnest_picture_is_read(faces):
+    assert faces.read(np.full((32, 2048, 3), (200, 90, 20), np.uint8)) == []
+
+
+def test_an_upside_down_photo_in_memory_is_the_same_person(faces, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(portrait()[::-1, ::-1]).save(tmp_path / "face.png", exif=exif)
+    for picture in (tmp_path / "face.png", Image.open(tmp_path / "face.png")):
+        assert np.allclose(faces.one(picture).embedding, faces.one(portrait()).embedding, atol=1e-6)
+
+
+def test_16_bits_of_grey_are_the_person_of_8(faces, tmp_path):
+    grey = Image.fromarray(portrait()).convert("L")
+    Image.fromarray(np.asarray(grey, np.uint16) * 257).save(tmp_path / "face.png")
+    with pytest.warns(UserWarning, match="no colours"):
+        assert faces.one(tmp_path / "face.png").embedding @ faces.one(grey).embedding > 0.9999
+
+
+@pytest.mark.parametrize("name", ["kit [copy]", "a*b?", "Ünï kit"])
+def test_a_pack_may_lie_anywhere(faces, tmp_path, name):
+    folder = shutil.copytree(pack.FOLDER, tmp_path / name / "pack")
+    moved = pack.FacePack(folder)
+    assert np.array_equal(moved.one(portrait()).embedding, faces.one(portrait()).embedding)
+    assert moved.weights == faces.weights
 
 
 def test_a_tiny_picture_is_refused(faces):

@@ -182,8 +182,35 @@ def test_a_picture_without_a_face_cannot_be_a_reference(tmp_path, monkeypatch):
     folder = shutil.copytree(DATA / "sample_folder", tmp_path / "folder")
     name = FaceFolder(folder, 64).entries[2].path
     Image.new("RGB", (64, 64), "blue").save(name)
-    with pytest.raises(UserError, match=f"no face found in .*{name.name}"):
-        latent_pairs.folder_splits(FaceFolder(folder, 64), LatentCodec(**vars(SMOKE.codec)), FacePack())
+    with pytest.raises(UserError, match=f"line 3: no face found in the centred square of {name.name}"):
+        latent_pairs.folder_identities(FaceFolder(folder, 64), FacePack())
+
+
+def test_the_identity_is_read_from_the_square_that_is_learned_from(tmp_path):
+    """The largest face of the whole picture stands to the left of its centred square."""
+    folder = shutil.copytree(DATA / "sample_folder", tmp_path / "folder")
+    entry = FaceFolder(folder, 64).entries[2]
+    face, other = Image.open(entry.path), Image.open(FaceFolder(folder, 64).entries[8].path)
+    wide = Image.new("RGB", (600, 128), "white")
+    wide.paste(other.resize((192, 192)), (0, -32))
+    wide.paste(face, (236, 0))
+    wide.save(entry.path)
+    tokens = latent_pairs.folder_identities(FaceFolder(folder, 64), FacePack())
+    expected = FacePack().one(FaceFolder(DATA / "sample_folder", 64).images[2]).tokens
+    assert np.allclose(tokens[2], expected, atol=1e-5)
+
+
+def test_a_face_outside_its_square_is_named_before_anything_is_trained(tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(DATA / "sample_folder", tmp_path / "folder")
+    entry = FaceFolder(folder, 64).entries[4]
+    wide = Image.new("RGB", (600, 128), "teal")
+    wide.paste(Image.open(entry.path), (0, 0))
+    wide.save(entry.path)
+    monkeypatch.setattr(assembly, "fit_codec", lambda *_: pytest.fail("trained"))
+    out = tmp_path / "out"
+    assert cli.main(["train", "--profile", "smoke", "--data", str(folder), "--out", str(out)]) == 2
+    assert f"line 5: no face found in the centred square of {entry.path.name}" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_with_five_people_one_of_them_is_held_out(tmp_path):
@@ -194,7 +221,8 @@ def test_with_five_people_one_of_them_is_held_out(tmp_path):
         for word in ("joy", "rage")
     ]
     folder = FaceFolder(write_folder(faces, tmp_path), 64)
-    splits = latent_pairs.folder_splits(folder, LatentCodec(**vars(SMOKE.codec)), FacePack())
+    identities = latent_pairs.folder_identities(folder, FacePack())
+    splits = latent_pairs.folder_splits(folder, LatentCodec(**vars(SMOKE.codec)), identities)
     owner = np.array([entry.identity for entry in folder.entries])
     trained, held_out = (owner[split.pick(np.random.default_rng(0), 200)[1]] for split in splits)
     assert set(trained) | set(held_out) == set(owner) and not set(trained) & set(held_out)

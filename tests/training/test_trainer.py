@@ -203,15 +203,20 @@ def test_a_full_disk_leaves_the_earlier_checkpoints_and_says_so(half_way):
     assert trainer.step == 12
 
 
-def test_a_full_disk_is_as_clear_where_a_curve_is_written(tmp_path, monkeypatch):
+def test_a_full_disk_does_not_end_a_run_where_a_curve_is_written(tmp_path, monkeypatch):
     from torch.utils.tensorboard import SummaryWriter
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
+    expected = tiny_trainer(tmp_path / "a")
+    expected.fit(max_steps=4)
     monkeypatch.setattr(SummaryWriter, "add_scalar", full)
-    with pytest.raises(UserError, match="cannot write to .*No space left"):
-        tiny_trainer(tmp_path).fit(max_steps=4)
+    trainer = tiny_trainer(tmp_path / "b")
+    with pytest.warns(UserWarning, match="logging failed, the training goes on: .*No space left"):
+        trainer.fit(max_steps=4)
+    assert_equal(weights(trainer), weights(expected))
+    assert [row["step"] for row in trainer.history] == [row["step"] for row in expected.history]
 
 
 def test_a_folder_that_is_a_file_is_a_clear_error(tmp_path):
@@ -605,6 +610,22 @@ def test_the_weights_come_back_where_a_preview_fails(tmp_path):
     with pytest.raises(RuntimeError), trainer.averaged_weights():
         raise RuntimeError("no font")
     assert_equal(weights(trainer), before)
+
+
+@pytest.mark.parametrize("error", [UserError("no face"), MemoryError(), RuntimeError("CUDA out of memory")])
+def test_no_look_at_a_run_ends_it(tmp_path, error):
+    def fails(*_):
+        raise error
+
+    expected = tiny_trainer(tmp_path / "a")
+    expected.fit(max_steps=6)
+    trainer = tiny_trainer(tmp_path / "b", preview=fails, preview_every=2, validate_every=3)
+    trainer.objective.validation_losses = fails
+    with pytest.warns(UserWarning, match="the preview failed, the training goes on") as warned:
+        trainer.fit(max_steps=6)
+    assert any("the validation failed" in str(one.message) for one in warned)
+    assert_equal(weights(trainer), weights(expected))
+    assert tiny_trainer(tmp_path / "b").restore()  # and its checkpoint is there
 
 
 def test_curves_and_sample_grids_reach_tensorboard_once_for_each_step(tmp_path):

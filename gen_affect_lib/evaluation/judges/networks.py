@@ -29,7 +29,7 @@ from gen_affect_lib.avatars.factors import Choice
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.metrics.expression import LOWEST
 from gen_affect_lib.paths import CHECKPOINTS
-from gen_affect_lib.pictures import open_picture, square
+from gen_affect_lib.pictures import square
 from gen_affect_lib.tensors import to_tensor
 
 SIZE = 64  # pixels a side of a judge's input
@@ -251,4 +251,4 @@ def as_pixels(images: Sequence | np.ndarray) -> np.ndarray:
             return images
     if isinstance(images, (str, bytes, Image.Image)) or not hasattr(images, "__len__") or len(images) == 0:
         raise UserError(f"the judge got {type(images).__name__}: give a list of at least one picture")
-    return np.stack([np.asarray(square(open_picture(one), SIZE)) for one in images])
+    return np.stack([np.asarray(square(one, SIZE)) for one in images])
