@@ -401,8 +401,10 @@ def _course_student_options(sub: argparse.ArgumentParser) -> None:
 def _course_student(options: argparse.Namespace) -> None:
     from gen_affect_lib.course.release.student import write_student
 
-    written = write_student(options.folder)
-    print(f"{len(written)} notebooks without solutions are in {options.folder}")
+    edition = write_student(options.folder)
+    print(f"{len(edition.notebooks)} notebooks without solutions are in {options.folder}")
+    for changed, new in edition.beside.items():
+        print(f"{changed.name} was changed since it was handed out and stays as it is: the new one is {new.name}")
 
 
 def _course_validate_options(sub: argparse.ArgumentParser) -> None:

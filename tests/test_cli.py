@@ -160,7 +160,7 @@ def test_course_hands_out_validates_and_grades(monkeypatch, tmp_path, capsys):
     from gen_affect_lib.course.release import student, validate
 
     calls = []
-    monkeypatch.setattr(student, "write_student", lambda *args: calls.append(args) or [])
+    monkeypatch.setattr(student, "write_student", lambda *args: calls.append(args) or student.Edition([], {}))
     monkeypatch.setattr(validate, "validate", lambda *args: calls.append(args))
     monkeypatch.setattr(
         grade, "grade_folder", lambda *args, **options: calls.append((*args, options)) or args[1] / "grades.csv"
