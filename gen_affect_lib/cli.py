@@ -467,8 +467,10 @@ def _course_student_options(sub: argparse.ArgumentParser) -> None:
 def _course_student(options: argparse.Namespace) -> None:
     from gen_affect_lib.course.release.student import write_student
 
-    written = write_student(options.folder)
-    print(f"{len(written)} notebooks without solutions are in {options.folder}")
+    edition = write_student(options.folder)
+    print(f"{len(edition.notebooks)} notebooks without solutions are in {options.folder}")
+    for changed, new in edition.beside.items():
+        print(f"{changed.name} was changed since it was handed out and stays as it is: the new one is {new.name}")
 
 
 def _course_validate_options(sub: argparse.ArgumentParser) -> None:
@@ -490,6 +492,8 @@ def _course_grade_options(sub: argparse.ArgumentParser) -> None:
         "--out", type=_path, default=None, metavar="DIR", help="folder for the grades (default: DIR_grades)"
     )
     sub.add_argument("--seconds", type=_positive, default=600.0, help="time limit of one submission in seconds")
+    about = "which attempt counts if a submission was handed in more than once (default: best)"
+    sub.add_argument("--counts", choices=["best", "last"], default="best", help=about)
     about = "memory limit of one submission in GB"
     sub.add_argument("--memory-gb", type=_positive, default=4.0, metavar="GB", help=about)
     _jobs_option(sub)
@@ -499,7 +503,12 @@ def _course_grade(options: argparse.Namespace) -> None:
     from gen_affect_lib.course.grading.grade import grade_folder
 
     table = grade_folder(
-        options.folder, options.out, seconds=options.seconds, memory_gb=options.memory_gb, jobs=options.jobs
+        options.folder,
+        options.out,
+        seconds=options.seconds,
+        memory_gb=options.memory_gb,
+        jobs=options.jobs,
+        counts=options.counts,
     )
     print(f"the points are in {table}, and the feedback in {table.parent / 'feedback'}")
 

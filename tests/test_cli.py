@@ -163,7 +163,7 @@ def test_course_hands_out_validates_and_grades(monkeypatch, tmp_path, capsys):
     from gen_affect_lib.course.release import student, validate
 
     calls = []
-    monkeypatch.setattr(student, "write_student", lambda *args: calls.append(args) or [])
+    monkeypatch.setattr(student, "write_student", lambda *args: calls.append(args) or student.Edition([], {}))
     monkeypatch.setattr(validate, "validate", lambda *args: calls.append(args))
     monkeypatch.setattr(
         grade, "grade_folder", lambda *args, **options: calls.append((*args, options)) or args[1] / "grades.csv"
@@ -174,7 +174,8 @@ def test_course_hands_out_validates_and_grades(monkeypatch, tmp_path, capsys):
     assert (
         cli.main(["course", "grade", str(given[0]), "--out", str(given[1]), "--seconds", "60", "--memory-gb", "2"]) == 0
     )
-    assert calls == [(given[0],), ("02", 3), (*given, {"seconds": 60.0, "memory_gb": 2.0, "jobs": None})]
+    limits = {"seconds": 60.0, "memory_gb": 2.0, "jobs": None, "counts": "best"}
+    assert calls == [(given[0],), ("02", 3), (*given, limits)]
     assert f"the points are in {given[1] / 'grades.csv'}" in capsys.readouterr().out
 
 

@@ -7,7 +7,7 @@ from html import escape
 
 from gen_affect_lib.course.checks import Exercise
 from gen_affect_lib.course.checks.wording import sentence
-from gen_affect_lib.course.grading.grades import NOT_REACHED, Grade
+from gen_affect_lib.course.grading.grades import NOT_REACHED, Grade, plain_number
 
 _STYLE = """
 body { max-width: 48rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif; color: #1b1b1b;
@@ -30,7 +30,7 @@ def page(grade: Grade) -> str:
     parts = [f"<h1>{title}</h1>"]
     if grade.exercises:
         parts.append(
-            f"<p><strong>{grade.points} of {grade.of} points</strong> ({grade.percent} %), notebook "
+            f"<p><strong>{plain_number(grade.points)} of {grade.of} points</strong> ({grade.percent} %), notebook "
             f"{escape(grade.notebook)}. An exercise gives its points if its answer is right; of several answers the "
             "best one counts.</p>"
         )

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
+import tempfile
+import time
 import traceback
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 from gen_affect_lib.course import notebooks
-from gen_affect_lib.course.checks import exercises
 from gen_affect_lib.course.grading import sandbox, submissions
 from gen_affect_lib.course.grading.feedback import page
-from gen_affect_lib.course.grading.grades import Grade, write_table
+from gen_affect_lib.course.grading.grades import Grade, attempts, keep, plain_number, standing, write_table
+from gen_affect_lib.course.grading.submissions import Submission, page_name
 from gen_affect_lib.course.jobs import run_parallel
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.files import atomic
+from gen_affect_lib.paths import ROOT
 
 
 def grade_folder(
@@ -23,12 +29,15 @@ def grade_folder(
     seconds: float = sandbox.SECONDS,
     memory_gb: float = sandbox.MEMORY_GB,
     jobs: int | None = None,
+    counts: str = "best",
 ) -> Path:
-    """Grade every notebook in a folder and its subfolders; return the path of the table, grades.csv.
+    """Grade everything in a folder and its subfolders; return the path of the table, grades.csv.
 
-    out: the folder for grades.csv and feedback/SUBMISSION.html; by default FOLDER_grades beside `folder`. seconds,
-    memory_gb: limits for one submission. jobs: how many run at once. The table is written again whenever a submission
-    ends. Raises UserError if `folder` contains no notebooks, or `out` cannot be used.
+    out: the folder for grades.csv and feedback/SUBMISSION.html; by default FOLDER_grades beside `folder`. Grades that
+    it contains already are merged with the new ones: what has not changed is not graded again, and of several attempts
+    of one submission, those with the same name, the best or the last `counts`. seconds, memory_gb: limits for one
+    submission. jobs: how many run at once. The table is written again whenever a submission ends. Raises UserError if
+    `folder` is empty, or `out` cannot be used.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -38,35 +47,102 @@ def grade_folder(
         raise UserError(f"--out {out} is a file: give a folder for the grades")
     if out.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"--out {out} is inside the folder of submissions: give a folder outside {folder}")
-    found = submissions.find(folder)
-    if not found:
-        raise UserError(f"there is no notebook in {folder}: give the folder that contains the submitted .ipynb files")
-    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="gen_affect_unpacked_", ignore_cleanup_errors=True) as unpacked:
+        found = submissions.find(folder, Path(unpacked))
+        if not found:
+            raise UserError(f"there is no notebook in {folder}: give the folder that contains the submitted files")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {out} cannot be made: {error.strerror}") from error
+        book = Book(out, counts)
+        same = [one for one in found if book.has(one, [kit_digest(), seconds, memory_gb])]
 
-    def work(path: Path, stopped: Callable[[], bool]) -> Grade:
-        name = submissions.name_of(path, folder)
-        return grade_file(path, name, seconds=seconds, memory_gb=memory_gb, stopped=stopped)
+        def work(submission: Submission, stopped: Callable[[], bool]) -> Grade:
+            return grade_file(submission, seconds=seconds, memory_gb=memory_gb, stopped=stopped)
 
-    width = min(48, max(len(submissions.name_of(path, folder)) for path in found))
-    grades: list[Grade] = []
-    for grade in run_parallel(work, found, jobs):
-        grades.append(grade)
-        _write(out / "feedback" / f"{grade.submission}.html", page(grade))
-        write_table(sorted(grades, key=lambda grade: grade.submission), out / "grades.csv")
-        points = f"{grade.points:3} of {grade.of:3} points {grade.outcome.seconds:5.0f} s" if grade.of else " " * 25
-        print(f"{grade.submission:{width}}  {points}  {grade.problem}".rstrip(), flush=True)
+        width = min(48, max(len(one.name) for one in found))
+        try:
+            for grade in run_parallel(work, [one for one in found if one not in same], jobs):
+                book.add(grade)
+                points = " " * 25
+                if grade.of:
+                    points = f"{plain_number(grade.points):>3} of {grade.of:3} points {grade.outcome.seconds:5.0f} s"
+                say(f"{grade.submission:{width}}  {points}  {grade.problem}".rstrip())
+        finally:
+            book.write()
+    refused = sum(bool(grade.broken) for grade in book.new)
+    said = f"{len(found)} handed in: {len(book.new) - refused} graded, {len(same)} unchanged since they were graded"
+    say(f"{said}, {refused} that could not be graded")
+    if book.unwritten:
+        raise UserError(
+            f"not everything could be written to {out}: {book.unwritten}; free space there, and grade again"
+        )
     return out / "grades.csv"
 
 
-def grade_file(path: Path, submission: str, **limits: Any) -> Grade:
-    """Grade one file, whatever it contains. limits: seconds, memory_gb and stopped, as for `sandbox.run`."""
-    grade = Grade(submission)
+class Book:
+    """All attempts in a folder of grades, and the files made of them. A file that cannot be written stops nothing."""
+
+    def __init__(self, out: Path, counts: str):
+        self.out, self.counts = out, counts
+        self.attempts = {(grade.submission, grade.digest): grade for grade in attempts(out / "attempts")}
+        self.new: list[Grade] = []
+        self.next_table = 0.0  # when the table is due again: writing it takes at most a tenth of the time
+        self.unwritten = ""  # the last error
+
+    def has(self, submission: Submission, graded_with: list) -> bool:
+        """Whether it was graded before as it is now, with this kit; and with these limits, if it had a problem."""
+        known = self.attempts.get((submission.name, digest(submission)))
+        if known is None or known.broken or not known.graded_with:
+            return False
+        return known.graded_with == graded_with or (
+            known.graded_with[0] == graded_with[0] and not known.outcome.problems
+        )
+
+    def add(self, grade: Grade) -> None:
+        """Keep a new attempt, and write its page; the table, too, if it was not written just now."""
+        self.new.append(grade)
+        for key in [key for key, old in self.attempts.items() if key[0] == grade.submission and old.broken]:
+            del self.attempts[key]  # what could not be graded is no attempt, once something can be
+        self.attempts[grade.submission, grade.digest] = grade
+        self._try(lambda: keep(grade, self.out / "attempts"))
+        if time.monotonic() >= self.next_table:
+            start = time.monotonic()
+            self.write()
+            self.next_table = time.monotonic() + 10 * (time.monotonic() - start)
+
+    def write(self) -> None:
+        """Write the table of all that counts, and the pages of what is new."""
+        table = standing(sorted(self.attempts.values(), key=lambda grade: grade.handed_in), self.counts)
+        self._try(lambda: write_table(table, self.out / "grades.csv"))
+        new = {grade.submission for grade in self.new}
+        for grade in table:
+            path = self.out / "feedback" / f"{page_name(grade.submission)}.html"
+            if grade.submission in new or not path.exists():
+                self._try(lambda: _write(path, page(grade)))
+
+    def _try(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:  # of the disk, or of what a submission contains
+            self.unwritten = f"{type(error).__name__}: {error}"
+
+
+def grade_file(
+    submission: Submission, *, seconds: float, memory_gb: float, stopped: Callable[[], bool] = lambda: False
+) -> Grade:
+    """Grade one submission, whatever it contains. seconds, memory_gb, stopped: as for `sandbox.run`."""
+    grade = Grade(submission.name, broken=submission.refused)
     try:
-        cells = submissions.read(path)
-        number = submissions.belongs_to(cells, path.name)
-        grade.notebook = notebooks(number)[0].stem
-        grade.exercises = exercises(number)
-        grade.outcome = sandbox.run(submissions.code_cells(cells), number, **limits)
+        grade.handed_in = submission.path.stat().st_mtime
+        grade.digest, grade.graded_with = digest(submission), [kit_digest(), seconds, memory_gb]
+        if not grade.broken:
+            cells = submissions.read(submission.path)
+            number = submissions.belongs_to(cells, submission.path.name)
+            grade.notebook = notebooks(number)[0].stem
+            limits = {"seconds": seconds, "memory_gb": memory_gb, "stopped": stopped}
+            grade.outcome = sandbox.run(submissions.code_cells(cells), number, **limits)
     except UserError as error:
         grade.broken = str(error)
     except Exception as error:  # an error of the grader must not stop the grading of other submissions
@@ -75,6 +151,33 @@ def grade_file(path: Path, submission: str, **limits: Any) -> Grade:
     return grade
 
 
+def digest(submission: Submission) -> str:
+    """A digest of what was handed in."""
+    try:
+        content = submission.path.read_bytes() if submission.path.is_file() else b""
+    except OSError:
+        content = b""
+    return hashlib.sha256(submission.refused.encode() + b"\n" + content).hexdigest()
+
+
+@cache
+def kit_digest() -> str:
+    """A digest of the library's source: with another kit everything is graded again."""
+    content = hashlib.sha256()
+    for path in sorted((ROOT / "gen_affect_lib").rglob("*.py")):
+        content.update(path.read_bytes())
+    return content.hexdigest()
+
+
+def say(text: str) -> None:
+    """Print a line; what the terminal cannot show becomes a question mark, and a closed one stops nothing."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(encoding, "replace").decode(encoding), flush=True)
+    except OSError:
+        pass
+
+
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", errors="replace")
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="replace")

@@ -33,12 +33,14 @@ class Outcome:
 
     verdicts: {exercise: {"state", "message", "code"}}, the best of all tries; without the exercises never reached.
     errors: [{"cell": as in `In [cell]`, "error", "line"}] of the last try. problems: what else went wrong, in words.
-    finished: whether the last try reached its last cell.
+    look_at: what a person should look at, since honest work does not contain it. finished: whether the last try
+    reached its last cell.
     """
 
     verdicts: dict[str, dict] = field(default_factory=dict)
     errors: list[dict] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    look_at: list[str] = field(default_factory=list)
     seconds: float = 0.0
     finished: bool = False
 

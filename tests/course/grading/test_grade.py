@@ -17,6 +17,7 @@ from gen_affect_lib.course.grading import grade as grading
 from gen_affect_lib.course.grading import sandbox
 from gen_affect_lib.course.grading.grade import grade_file, grade_folder
 from gen_affect_lib.course.grading.grades import Grade
+from gen_affect_lib.course.grading.submissions import Submission, page_name
 from gen_affect_lib.course.release.student import student_edition
 from gen_affect_lib.errors import UserError
 from tests.course.handed_in import WRONG, answered, code, graded, solved, write
@@ -26,7 +27,7 @@ RIGHT = {"looks_ratio": "right", "unpatchify": "right", "patchify_by_unfold": "r
 
 
 def graded_as(notebook, tmp_path, **limits) -> Grade:
-    return grade_file(write(notebook, tmp_path / "02_patches.ipynb"), "ada", **(LIMITS | limits))
+    return grade_file(Submission("ada", write(notebook, tmp_path / "02_patches.ipynb")), **(LIMITS | limits))
 
 
 def states(grade: Grade) -> dict:
@@ -72,7 +73,8 @@ def test_errors_of_other_cells_are_reported_with_number_and_line_and_cost_no_poi
     notebook = solved()
     notebook.cells.insert(0, code("x = 1\nx.missing()"))
     grade = graded_as(notebook, tmp_path)
-    assert states(grade) == RIGHT and grade.problem == "1 cell stopped with an error"
+    assert states(grade) == RIGHT
+    assert grade.problem == "cell [1] stopped with AttributeError: 'int' object has no attribute 'missing'"
     (error,) = grade.outcome.errors
     assert error["cell"] == 1 and "AttributeError" in error["error"] and error["line"] == "x.missing()"
 
@@ -189,7 +191,7 @@ TAKES_NO_POINTS = {
         "while True:\n    pass\nlooks_ratio = 1",
         "unfinished",
         "it did not finish within",
-        "1 cell stopped",
+        "] stopped with",
     ),
     "a number without end, deep in Python": (
         "looks_ratio = 7 ** 10**10",
@@ -221,7 +223,7 @@ TAKES_NO_POINTS = {
         "SIGSEGV",
         "SIGSEGV",
     ),
-    "an exit": ("import sys\nlooks_ratio = sys.exit(0)", "unfinished", "SystemExit", "1 cell stopped"),
+    "an exit": ("import sys\nlooks_ratio = sys.exit(0)", "unfinished", "SystemExit", "] stopped with"),
     "an exit within the check": ("def looks_ratio():\n    raise SystemExit", "wrong", "SystemExit", ""),
     "more memory than there may be": (
         "looks_ratio = []\nwhile True:\n    looks_ratio.append(bytearray(b'x') * 10**7)",
@@ -247,27 +249,27 @@ TAKES_NO_POINTS = {
         "import subprocess\nlooks_ratio = subprocess.run(['true'])",
         "unfinished",
         "no other program or process",
-        "1 cell stopped",
+        "] stopped with",
     ),
-    "a shell": ("!ls\nlooks_ratio = 1/0", "unfinished", "ZeroDivisionError", "1 cell stopped"),
+    "a shell": ("!ls\nlooks_ratio = 1/0", "unfinished", "ZeroDivisionError", "] stopped with"),
     "another process": (
         "import os\nlooks_ratio = os.fork()",
         "unfinished",
         "no other program or process",
-        "1 cell stopped",
+        "] stopped with",
     ),
     "a pool of processes": (
         "from multiprocessing import get_context\nlooks_ratio = get_context('spawn').Process().start()",
         "unfinished",
         "no other program or process",
-        "1 cell stopped",
+        "] stopped with",
     ),
-    "a question to nobody": ("looks_ratio = input('who are you?')", "unfinished", "EOFError", "1 cell stopped"),
+    "a question to nobody": ("looks_ratio = input('who are you?')", "unfinished", "EOFError", "] stopped with"),
     "a file that is too large": (
         "with open('big', 'wb') as file:\n    looks_ratio = file.truncate(2**40)",
         "unfinished",
         "OSError",
-        "1 cell stopped",
+        "] stopped with",
     ),
 }
 
@@ -422,7 +424,8 @@ def handed_in(tmp_path_factory):
 
 def test_every_submission_has_a_row(handed_in):
     rows, _ = handed_in
-    assert list(rows) == ["'=bob", "ada/ps1/my homework", "cut", "cy/03_mmdit", "drawing"]
+    assert list(rows) == ["'=bob", "ada/ps1/my homework", "cut", "cy/03_mmdit", "drawing", "notes.md"]
+    assert "a .md is no notebook" in rows["notes.md"]["problem"] and rows["notes.md"]["of"] == ""
     assert rows["ada/ps1/my homework"] == rows["ada/ps1/my homework"] | {
         "notebook": "02_patches",
         "points": "9",
@@ -447,7 +450,7 @@ def test_every_submission_has_a_row(handed_in):
 def test_every_submission_has_a_page_that_needs_nothing_else(handed_in):
     rows, folder = handed_in
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.html")} == {
-        f"{name.strip(chr(39))}.html" for name in rows
+        f"{page_name(name.strip(chr(39)))}.html" for name in rows
     }
     for path in folder.rglob("*.html"):
         page = Page(path.read_text())
@@ -497,9 +500,10 @@ def test_a_line_is_printed_when_a_submission_ends(tmp_path, capsys, monkeypatch)
     write(solved(), tmp_path / "in" / "ada.ipynb")
     (tmp_path / "in" / "bob.ipynb").write_text("")
     grade_folder(tmp_path / "in", tmp_path / "out", jobs=1)
-    assert sorted(capsys.readouterr().out.splitlines()) == [
+    assert capsys.readouterr().out.splitlines() == [
         "ada    0 of   9 points     3 s  it was odd",
         "bob                             the file is no notebook, or only a part of one",
+        "2 handed in: 1 graded, 0 unchanged since they were graded, 1 that could not be graded",
     ]
 
 
@@ -512,6 +516,120 @@ def test_a_fault_of_ours_is_a_row_too(tmp_path, monkeypatch, capsys):
     assert grade.problem == "grading it failed with RuntimeError: ours" and "Traceback" in capsys.readouterr().err
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Without running anything, an answer is right if its code contains its name; returns the list of what was run."""
+    ran = []
+
+    def run(cells, number, **_):
+        text = "\n".join(cell["source"] for cell in cells)
+        ran.append(text)
+        verdicts = {
+            name: {"state": "right" if f"def {name}" in text else "unfinished", "message": "", "code": ""}
+            for name in RIGHT
+        }
+        return sandbox.Outcome(verdicts)
+
+    monkeypatch.setattr(sandbox, "run", run)
+    return ran
+
+
+def hand_in(path, *names):
+    """A notebook 02 with answers to the exercises `names`."""
+    write(nbformat.v4.new_notebook(cells=[code(f"def {name}(): pass") for name in names or ("nothing",)]), path)
+
+
+def table(out) -> dict:
+    with (out / "grades.csv").open(newline="", encoding="utf-8-sig") as stream:
+        return {row["submission"]: row for row in csv.DictReader(stream)}
+
+
+def test_grades_are_merged_and_what_has_not_changed_is_not_graded_again(tmp_path, quick, capsys):
+    hand_in(tmp_path / "week1" / "ada" / "02_a.ipynb", "looks_ratio")
+    hand_in(tmp_path / "week1" / "bob" / "02_b.ipynb", "unpatchify")
+    hand_in(tmp_path / "late" / "cy" / "02_c.ipynb", "sincos_1d")
+    grade_folder(tmp_path / "week1", tmp_path / "out", jobs=1)
+    grade_folder(tmp_path / "late", tmp_path / "out", jobs=1)
+    assert {name: row["points"] for name, row in table(tmp_path / "out").items()} == {
+        "ada/02_a": "1",
+        "bob/02_b": "2",
+        "cy/02_c": "3",
+    }
+    capsys.readouterr()
+    hand_in(tmp_path / "week1" / "bob" / "02_b.ipynb", "sincos_1d", "unpatchify")
+    grade_folder(tmp_path / "week1", tmp_path / "out", jobs=1)
+    assert len(quick) == 4, "ada's was not run again"
+    assert "2 handed in: 1 graded, 1 unchanged since they were graded, 0 that" in capsys.readouterr().out
+    rows = table(tmp_path / "out")
+    assert (rows["bob/02_b"]["points"], rows["bob/02_b"]["attempts"], rows["ada/02_a"]["attempts"]) == ("5", "2", "1")
+
+
+def test_of_several_attempts_the_best_or_the_last_counts(tmp_path, quick):
+    import os
+
+    path = tmp_path / "in" / "02_a.ipynb"
+    for day, names in enumerate((["looks_ratio"], ["sincos_1d", "unpatchify"], ["unpatchify"])):
+        hand_in(path, *names)
+        os.utime(path, (86400 * (day + 1),) * 2)
+        grade_folder(tmp_path / "in", tmp_path / "out")
+    assert table(tmp_path / "out")["02_a"]["points"] == "5" and table(tmp_path / "out")["02_a"]["attempts"] == "3"
+    grade_folder(tmp_path / "in", tmp_path / "out", counts="last")
+    assert table(tmp_path / "out")["02_a"]["points"] == "2" and len(quick) == 3
+
+
+def test_what_had_a_problem_is_graded_again_only_with_other_limits(tmp_path, quick, monkeypatch):
+    hand_in(tmp_path / "in" / "02_a.ipynb")
+    ran, run = [], sandbox.run
+    monkeypatch.setattr(
+        sandbox, "run", lambda cells, number, **limits: ran.append(limits) or sandbox.Outcome(problems=["too long"])
+    )
+    for seconds in (60, 60, 90):
+        grade_folder(tmp_path / "in", tmp_path / "out", seconds=seconds)
+    assert [limits["seconds"] for limits in ran] == [60, 90]
+    monkeypatch.setattr(sandbox, "run", run)
+    grade_folder(tmp_path / "in", tmp_path / "out", seconds=120)
+    assert table(tmp_path / "out")["02_a"]["attempts"] == "1", "the same file is the same attempt"
+
+
+def test_a_damaged_attempt_is_graded_again(tmp_path, quick):
+    hand_in(tmp_path / "in" / "02_a.ipynb", "looks_ratio")
+    grade_folder(tmp_path / "in", tmp_path / "out")
+    (kept,) = (tmp_path / "out" / "attempts").iterdir()
+    for damage in ("", "{", "[]", '{"submission": 1}'):
+        kept.write_text(damage)
+        grade_folder(tmp_path / "in", tmp_path / "out")
+    assert len(quick) == 5 and table(tmp_path / "out")["02_a"]["points"] == "1"
+
+
+def test_one_submission_that_cannot_be_written_costs_no_other_its_row(tmp_path, quick, monkeypatch):
+    for name in "abc":
+        hand_in(tmp_path / "in" / f"02_{name}.ipynb", "looks_ratio")
+    page = grading.page
+
+    def fails_for_b(grade):
+        if grade.submission == "02_b":
+            raise RecursionError("deep")
+        return page(grade)
+
+    monkeypatch.setattr(grading, "page", fails_for_b)
+    with pytest.raises(UserError, match="not everything could be written to .*RecursionError: deep"):
+        grade_folder(tmp_path / "in", tmp_path / "out", jobs=1)
+    assert list(table(tmp_path / "out")) == ["02_a", "02_b", "02_c"]
+    assert {path.name for path in (tmp_path / "out" / "feedback").iterdir()} == {"02_a.html", "02_c.html"}
+
+
+def test_a_terminal_without_the_letters_of_a_name_stops_nothing(tmp_path, quick, monkeypatch):
+    import io
+
+    hand_in(tmp_path / "in" / "a_Łukasz_02.ipynb", "looks_ratio")
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    grade_folder(tmp_path / "in", tmp_path / "out")
+    terminal.flush()
+    assert terminal.buffer.getvalue().decode("cp1252").startswith("a_?ukasz_02")
+    assert "a_Łukasz_02" in table(tmp_path / "out")
+
+
 def test_file_names_that_are_not_utf8_are_graded(tmp_path):
     name = b"\xfcmit.ipynb".decode("utf-8", "surrogateescape")  # not UTF-8: as some archives unpack
     (tmp_path / "in").mkdir()
@@ -519,8 +637,8 @@ def test_file_names_that_are_not_utf8_are_graded(tmp_path):
         (tmp_path / "in" / name).write_text("")
     except OSError:
         pytest.skip("this system has no such names")
-    table = grade_folder(tmp_path / "in", tmp_path / "out")
-    assert "?mit" in table.read_text(encoding="utf-8-sig")
+    grade_folder(tmp_path / "in", tmp_path / "out")
+    assert list(table(tmp_path / "out")) == ["?mit"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from gen_affect_lib.__main__ import main
 from gen_affect_lib.course import notebooks
 from gen_affect_lib.course.checks import exercises
 from gen_affect_lib.course.checks.exercise import BEGIN
+from gen_affect_lib.course.release import student
 from gen_affect_lib.course.release.student import MARK, student_edition, write_student
 from gen_affect_lib.errors import UserError
 
@@ -64,10 +65,52 @@ def test_an_unfinished_notebook_runs_to_its_end(folder, path, tmp_path, monkeypa
     assert "✓ Exercise" not in "".join(output.get("text", "") for output in outputs)
 
 
-def test_an_older_edition_is_replaced_and_nothing_else_is(folder, tmp_path):
-    (folder / "02_patches.ipynb").write_text("{")
-    write_student(folder)
-    assert nbformat.read(folder / "02_patches.ipynb", 4)
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MARK}
+
+
+def test_work_in_an_edition_is_never_overwritten(tmp_path, capsys):
+    write_student(tmp_path)
+    first = files(tmp_path)
+    (tmp_path / "02_patches.ipynb").write_text("my work")
+    main(["course", "student", str(tmp_path)])
+    assert files(tmp_path) == first | {"02_patches.ipynb": b"my work"}, "the same edition: nothing new to hand out"
+    assert "02_patches" not in capsys.readouterr().out
+
+
+def test_a_new_version_stands_beside_changed_work_and_replaces_untouched_files(tmp_path, capsys, monkeypatch):
+    write_student(tmp_path)
+    first = files(tmp_path)
+    (tmp_path / "02_patches.ipynb").write_text("my work")
+    (tmp_path / "notes.txt").write_text("my notes")
+    written = student.student_edition
+
+    def revised(notebook):
+        edition = written(notebook)
+        edition.cells[0].source += " Revised."
+        return edition
+
+    monkeypatch.setattr(student, "student_edition", revised)
+    for _ in range(2):  # the second time writes nothing that is not there
+        main(["course", "student", str(tmp_path)])
+        now = files(tmp_path)
+        assert now["02_patches.ipynb"] == b"my work" and now["notes.txt"] == b"my notes"
+        assert b"Revised." in now["02_patches_new.ipynb"] and b"Revised." in now["03_mmdit.ipynb"]
+        assert set(now) == {*first, "notes.txt", "02_patches_new.ipynb"}
+    said = capsys.readouterr().out
+    assert "02_patches.ipynb was changed since it was handed out and stays as it is" in said
+    assert "the new one is 02_patches_new.ipynb" in said and "03_mmdit" not in said
+
+
+def test_in_an_edition_of_an_older_kit_every_file_counts_as_changed(tmp_path):
+    (tmp_path / MARK).touch()
+    (tmp_path / "02_patches.ipynb").write_text("work")
+    edition = write_student(tmp_path)
+    assert list(edition.beside) == [tmp_path / "02_patches.ipynb"]
+    assert (tmp_path / "02_patches.ipynb").read_text() == "work" and nbformat.read(tmp_path / "02_patches_new.ipynb", 4)
+
+
+def test_nothing_is_written_into_a_folder_with_other_content(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="has other content"):
         write_student(tmp_path)
