@@ -10,7 +10,6 @@ Letters: P pixels a side, T tilts, K shifts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -25,11 +24,31 @@ from gen_affect_lib.avatars.geometry import ZOOM, ZOOM_X, ZOOM_Y, Geometry
 from gen_affect_lib.avatars.pen import Pen
 from gen_affect_lib.evaluation.metrics.nearest import TILTS, crop
 
+THINGS = ("freckles", "frames", "curls", "folds")  # those that identity and expression fix
 HALF = 0.5  # the share of the drawn contrast from which a thing counts as present
 VISIBLE = 0.05  # the least mean contrast, in [0, 1], of a drawn thing that is looked for
-SAME_COLOR = 0.12  # the largest mean difference, in [0, 1], of an earring's pixels to the drawn colours
+SAME_COLOR = 0.09  # the largest mean difference, in [0, 1], of an earring's pixels to the drawn colours
 SHIFTS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]  # in pixels; a generated feature may be off by one
 PLAIN = Appearance(earrings="none")
+
+
+def read_things(image: np.ndarray, identity: Identity, expression: Expression, faces: np.ndarray) -> dict[str, float]:
+    """What a picture shows of each small thing.
+
+    Args:
+        image: uint8 (P, P, 3), of this person with this expression in any appearance.
+        faces: `nearest.true_faces` of both, (T, h, w, 3).
+
+    Returns:
+        Each of THINGS: the share of its drawn contrast, see `contrast`.
+        "earrings": 1 if at least one ear has one. "pair": 1 if both ears have the same.
+    """
+    pixels = image.astype(np.float32) / 255
+    tilt = tilt_of(pixels, faces, identity, expression)
+    drawn = Drawn(identity, expression, tilt, len(image))
+    ears = worn(pixels, identity, expression, tilt)
+    shares = {thing: contrast(pixels, *drawn.pair(thing)) for thing in THINGS}
+    return shares | {"earrings": float(ears != ["none", "none"]), "pair": float(ears[0] == ears[1] != "none")}
 
 
 # --- drawings with and without a thing --------------------------------------------------------------------------------
@@ -105,8 +124,8 @@ def detail(image: np.ndarray) -> np.ndarray:
 def contrast(image: np.ndarray, whole: np.ndarray, without: np.ndarray) -> float:
     """How much of a thing's contrast a picture shows: 1 as drawn, 0 as without it; nan if the thing is hardly visible.
 
-    The picture's detail is approximated by that of `without` plus a share of the difference to `whole`, by least squares
-    and at the shift of at most a pixel at which this fits best. All pictures (P, P, 3) in [0, 1].
+    The picture's detail is approximated by that of `without` plus a share of the difference to `whole`, by least
+    squares, at the shift of at most a pixel at which this fits best. All pictures (P, P, 3) in [0, 1].
     """
     strength = np.abs(whole - without).mean(axis=2)  # (P, P)
     if not (strength > 0.02).any() or strength[strength > 0.02].mean() < VISIBLE:
@@ -128,9 +147,9 @@ def contrast(image: np.ndarray, whole: np.ndarray, without: np.ndarray) -> float
 
 
 def tilt_of(image: np.ndarray, faces: np.ndarray, identity: Identity, expression: Expression) -> float:
-    """The tilt of the head on a picture (P, P, 3) in [0, 1]: that of the nearest true face, to a quarter of the step of TILTS.
+    """The tilt of the head on a picture (P, P, 3) in [0, 1], to a quarter of the step of TILTS.
 
-    faces: `nearest.true_faces` of the person and expression, (T, h, w, 3).
+    It is that of the nearest true face. faces: `nearest.true_faces` of the person and expression, (T, h, w, 3).
     """
     size, seen = len(image), crop((255 * image).round().astype(np.uint8))
 
@@ -151,27 +170,34 @@ def tilt_of(image: np.ndarray, faces: np.ndarray, identity: Identity, expression
 
 
 def worn(image: np.ndarray, identity: Identity, expression: Expression, tilt: float) -> list[str]:
-    """The earrings at the left and at the right ear of a picture (P, P, 3) in [0, 1]: "none", "stud", "hoop", "drop".
+    """The earrings at the left and the right ear of a picture (P, P, 3) in [0, 1]: "none", "stud", "hoop" or "drop"."""
+    nearest = nearest_earrings(image, identity, expression, tilt)
+    return [style if off < SAME_COLOR else "none" for style, off in nearest]
 
-    The style and colour whose pixels come nearest to the picture's, within SAME_COLOR.
+
+def nearest_earrings(
+    image: np.ndarray, identity: Identity, expression: Expression, tilt: float
+) -> list[tuple[str, float]]:
+    """For the left and the right ear, the style whose drawing comes nearest to the picture (P, P, 3) in [0, 1].
+
+    With it, the mean absolute difference of its pixels in [0, 1], the least over colours and shifts of a pixel.
     """
     size, geometry = len(image), Geometry.of(identity, expression)
-    best = [("none", SAME_COLOR), ("none", SAME_COLOR)]
+    best = [("none", 1.0), ("none", 1.0)]
     for style in ("stud", "hoop", "drop"):
         for color in EARRING:
             look = Appearance(earrings=style, earring_color=color)
             drawn = painted(size, lambda canvas: _earrings(Pen(canvas), geometry, look, tilt))
-            ink = drawn[..., 3] > 200
-            for side, half in enumerate((slice(None, size // 2), slice(size // 2, None))):
-                ys, xs = np.nonzero(ink[:, half])
-                xs = xs + (half.start or 0)
-                true = drawn[ys, xs, :3] / 255
-                for dy, dx in SHIFTS:
-                    rows, columns = (ys + dy).clip(0, size - 1), (xs + dx).clip(0, size - 1)
-                    off = float(np.abs(image[rows, columns] - true).mean())
-                    if off < best[side][1]:
-                        best[side] = style, off
-    return [style for style, _ in best]
+            rows, columns = np.nonzero(drawn[..., 3] > 200)
+            true = drawn[rows, columns, :3].astype(np.float32) / 255
+            left = columns < size // 2
+            for dy, dx in SHIFTS:
+                seen = image[(rows + dy).clip(0, size - 1), (columns + dx).clip(0, size - 1)]
+                off = np.abs(seen - true).mean(axis=1)
+                for ear, own in enumerate((off[left].mean(), off[~left].mean())):
+                    if own < best[ear][1]:
+                        best[ear] = style, float(own)
+    return best
 
 
 def _earrings(pen: Pen, geometry: Geometry, look: Appearance, tilt: float) -> None:
