@@ -382,7 +382,7 @@ def _evaluate_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--identities", type=_count, default=100, metavar="N", help="people, from seed 2,000,000 on")
     _words_option(sub)
     about = "how many sets of each person, each from different noise"
-    sub.add_argument("--seeds", type=_count, default=2, metavar="N", help=about)
+    sub.add_argument("--seeds", type=_count, default=1, metavar="N", help=about)
     _consistency_option(sub, default=0.0)
     _json_option(sub, "evaluation")
 

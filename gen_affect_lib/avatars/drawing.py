@@ -7,6 +7,7 @@ expression, `hair.py` hair and coverings.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,19 +44,37 @@ class Avatar:
         """The picture: uint8 (size, size, 3), RGB. Raises UserError unless size is a whole number in 8 … 4096."""
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not 8 <= size <= 4096:
             raise UserError(f"size {size!r} is not the side of a picture: give a whole number of pixels from 8 to 4096")
-        pixels = np.zeros((size, size, 4), dtype=np.uint8)
-        with skia.Surface(pixels) as canvas:
-            canvas.scale(size, size)
-            draw(Pen(canvas), self.identity, self.expression, self.appearance)
-        return np.ascontiguousarray(pixels[:, :, :3])
+        whole = painted(size, lambda canvas: draw(Pen(canvas), self.identity, self.expression, self.appearance))
+        return np.ascontiguousarray(whole[:, :, :3])
 
     def _repr_png_(self) -> bytes:
         opaque = np.dstack([self.render(256), np.full((256, 256), 255, np.uint8)])
         return bytes(skia.Image.fromarray(opaque).encodeToData())
 
 
-def draw(pen: Pen, identity: Identity, expression: Expression, appearance: Appearance) -> None:
-    """Draw from back to front: background, back hair, body, head, face, front hair, brows, glasses, earrings."""
+def painted(size: int, paint: Callable[[skia.Canvas], None]) -> np.ndarray:
+    """What `paint` draws on a transparent canvas of side 1: uint8 (size, size, 4), RGBA, colours times opacity."""
+    pixels = np.zeros((size, size, 4), dtype=np.uint8)
+    with skia.Surface(pixels) as canvas:
+        canvas.scale(size, size)
+        paint(canvas)
+    return pixels
+
+
+FACE = (face.marks, face.beard, face.folds, face.nose, face.mouth, face.moustache, face.eyes)  # from back to front
+
+
+def draw(
+    pen: Pen,
+    identity: Identity,
+    expression: Expression,
+    appearance: Appearance,
+    parts: Sequence[Callable[[Pen, Geometry], None]] = FACE,
+) -> None:
+    """Draw from back to front: background, back hair, body, head, face, front hair, brows, glasses, earrings.
+
+    parts: of the face, in their order.
+    """
     g = Geometry.of(identity, expression)
     tilt = (appearance.head_tilt * MAX_TILT, *NECK)
     background(pen, appearance)
@@ -66,13 +85,8 @@ def draw(pen: Pen, identity: Identity, expression: Expression, appearance: Appea
     with pen.rotated(*tilt):
         head(pen, g)
         with pen.moved(g.turn_x, g.turn_y):
-            face.marks(pen, g)
-            face.beard(pen, g)
-            face.folds(pen, g)
-            face.nose(pen, g)
-            face.mouth(pen, g)
-            face.moustache(pen, g)
-            face.eyes(pen, g)
+            for part in parts:
+                part(pen, g)
         hair.front(pen, g)
         with pen.moved(g.turn_x, g.turn_y):
             face.brows(pen, g)

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from gen_affect_lib.avatars import ACTION_UNITS, EMOTIONS
+from gen_affect_lib.avatars import ACTION_UNITS, EMOTIONS, Appearance
 from gen_affect_lib.avatars.emotions import LEVELS, branches, class_probabilities, tree_distance
 from gen_affect_lib.encoders.affect import affect_of, word_affect
-from gen_affect_lib.evaluation.judges.networks import Judges
+from gen_affect_lib.evaluation.judges.networks import Judges, as_pixels
 from gen_affect_lib.evaluation.metrics.bootstrap import Statistic, ratio
 from gen_affect_lib.evaluation.metrics.distribution import distribution
 from gen_affect_lib.evaluation.metrics.expression import concordance, unit_errors
@@ -28,7 +28,7 @@ class Judgements:
     """The readings of both judges for pictures of N people.
 
     Args:
-        images: uint8 (N, …, P, P, 3), M pictures of each person.
+        images: uint8 (N, …, P, P, 3), M pictures of each person, of any side P; the judges read them at 64 pixels.
 
     Attributes:
         vectors: (N, M, 21), expression vectors.
@@ -41,7 +41,7 @@ class Judgements:
     def __init__(self, judges: Judges, images: np.ndarray):
         identity, expression = judges
         people = len(images)
-        pixels = images.reshape(-1, *images.shape[-3:])  # (N, …, P, P, 3) -> (N M, P, P, 3)
+        pixels = as_pixels(images.reshape(-1, *images.shape[-3:]))  # (N, …, P, P, 3) -> (N M, 64, 64, 3)
 
         def by_person(rows: np.ndarray) -> np.ndarray:
             return rows.reshape(people, -1, rows.shape[1])  # (N M, F) -> (N, M, F)
@@ -59,7 +59,8 @@ class GroundTruth:
         drawings: `Judgements` of the true drawings, each picture with an appearance of its own.
         shared_appearance: the same with one appearance in each set, the ceiling of consistency.
         other_drawings: the same with other appearances, the true distribution for `distribution_figures`.
-        gallery: embeddings of the references and of further people, (1000, E).
+        references: embeddings of the references, (N, E).
+        gallery: embeddings of another picture of each person and of further people, see `Plan.gallery`, (1000, E).
         threshold: the cosine that 1 in 1,000 pairs of different people exceeds.
     """
 
@@ -68,6 +69,7 @@ class GroundTruth:
         self.drawings = Judgements(judges, plan.true_drawings())
         self.shared_appearance = Judgements(judges, plan.true_drawings("shared"))
         self.other_drawings = Judgements(judges, plan.true_drawings("other"))
+        self.references = judges[0].read(plan.references).embedding
         self.gallery = judges[0].read(plan.gallery()).embedding
         cosines = self.drawings.embeddings[:, 0] @ self.gallery.T  # (N, 1000)
         cosines[np.arange(plan.people), np.arange(plan.people)] = -1  # excludes the pairs of the same person
@@ -144,7 +146,7 @@ def identity_figures(
     """Claim (b), the identity of the reference is kept.
 
     Args:
-        person: int (N,), the index in the gallery of each person's reference.
+        person: int (N,), the index in the gallery of each person's picture.
         gallery: embeddings (1000, E).
         threshold: the cosine above which a person is verified.
     """
@@ -175,6 +177,7 @@ def consistency_figures(judged: Judgements, seeds: int) -> dict[str, Statistic]:
         "set_cosine": ratio(cosines),
         "set_cosine_least": ratio(cosines.min(axis=2)),
         "appearance_agreement": ratio(np.nanmean(agreement, axis=3)),
+        "tilt_agreement": ratio(agreement[..., Appearance.NAMES.index("head_tilt")]),
     }
 
 

@@ -38,15 +38,41 @@ TITLES = {
     "arousal_concordance": "concordance of arousal",
     "tree_distance_of_mistakes": "distance of mistakes in the tree",
     "leakage": "leakage of the reference's expression",
-    "identity_cosine": "cosine to the reference",
-    "identity_top1": "reference found among 1,000",
+    "identity_cosine": "cosine to another picture",
+    "identity_top1": "person found among 1,000",
     "identity_verified": "accepted where 1 of 1,000 strangers is",
     "set_cosine": "mean cosine within a set",
     "set_cosine_least": "least cosine within a set",
     "appearance_agreement": "appearance agrees within a set",
+    "tilt_agreement": "tilt of the head agrees within a set",
     "diversity": "diversity, share of true drawings'",
     "kid": "kernel distance to true drawings",
 }
+
+QUALITY_TITLES = {
+    "told_apart_128": "told apart from drawings at 128 px",
+    "told_apart_64": "told apart from drawings at 64 px",
+    "face_difference": "difference to the true face",
+    "face_share": "of the way to another word's face",
+    "edges": "strong edges, share of true drawings'",
+    "freckles": "freckles present",
+    "frames": "frames present",
+    "curls": "curls and strands of hair present",
+    "folds": "folds present",
+    "earrings": "earrings alike at both ears",
+    "small_things": "small things, mean of these five",
+    "invented": "freckles or frames where none are",
+}
+WAYS = {  # of generating a set, see `evaluate.SETTINGS`
+    "alone": "each picture alone",
+    "noise": "shared noise alone",
+    "attention": "consistent attention, own noise",
+    "both": "consistent attention, shared noise",
+    "drawn": "true drawings",
+}
+CONSISTENCY_FIGURES = (
+    "appearance_agreement", "tilt_agreement", "set_cosine", "expression_top1_25", "identity_top1",
+)  # fmt: skip
 
 
 # --- one model --------------------------------------------------------------------------------------------------------
@@ -113,8 +139,26 @@ def failures(judged: Judgements, plan: Plan, count: int = 24) -> list[dict[str, 
     return rows
 
 
+def quality_report(figures: dict[str, dict[str, Statistic]], plan: Plan) -> dict[str, Any]:
+    """The figures of `quality.quality` as tables, rounded: kind -> name -> as in "figures" of `report`."""
+    return _rounded({kind: summary(some, plan.skin_thirds) for kind, some in figures.items()})
+
+
+def consistency_report(sets: dict[str, Sets], truth: GroundTruth) -> dict[str, Any]:
+    """How well sets agree that were generated in several ways: way -> name of CONSISTENCY_FIGURES -> as in `intervals`.
+
+    "drawn" are true sets with one appearance each. Every other figure of them is that of true drawings.
+    """
+    tables = {way: truth.figures(Judgements(truth.judges, some.images)) for way, some in sets.items()}
+    tables["drawn"] = truth.ceiling()
+    return {
+        way: intervals({name: some[name] for name in CONSISTENCY_FIGURES if name in some}, truth.plan.people)
+        for way, some in tables.items()
+    }
+
+
 def table(result: dict[str, Any]) -> str:
-    """The figures of a report as a table in Markdown."""
+    """The figures of a report as tables in Markdown."""
     lines = [
         "| | value | light / middle / dark skin | gap | true drawings | shuffled pairs |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -122,19 +166,50 @@ def table(result: dict[str, Any]) -> str:
     for name, row in result["figures"].items():
         tones = " / ".join(f"{row[t]:.3f}" if t in row else "–" for t in THIRDS)
         lines.append(
-            f"| {TITLES[name]} | {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}] | {tones} | {row['gap']:.3f} "
-            f"| {row['ceiling']:.3f} | {row['floor']:.3f} |"
+            f"| {TITLES[name]} | {_interval(row)} | {tones} | {row['gap']:.3f} | {row['ceiling']:.3f} "
+            f"| {row['floor']:.3f} |"
         )
+    if "quality" in result:
+        generated, reconstructed, drawn = result["quality"].values()
+        lines += ["", "| | generated | gap of skin tones | reconstructed | true drawings |", "| --- " * 5 + "|"]
+        lines += [
+            f"| {QUALITY_TITLES[name]} | {_interval(row)} | {row['gap']:.3f} | {_interval(reconstructed[name])} "
+            f"| {drawn[name]['value']:.3f} |"
+            for name, row in generated.items()
+        ]
+    if "consistency_of_sets" in result:
+        ways = result["consistency_of_sets"]
+        names = list(ways["drawn"])
+        lines += ["", "| | " + " | ".join(TITLES[name] for name in names) + " |", "| --- " * (len(names) + 1) + "|"]
+        lines += [
+            f"| {WAYS[way]} | " + " | ".join(_interval(rows[name]) for name in names) + " |"
+            for way, rows in ways.items()
+        ]
     return "\n".join(lines)
 
 
 def say(result: dict[str, Any]) -> str:
-    """The figures of a report as text: value, interval, true drawings, shuffled pairs."""
+    """The figures of a report as text: value, interval, true drawings, shuffled pairs; then the other tables."""
     lines = [f"{'':40} {'value':>7}  {'95 % interval':17} {'true':>7} {'shuffled':>9}"]
     for name, row in result["figures"].items():
         interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
         lines.append(f"{TITLES[name]:40} {row['value']:7.3f}  {interval:17} {row['ceiling']:7.3f} {row['floor']:9.3f}")
+    if "quality" in result:
+        generated, reconstructed, drawn = result["quality"].values()
+        lines += ["", f"{'':40} {'generated':22} {'reconstructed':22} {'true':>5}"]
+        lines += [
+            f"{QUALITY_TITLES[name]:40} {_interval(row):22} {_interval(reconstructed[name]):22} "
+            f"{drawn[name]['value']:5.3f}"
+            for name, row in generated.items()
+        ]
+    for way, rows in result.get("consistency_of_sets", {}).items():
+        lines += ["", WAYS[way]]
+        lines += [f"{TITLES[name]:40} {_interval(row)}" for name, row in rows.items()]
     return "\n".join(lines + [f"{result['seconds_per_image']:.2f} s an image"])
+
+
+def _interval(row: dict[str, float]) -> str:
+    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
 def _rounded(value: Any) -> Any:

@@ -102,36 +102,42 @@ class Plan:
     @cached_property
     def reference_vectors(self) -> np.ndarray:
         """The expression vectors of the references: float32 (N, 21)."""
-        return np.stack([self._reference(seed).expression.to_vector() for seed in self.person_seeds])
+        return np.stack([self._picture(seed).expression.to_vector() for seed in self.person_seeds])
 
     @cached_property
     def references(self) -> np.ndarray:
-        """The reference pictures: uint8 (N, P, P, 3)."""
-        return np.stack([self._reference(seed).render(SIZE) for seed in self.person_seeds])
+        """The reference pictures: uint8 (N, 64, 64, 3)."""
+        return np.stack([self._picture(seed).render(SIZE) for seed in self.person_seeds])
 
     def gallery(self) -> np.ndarray:
-        """The references, and one picture of each of the next people, 1,000 in all: uint8 (1000, P, P, 3)."""
-        others = range(self.person_seeds.stop, self.first_person + GALLERY)
-        return np.concatenate([self.references, *(self._reference(seed).render(SIZE)[None] for seed in others)])
+        """The pictures among which a person is found: one of each of the N people, and of the next ones, 1,000 in all.
 
-    def true_drawings(self, appearance: Literal["own", "shared", "other"] = "own") -> np.ndarray:
-        """True drawings of all sets: uint8 (N, S, W, P, P, 3).
+        uint8 (1000, 64, 64, 3). They show another expression and another appearance than the references: with the
+        references themselves in the gallery, a copy of the reference would always be found.
+        """
+        people = range(self.first_person, self.first_person + GALLERY)
+        return np.stack([self._picture(seed, 1).render(SIZE) for seed in people])
+
+    def true_drawings(self, appearance: Literal["own", "shared", "other"] = "own", size: int = SIZE) -> np.ndarray:
+        """True drawings of all sets, `size` pixels a side: uint8 (N, S, W, P, P, 3).
 
         appearance: "own": each picture has its own random appearance, like those of a model without conditioning on
             appearance. "other": the same with other random appearances. "shared": one appearance for each set.
         """
-        images = np.empty((self.people, self.seeds, self.words, SIZE, SIZE, 3), np.uint8)
+        images = np.empty((self.people, self.seeds, self.words, size, size, 3), np.uint8)
         for n, (seed, identity) in enumerate(zip(self.person_seeds, self.identities)):
             for s in range(self.seeds):
                 for w, word in enumerate(self.target_words):
                     place = 0 if appearance == "shared" else w
                     drawn_with = Appearance.sample(_appearance_seed(seed, s, place, appearance == "other"))
-                    images[n, s, w] = Avatar(identity, Expression.named(word), drawn_with).render(SIZE)
+                    images[n, s, w] = Avatar(identity, Expression.named(word), drawn_with).render(size)
         return images
 
-    def _reference(self, seed: int) -> Avatar:
-        word = EMOTIONS[37 * seed % len(EMOTIONS)]  # 37 and 135 are coprime, so all words occur equally often
-        appearance = Appearance.sample(picture_seed(seed, REFERENCE_PICTURES))
+    def _picture(self, seed: int, number: int = 0) -> Avatar:
+        """A picture of a person: 0 is the reference, 1 the one in the gallery."""
+        # 37 and 135 are coprime, so all words occur equally often
+        word = EMOTIONS[(37 * seed + 68 * number) % len(EMOTIONS)]
+        appearance = Appearance.sample(picture_seed(seed, REFERENCE_PICTURES + number))
         return Avatar(Identity.sample(seed), Expression.named(word), appearance)
 
 
@@ -144,7 +150,7 @@ class Sets:
     """The pictures that a model generated for a plan.
 
     Attributes:
-        images: uint8 (N, S, W, P, P, 3).
+        images: uint8 (N, S, W, P, P, 3), P the side of the model's pictures. Judges read them reduced to 64 pixels.
         seconds: (N,), for all pictures of each person.
     """
 

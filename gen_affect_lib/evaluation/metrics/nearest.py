@@ -38,6 +38,12 @@ def difference(image: Picture, faces: np.ndarray) -> float:
     return float(np.abs(faces - crop(image)).mean(axis=(1, 2, 3)).min())
 
 
+def strong_edges(image: Picture) -> float:
+    """Share of the pairs of neighbouring pixels that differ by more than 0.15 in brightness, whose range is [0, 1]."""
+    grey = np.asarray(image, np.float32).mean(axis=-1) / 255
+    return float(np.mean([(np.abs(np.diff(grey, axis=axis)) > 0.15).mean() for axis in (0, 1)]))
+
+
 def score(
     images: Sequence[Picture], identity: Identity, expressions: Sequence[Expression], others: Sequence[Identity]
 ) -> dict[str, float]:

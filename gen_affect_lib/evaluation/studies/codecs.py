@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from gen_affect_lib.avatars.pairs import PairCache
@@ -19,11 +18,11 @@ from gen_affect_lib.device import on_device, seed_everything
 from gen_affect_lib.evaluation.figures import Judgements, expression_figures
 from gen_affect_lib.evaluation.judges.networks import both_judges
 from gen_affect_lib.evaluation.metrics.bootstrap import ratio
+from gen_affect_lib.evaluation.quality import restore
 from gen_affect_lib.evaluation.report import heading, intervals, read_rows, write_rows
 from gen_affect_lib.evaluation.rivals.kl_codec import KLCodec, fit_kl_codec
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.profiles import Profile
-from gen_affect_lib.tensors import to_images, to_tensor
 from gen_affect_lib.training.codec import CODEC_RECIPE, fit_codec
 from gen_affect_lib.training.perceptual import PerceptualLoss
 
@@ -96,14 +95,6 @@ def compare_codecs(
             }
             keep(row, restore(codec, true))
     return write_rows(path, rows, about)
-
-
-@torch.no_grad()
-def restore(codec: LatentCodec, images: np.ndarray) -> np.ndarray:
-    """The reconstructions of pictures uint8 (…, S, S, 3), of the same shape."""
-    flat = images.reshape(-1, *images.shape[-3:])  # (…, S, S, 3) -> (M, S, S, 3)
-    parts = [to_tensor(flat[start : start + 256]).to(codec.device) for start in range(0, len(flat), 256)]
-    return np.concatenate([to_images(codec.decode(codec.encode(part))) for part in parts]).reshape(images.shape)
 
 
 def scored(restored: np.ndarray, true: np.ndarray, plan: Plan, judges) -> dict:

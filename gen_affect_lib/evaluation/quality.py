@@ -1,0 +1,162 @@
+"""Picture quality: do generated pictures look like drawings, and where not?
+
+The judges' figures say whether a picture shows the right person and expression; they are near their ceiling also for
+pictures that an eye finds wrong. The figures here compare pixels with true drawings, at the side of the model's
+pictures. They are computed for generated pictures, for the codec's reconstructions of true drawings, which no generator
+in its latents can surpass, and for other true drawings, the ceiling.
+
+Letters: N people, S sampling seeds, W words, M = S W pictures of each person, L pictures of each that are looked at in
+detail, P pixels a side.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from gen_affect_lib.avatars import Expression
+from gen_affect_lib.codec import LatentCodec, PixelCodec
+from gen_affect_lib.evaluation.judges.networks import SIZE
+from gen_affect_lib.evaluation.metrics.bootstrap import Statistic, ratio
+from gen_affect_lib.evaluation.metrics.nearest import difference, strong_edges, true_faces
+from gen_affect_lib.evaluation.metrics.small_things import HALF, THINGS, has, read_things
+from gen_affect_lib.evaluation.metrics.two_sample import LEAST_PICTURES, two_sample_test
+from gen_affect_lib.evaluation.sets import Plan
+from gen_affect_lib.sharp_codec import SharpCodec
+from gen_affect_lib.tensors import to_images, to_tensor
+
+LOOKED_AT = 12  # words of each person whose pictures are compared with their true drawings in detail
+KINDS = ("generated", "reconstructed", "drawn")
+Readings = dict[str, np.ndarray]  # name -> one number for each picture, (N, L)
+
+
+def quality(
+    generated: np.ndarray, codec: PixelCodec | LatentCodec | SharpCodec, plan: Plan
+) -> dict[str, dict[str, Statistic]]:
+    """The figures of picture quality, for each of KINDS.
+
+    Args:
+        generated: uint8 (N, S, W, P, P, 3), the pictures of a plan.
+        codec: of the model that generated them.
+    """
+    size = generated.shape[-2]
+    drawings, others = (plan.true_drawings(appearance, size) for appearance in ("own", "other"))
+    pictures = dict(zip(KINDS, (generated, restore(codec, others), others)))
+    readings = look_at(pictures | {"true": drawings}, plan)
+    figures = {kind: picture_figures(readings[kind], readings["true"], plan) for kind in KINDS}
+    for kind in KINDS:
+        figures[kind] = told_apart(pictures[kind], drawings) | figures[kind]
+    return figures
+
+
+@torch.no_grad()
+def restore(codec: PixelCodec | LatentCodec | SharpCodec, images: np.ndarray) -> np.ndarray:
+    """The codec's reconstructions of pictures uint8 (…, S, S, 3), of the same shape."""
+    flat = images.reshape(-1, *images.shape[-3:])  # (…, S, S, 3) -> (M, S, S, 3)
+    parts = [to_tensor(flat[start : start + 64]).to(codec.device) for start in range(0, len(flat), 64)]
+    return np.concatenate([to_images(codec.decode(codec.encode(part))) for part in parts]).reshape(images.shape)
+
+
+# --- the two-sample test ----------------------------------------------------------------------------------------------
+
+
+def told_apart(pictures: np.ndarray, drawings: np.ndarray) -> dict[str, Statistic]:
+    """Accuracy of the two-sample test, at the pictures' side and at 64 pixels.
+
+    Empty for fewer than LEAST_PICTURES: the test would find too little, and its accuracy would look too good.
+
+    pictures, drawings: uint8 (N, S, W, P, P, 3).
+    """
+    if np.prod(pictures.shape[:3]) < LEAST_PICTURES:
+        return {}
+    one, other = (part.reshape(len(part), -1, *part.shape[3:]) for part in (pictures, drawings))  # (N, M, P, P, 3)
+    figures = {}
+    size = pictures.shape[-2]
+    for side in [size] if size == SIZE or size % SIZE else [size, SIZE]:
+        verdicts = two_sample_test(reduced(one, side), reduced(other, side))
+        figures[f"told_apart_{side}"] = ratio(verdicts.right, verdicts.tested)
+    return figures
+
+
+def reduced(images: np.ndarray, side: int) -> np.ndarray:
+    """Pictures uint8 (…, P, P, 3) with the mean of each square as a pixel: uint8 (…, side, side, 3)."""
+    block = images.shape[-2] // side
+    if block == 1:
+        return images
+    squares = images.reshape(*images.shape[:-3], side, block, side, block, 3)
+    return squares.mean(axis=(-4, -2), dtype=np.float32).round().astype(np.uint8)
+
+
+# --- comparison with the true drawing ---------------------------------------------------------------------------------
+
+
+def look_at(pictures: dict[str, np.ndarray], plan: Plan) -> dict[str, Readings]:
+    """Measure the pictures of the first LOOKED_AT words, those of the first sampling seed.
+
+    pictures: kind -> uint8 (N, S, W, P, P, 3).
+
+    Returns, for each kind, these readings of each picture, (N, L):
+        "difference": to the true face at the nearest tilt, see `nearest.difference`; "floor": to the next word's.
+        "edges": share of pixels at strong edges.
+        what `small_things.read_things` returns.
+    """
+    expressions = [Expression.named(word) for word in plan.target_words[:LOOKED_AT]]
+    size = next(iter(pictures.values())).shape[-2]
+    rows: dict[str, list[dict[str, float]]] = {kind: [] for kind in pictures}
+    for n, identity in enumerate(tqdm(plan.identities, desc="Comparing with drawings", unit="person")):
+        faces = [true_faces(identity, expression, size) for expression in expressions]
+        for w, expression in enumerate(expressions):
+            for kind, images in pictures.items():
+                image = images[n, 0, w]
+                rows[kind].append(
+                    {
+                        "difference": difference(image, faces[w]),
+                        "floor": difference(image, faces[(w + 1) % len(faces)]),
+                        "edges": strong_edges(image),
+                    }
+                    | read_things(image, identity, expression, faces[w])
+                )
+    return {
+        kind: {name: np.array([row[name] for row in some]).reshape(plan.people, -1) for name in some[0]}  # (N, L)
+        for kind, some in rows.items()
+    }
+
+
+def picture_figures(readings: Readings, true: Readings, plan: Plan) -> dict[str, Statistic]:
+    """The figures of pictures, given the readings of true drawings of the same people and words.
+
+    "face_difference": mean absolute difference to the true face at the nearest tilt, in [0, 1].
+    "face_share": where it lies between that of true drawings (0) and that of another word's drawings (1).
+    "edges": share of pixels at strong edges, divided by that of true drawings.
+    "freckles", "frames", "curls", "folds": share of the pictures with at least half of the drawn contrast, among those
+        in which the thing is to be seen.
+    "earrings": pictures with the same earring at both ears, divided by those with any earring or by the expected
+        number of them, whichever is larger; so missing earrings and single ones both lower it.
+    "small_things": the mean of these five.
+    "invented": share of the pictures of people without freckles or frames that show one of them.
+
+    A figure is left out if nobody in the plan has the thing.
+    """
+    own, ceiling, floor = (ratio(part) for part in (readings["difference"], true["difference"], true["floor"]))
+    figures: dict[str, Statistic] = {
+        "face_difference": own,
+        "face_share": lambda p: (own(p) - ceiling(p)) / max(floor(p) - ceiling(p), 1e-12),
+        "edges": ratio(readings["edges"], true["edges"]),
+    }
+    things: dict[str, Statistic] = {}
+    absent, invented = np.zeros((2, *readings["edges"].shape))
+    for thing in THINGS:
+        visible = ~np.isnan(readings[thing])
+        found = readings[thing] >= HALF  # False where it is nan
+        if thing in ("freckles", "frames"):
+            without = np.array([not has(thing, identity) for identity in plan.identities])[:, None]
+            absent, invented = absent + (visible & without), invented + (found & without)
+            visible &= ~without
+        if visible.any():
+            things[thing] = ratio(found & visible, visible)
+    if true["earrings"].any():
+        pairs, worn, expected = (ratio(part) for part in (readings["pair"], readings["earrings"], true["earrings"]))
+        things["earrings"] = lambda p: pairs(p) / max(worn(p), expected(p), 1e-12)
+    figures |= things | {"small_things": lambda p: float(np.mean([figure(p) for figure in things.values()]))}
+    return figures | ({"invented": ratio(invented, absent)} if absent.any() else {})
