@@ -318,7 +318,7 @@ def _reproduce_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _reproduce(options: argparse.Namespace) -> None:
-    _require_folder_name(options.out, "the reproduction")
+    require_output_folder(options.out, "the reproduction")
     from gen_affect_lib.reproduce import reproduce
 
     reproduce(options.out, options.profile, options.keep_encoders, lambda text: print(text, flush=True))

@@ -23,7 +23,6 @@ from gen_affect_lib.evaluation.metrics.nearest import difference, strong_edges, 
 from gen_affect_lib.evaluation.metrics.small_things import HALF, THINGS, has, read_things
 from gen_affect_lib.evaluation.metrics.two_sample import LEAST_PICTURES, two_sample_test
 from gen_affect_lib.evaluation.sets import Plan
-from gen_affect_lib.sharp_codec import SharpCodec
 from gen_affect_lib.tensors import to_images, to_tensor
 
 LOOKED_AT = 12  # words of each person whose pictures are compared with their true drawings in detail
@@ -32,7 +31,7 @@ Readings = dict[str, np.ndarray]  # name -> one number for each picture, (N, L)
 
 
 def quality(
-    generated: np.ndarray, codec: PixelCodec | LatentCodec | SharpCodec, plan: Plan
+    generated: np.ndarray, codec: PixelCodec | LatentCodec | LatentCodec, plan: Plan
 ) -> dict[str, dict[str, Statistic]]:
     """The figures of picture quality, for each of KINDS.
 
@@ -51,7 +50,7 @@ def quality(
 
 
 @torch.no_grad()
-def restore(codec: PixelCodec | LatentCodec | SharpCodec, images: np.ndarray) -> np.ndarray:
+def restore(codec: PixelCodec | LatentCodec | LatentCodec, images: np.ndarray) -> np.ndarray:
     """The codec's reconstructions of pictures uint8 (…, S, S, 3), of the same shape."""
     flat = images.reshape(-1, *images.shape[-3:])  # (…, S, S, 3) -> (M, S, S, 3)
     parts = [to_tensor(flat[start : start + 64]).to(codec.device) for start in range(0, len(flat), 64)]

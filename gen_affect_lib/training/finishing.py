@@ -61,7 +61,8 @@ def generated_latents(
 ) -> Generated:
     """At least `count` latents: true ones, noised to a sigma of SIGMAS and denoised by the generator."""
     rng, random = np.random.default_rng(seed), torch.Generator(transformer.device).manual_seed(seed)
-    transformer.eval(), condition_encoder.eval()
+    for network in (transformer, condition_encoder):
+        network.eval()
     made, pictures = [], []
     for _ in tqdm(range(-(-count // batch_size)), desc="Generating latents", unit="batch"):
         place, target = split.pick(rng, batch_size)
