@@ -93,10 +93,10 @@ class GenAffectPipeline(DiffusionPipeline):
         prediction: str = "v",
         sigma_floor: float = 0.05,
         shift: float = 1.0,
-        num_inference_steps: int = 20,
+        num_inference_steps: int = 8,
         identity_scale: float = 1.0,
         expression_scale: float = 1.0,
-        image_size: int = 64,
+        image_size: int = 128,
     ):
         super().__init__()
         self.register_modules(transformer=transformer, condition_encoder=condition_encoder, codec=codec)

@@ -102,7 +102,7 @@ def generated(consistency: float) -> bytes:
         joint_attention_dim=16,
         pooled_projection_dim=16,
     )
-    pipeline = GenAffectPipeline(filled(transformer), filled(fusion), codec(), prediction="x")
+    pipeline = GenAffectPipeline(filled(transformer), filled(fusion), codec(), prediction="x", image_size=64)
     pipeline.set_progress_bar_config(disable=True)
     identity = np.sin(np.arange(2 * 512, dtype=np.float32)).reshape(2, 512)
     settings = dict(num_inference_steps=3, identity_scale=1.5, expression_scale=2.0, consistency=consistency)

@@ -27,7 +27,7 @@ class Pairs:
         generator = torch.Generator().manual_seed(step)
         return {
             "identity": torch.randn(size, 2, 512, generator=generator),
-            "target": torch.randn(size, 16, 8, 8, generator=generator),
+            "target": torch.randn(size, 16, 4, 4, generator=generator),
             "expression": torch.rand(size, 48, generator=generator),
         }
 

@@ -30,7 +30,6 @@ HELPERS = {  # public, and not on the map: why
     "model.consistent.as_consistency": "turns the pipeline's argument into a Consistency",
     "model.consistent.Replace": "the option `replace` of Consistency",
     "model.mmdit.common_sigma": "the sigma that a JointAttention gets, from the timesteps",
-    "model.fusion.FusedAndExact": "tokens of the resampler and of the concatenation, for the 128 px checkpoint",
     "model.mmdit.DualStream": "Stable Diffusion 3.5's second attention, kept for parity with diffusers",
     "training.optim.adamw": "torch's AdamW with the course's groups of parameters",
     "training.optim.make_optimizers": "chooses by a setting which optimizer gets which parameters",
@@ -38,9 +37,9 @@ HELPERS = {  # public, and not on the map: why
     "training.optim.learning_rate": "warm_cosine times the recipe's learning rate",
     "codec.GroupNormResidual": "a block of the autoencoder, as in any ResNet",
     "codec.Latents": "the type of a codec's latents",
-    "training.codec.picture_loss": "a part of codec_loss",
-    "training.codec.decoder_loss": "a part of fit_decoder",
+    "training.codec.picture_loss": "a part of reconstruction_loss",
     "training.codec.fit_codec": "trains the autoencoder by the loop of all trainings",
+    "training.codec.fit_pictures": "what fit_codec and fit_decoder share",
 }
 
 

@@ -565,19 +565,18 @@ check_at_expression_0 = Exercise(
 
 
 def _test_brightest(answer) -> None:
-    # 0.37 over 1 / 26, with the shipped weights; the colour bar, which ends there, can be read to about ±0.02.
+    # 0.68 over 1 / 20, with the shipped weights; the colour bar, which ends there, can be read to about ±0.03.
     check_number(
         answer,
-        9.6,
+        13.6,
         within=0.7,
         wrong=[
-            (0.375, "that is the weight itself, or near it. Divide it by the weight of a cell in an even row."),
-            (3.75, "a row has more cells than the ten sources: the queries are among the keys, too."),
-            (6.0, "a row has more cells than the sixteen queries: the sources are among the keys, too."),
-            (1.5, "take all the columns of a row, not those of the expression alone."),
-            (26.0, "that would be a weight of 1, all of it on one cell. Read the colour bar."),
-            (0.104, "inverted: divide the weight of the brightest by that of an even row."),
-            (10.4, "the colour bar ends before 0.4, and the brightest cell has the colour of its end."),
+            (0.68, "that is the weight itself, or near it. Divide it by the weight of a cell in an even row."),
+            (6.8, "a row has more cells than the ten sources or the ten queries: both are among the keys."),
+            (2.72, "take all the columns of a row, not those of the expression alone."),
+            (20.0, "that would be a weight of 1, all of it on one cell. Read the colour bar."),
+            (0.0735, "inverted: divide the weight of the brightest by that of an even row."),
+            (15.0, "the colour bar ends before 0.75, and the brightest cell has the colour of its end."),
         ],
     )
 
@@ -591,11 +590,11 @@ check_brightest = Exercise(
     minutes=5,
     points=1,
     purpose="A bright cell says little until one knows how bright it would be by indifference.",
-    reference=lambda: 9.6,
+    reference=lambda: 13.6,
     test=_test_brightest,
     hints=(
-        "Count the columns: three of the crop, three of the wider view, four of the expression and sixteen queries. "
+        "Count the columns: three of the crop, three of the wider view, four of the expression and ten queries. "
         "Every row adds up to 1.",
-        "An even row has 1 / 26 in each cell. The colour bar shows the weight of the brightest cell.",
+        "An even row has 1 / 20 in each cell. The colour bar shows the weight of the brightest cell.",
     ),
 )

@@ -525,20 +525,20 @@ check_read_bank = Exercise(
 def _test_work_ratio(answer) -> None:
     check_number(
         answer,
-        612,
+        688,
         within=0.5,
         wrong=[
             (27, "that is the factor of the number of *queries*. Each of them attends to more keys, too."),
             (
                 729,
-                "27² would be right if there were no condition: each query also attends to the 16 tokens of its "
+                "27² would be right if there were no condition: each query also attends to the 20 tokens of its "
                 "condition, at any size of the set.",
             ),
-            (22.67, "that is the factor of the number of keys of *one* query. There are more queries, too."),
+            (25.47, "that is the factor of the number of keys of *one* query. There are more queries, too."),
             (1, "that would be one image with the bank. Here all images share, and the whole set is counted."),
             (
-                135 * 2175 / (5 * 95),
-                "count again: each query attends to the 16 tokens of each image of the set and to the 16 of its "
+                135 * 8659 / (5 * 339),
+                "count again: each query attends to the 64 tokens of each image of the set and to the 20 of its "
                 "condition.",
             ),
         ],
@@ -556,10 +556,10 @@ check_work_ratio = Exercise(
     purpose="One exponent decides whether a mechanism can be used for large sets, and it can be counted before "
     "anything is "
     "built.",
-    reference=lambda: 612,
+    reference=lambda: 688,
     test=_test_work_ratio,
     hints=(
         "Queries times keys: how many queries does a set of N images have, and how many keys for each of them?",
-        "16 N queries, with 16 N + 16 keys each.",
+        "64 N queries, with 64 N + 20 keys each.",
     ),
 )

@@ -308,11 +308,11 @@ ANSWERS = {
         ],
     ),
     "work_ratio": Answers(
-        right=[lambda: 135 * (135 * 16 + 16) / (5 * (5 * 16 + 16)), lambda: 612],
+        right=[lambda: 135 * (135 * 64 + 20) / (5 * (5 * 64 + 20)), lambda: 688],
         wrong=[
             (lambda: 27, "number of *queries*"),
             (lambda: 729, "if there were no condition"),
-            (lambda: 2176 / 96, "*one* query"),
+            (lambda: 8660 / 340, "*one* query"),
             (lambda: 10_000, "too large"),
         ],
     ),
