@@ -1,9 +1,14 @@
-"""Generates the pictures of README.md and of the model card with the shipped checkpoint: `python docs/pictures.py`.
+"""Writes what README.md and the model card show of the shipped checkpoint.
 
-expressions.png is made by notebook 00 (`make demo`) and copied.
+    python docs/shipped.py figures    # the tables of data/reference/evaluation.json, into the model card
+    python docs/shipped.py pictures   # people.jpg, words_135.jpg and failures.png, in data/reference
+
+expressions.png is a copy of what `make demo` leaves.
 """
 
 import json
+import re
+import sys
 
 import torch
 
@@ -11,6 +16,7 @@ from gen_affect_lib.avatars import EMOTIONS, Appearance, Avatar, Expression, Ide
 from gen_affect_lib.avatars.splits import REPORT_SEED
 from gen_affect_lib.device import pick_device
 from gen_affect_lib.display import grid
+from gen_affect_lib.evaluation.report import table
 from gen_affect_lib.evaluation.sets import Plan, drawn_by
 from gen_affect_lib.paths import REFERENCE, SHIPPED
 from gen_affect_lib.pipeline import GenAffectPipeline
@@ -19,7 +25,15 @@ WORDS = ("joy", "amusement", "ecstasy", "pride", "surprise", "fear", "sadness", 
          "contentment")  # fmt: skip
 
 
-def main() -> None:
+def figures() -> None:
+    """Write the tables into the model card, between its two comments."""
+    card, text = SHIPPED / "README.md", table(json.loads((REFERENCE / "evaluation.json").read_text()))
+    old = card.read_text(encoding="utf-8")
+    new = re.sub(r"(?s)(<!-- figures[^>]*-->\n).*(<!-- end of figures -->)", rf"\1\n{text}\n\n\2", old)
+    card.write_text(new, encoding="utf-8")
+
+
+def pictures() -> None:
     pipeline = GenAffectPipeline.from_pretrained(SHIPPED).to(pick_device())
     pipeline.set_progress_bar_config(disable=True)
     people(pipeline).save(REFERENCE / "people.jpg", quality=85)
@@ -59,4 +73,4 @@ def failures(pipeline, count: int = 6):
 
 
 if __name__ == "__main__":
-    main()
+    {"figures": figures, "pictures": pictures}[sys.argv[1]]()
