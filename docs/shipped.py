@@ -46,7 +46,8 @@ def people(pipeline, count: int = 6):
     cells = []
     for seed in range(REPORT_SEED, REPORT_SEED + count):
         reference = Avatar(Identity.sample(seed), Expression(), Appearance.sample(seed)).render(128)
-        cells += [reference, *pipeline(reference, WORDS, generator=torch.Generator().manual_seed(0)).images]
+        generator = torch.Generator().manual_seed(seed)
+        cells += [reference, *pipeline(reference, WORDS, generator=generator).images]
     return grid(cells, ["reference", *WORDS], columns=13, tile=128)
 
 

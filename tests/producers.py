@@ -27,6 +27,7 @@ from gen_affect_lib.evaluation.judges.data import Drawings
 from gen_affect_lib.evaluation.sets import Plan, draw_sets
 from gen_affect_lib.flow import sample, schedule
 from gen_affect_lib.keys import Producer, digest
+from gen_affect_lib.model.consistent import Consistency
 from gen_affect_lib.model.fusion import IdentityExpressionFusion
 from gen_affect_lib.model.mmdit import MMDiT
 from gen_affect_lib.paths import ROOT
@@ -90,7 +91,7 @@ def codec() -> LatentCodec:
     return small
 
 
-def generated(consistency: float) -> bytes:
+def generated(consistency: float | Consistency) -> bytes:
     fusion = IdentityExpressionFusion(dim=16, identity_tokens=4, condition_tokens=6, num_layers=1, num_heads=2)
     transformer = MMDiT(
         sample_size=4,
@@ -209,7 +210,7 @@ SAMPLES = {
     "identities of pairs": lambda: rounded(split().identities, 1),
     "sampler": walks,
     "pipeline": lambda: generated(0.0),
-    "consistent attention": lambda: generated(1.0),
+    "consistent attention": lambda: generated(Consistency(face_above=0.15)),
     "evaluation plan": plan,
     "generated sets": sets,
     "sets of the sharing study": sets,

@@ -62,7 +62,7 @@ class Consistency:
     above: float = 0.0
     below: float = 1.0
     blocks: Sequence[int] | None = None
-    face_above: float = 0.15
+    face_above: float = 0.5
     replace: Replace = Replace.QUERIES_KEYS_VALUES
     shared_noise: float = 1.0
     seed: int = 0

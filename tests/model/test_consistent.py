@@ -248,7 +248,7 @@ def test_tokens_are_resampled_each_step_and_are_the_same_for_all_images():
     other = Consistency(share=0.5, face_above=0.0, seed=1)
     assert drawn != [other.tokens(4, sigma).tolist() for sigma in sigmas]
     everything = list(range(16))
-    assert Consistency().tokens(4, 0.5).tolist() == Consistency(face_above=0.5).tokens(4, 0.51).tolist() == everything
+    assert Consistency().tokens(4, 0.51).tolist() == Consistency(face_above=0.15).tokens(4, 0.5).tolist() == everything
     assert len(Consistency(share=0).tokens(4, 0.5)) == 0
 
 

@@ -147,7 +147,7 @@ check_shared_attention = Exercise(
 
 
 def shared_tokens(
-    face: Tensor, sigma: float, above: float = 0.0, below: float = 1.0, face_above: float = 0.15
+    face: Tensor, sigma: float, above: float = 0.0, below: float = 1.0, face_above: float = 0.5
 ) -> Tensor:
     """Indices of the tokens that are shared at a step, ascending (P,), from the mask of the face (side, side)."""
     return _tokens(face, sigma, above, below, face_above)

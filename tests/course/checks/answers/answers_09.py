@@ -72,7 +72,7 @@ def without_heads_joined(image, condition, anchors, tokens, replace):
 # --- shared_tokens ---
 
 
-def by_a_list(face, sigma, above=0.0, below=1.0, face_above=0.15):
+def by_a_list(face, sigma, above=0.0, below=1.0, face_above=0.5):
     if sigma < above or sigma > below:
         return torch.tensor([], dtype=torch.long)
     everywhere = sigma > face_above or face_above == 0
@@ -81,47 +81,47 @@ def by_a_list(face, sigma, above=0.0, below=1.0, face_above=0.15):
     )
 
 
-def by_arange(face, sigma, above=0.0, below=1.0, face_above=0.15):
+def by_arange(face, sigma, above=0.0, below=1.0, face_above=0.5):
     may = torch.full(face.shape, above <= sigma <= below)
     if face_above > 0 and not sigma > face_above:
         may = may & ~face
     return torch.arange(face.numel())[may.reshape(-1)]
 
 
-def no_window(face, sigma, above=0.0, below=1.0, face_above=0.15):
+def no_window(face, sigma, above=0.0, below=1.0, face_above=0.5):
     return by_a_list(face, sigma, 0.0, 1.0, face_above)
 
 
-def no_edges(face, sigma, above=0.0, below=1.0, face_above=0.15):
+def no_edges(face, sigma, above=0.0, below=1.0, face_above=0.5):
     return by_a_list(face, sigma, above, below, face_above) if above < sigma < below else torch.zeros(0).long()
 
 
-def other_way_round(face, sigma, above=0.0, below=1.0, face_above=0.15):
+def other_way_round(face, sigma, above=0.0, below=1.0, face_above=0.5):
     early = sigma > face_above or face_above == 0
     may = ~face if early else torch.ones_like(face)
     return may.flatten().nonzero().squeeze(1) if above <= sigma <= below else torch.zeros(0).long()
 
 
-def one_step_longer(face, sigma, above=0.0, below=1.0, face_above=0.15):
+def one_step_longer(face, sigma, above=0.0, below=1.0, face_above=0.5):
     may = ~face if face_above and sigma < face_above else torch.ones_like(face)
     return torch.where(may.flatten())[0] if above <= sigma <= below else torch.zeros(0).long()
 
 
-def zero_forgotten(face, sigma, above=0.0, below=1.0, face_above=0.15):
+def zero_forgotten(face, sigma, above=0.0, below=1.0, face_above=0.5):
     may = torch.ones_like(face) if sigma > face_above else ~face
     return torch.where(may.flatten())[0] if above <= sigma <= below else torch.zeros(0).long()
 
 
-def only_the_face(face, sigma, above=0.0, below=1.0, face_above=0.15):
+def only_the_face(face, sigma, above=0.0, below=1.0, face_above=0.5):
     may = face if face_above and sigma <= face_above else torch.ones_like(face)
     return torch.where(may.flatten())[0] if above <= sigma <= below else torch.zeros(0).long()
 
 
-def never_the_face(face, sigma, above=0.0, below=1.0, face_above=0.15):
+def never_the_face(face, sigma, above=0.0, below=1.0, face_above=0.5):
     return torch.where((~face).flatten())[0] if above <= sigma <= below else torch.zeros(0).long()
 
 
-def no_mask(face, sigma, above=0.0, below=1.0, face_above=0.15):
+def no_mask(face, sigma, above=0.0, below=1.0, face_above=0.5):
     return torch.arange(face.numel()) if above <= sigma <= below else torch.zeros(0).long()
 
 
