@@ -147,13 +147,14 @@ def picture_figures(readings: Readings, true: Readings, plan: Plan) -> dict[str,
     if readings["face"].shape[1] < 2:  # there is no other word
         del figures["face_share"]
     things: dict[str, Statistic] = {}
-    absent, invented = np.zeros((2, *readings["edges"].shape))
+    absent, invented = np.zeros_like(readings["edges"]), np.zeros_like(readings["edges"])  # pictures (N, L)
     for thing in THINGS:
         visible = ~np.isnan(readings[thing])
         found = readings[thing] >= HALF  # False where it is nan
         if thing in ("freckles", "frames"):
             without = np.array([not has(thing, identity) for identity in plan.identities])[:, None]
-            absent, invented = absent + (visible & without), invented + (found & without)
+            absent += visible & without
+            invented += found & without
             visible &= ~without
         if visible.any():
             things[thing] = ratio(found & visible, visible)

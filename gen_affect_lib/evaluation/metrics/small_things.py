@@ -10,10 +10,12 @@ Letters: P pixels a side, T tilts, K pixels of a thing and around it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import skia
 import torch
 import torch.nn.functional as F
 
@@ -86,7 +88,9 @@ class Drawn:
     tilt: float
     size: int
 
-    def _picture(self, identity: Identity, pen=Pen, parts=FACE, look: Appearance = PLAIN) -> np.ndarray:
+    def _picture(
+        self, identity: Identity, pen: Callable[[skia.Canvas], Pen] = Pen, parts=FACE, look: Appearance = PLAIN
+    ) -> np.ndarray:
         tilted = replace(look, head_tilt=self.tilt)
         pixels = painted(self.size, lambda canvas: draw(pen(canvas), identity, self.expression, tilted, parts))
         return pixels[..., :3].astype(np.float32) / 255
