@@ -409,7 +409,7 @@ def _power_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _power(options: argparse.Namespace) -> None:
-    _require_file_name(options.json)
+    require_output(options.json, "the figures")
     from gen_affect_lib.evaluation import power
 
     print(power.say(power.measure_power(options.identities, options.words, options.json)))
@@ -423,11 +423,8 @@ def _blind_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _blind(options: argparse.Namespace) -> None:
-    if options.out.is_dir():
-        raise UserError(
-            f"{options.out} is a folder: give --out the name of a page, such as {options.out / 'blind.html'}"
-        )
     checkpoint = _pipeline_folder(options.checkpoint)
+    require_output(options.out, "the page", [checkpoint])
     from itertools import islice
 
     from gen_affect_lib.device import pick_device
