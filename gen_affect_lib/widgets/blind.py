@@ -155,10 +155,11 @@ def blind_panel(pipeline: GenAffectPipeline, count: int = 20, seed: int | None =
         display(test.widget)
         return test
     pairs = list(islice(blind_pairs(pipeline, seed), min(count, 4)))
-    drawn = ", ".join("left" if pair.drawn_is_left else "right" for pair in pairs)
-    still = grid([side_by_side(pair) for pair in pairs], [pair.word for pair in pairs], rows=1, tile=2 * 160)
+    titles = [f"{pair.word}: {side}" for pair in pairs for side in ("left", "right")]
+    still = grid([picture for pair in pairs for picture in pair.sides], titles, columns=4, tile=150)
     show(still, f"{len(pairs)} pairs of pictures, each of one person with one expression; one is drawn, one generated.")
-    print(f"{QUESTION} From the left: {drawn}.")
+    answers = "; ".join(f"{pair.word}: {'left' if pair.drawn_is_left else 'right'}" for pair in pairs)
+    print(f"{QUESTION} {answers}.")
     return None
 
 
@@ -171,12 +172,12 @@ def side_by_side(pair: Pair) -> Image.Image:
 
 
 def solution(pairs: Sequence[Pair], answers: Sequence[bool]) -> Image.Image:
-    """All pairs, with the side of the drawn picture and whether the answer was right below each."""
-    titles = [
-        f"drawn: {'left' if pair.drawn_is_left else 'right'} ({'right' if right else 'wrong'} answer)"
-        for pair, right in zip(pairs, answers)
-    ]
-    return grid([side_by_side(pair) for pair in pairs], titles, columns=4, tile=220)
+    """All pairs side by side; below the drawn picture, whether the answer was right."""
+    titles = []
+    for pair, right in zip(pairs, answers):
+        drawn = f"drawn: {'right' if right else 'wrong'}"
+        titles += [drawn, "generated"] if pair.drawn_is_left else ["generated", drawn]
+    return grid([picture for pair in pairs for picture in pair.sides], titles, columns=8, tile=110)
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

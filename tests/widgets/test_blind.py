@@ -128,10 +128,10 @@ def test_without_a_reader_a_still_picture_of_four_pairs_is_shown_with_the_answer
     shown = []
     monkeypatch.setattr(blind, "show", lambda picture, alt: shown.append((picture, alt)))
     assert blind_panel(Grey(), seed=1) is None
-    (picture, alt), sides = shown[0], [pair.drawn_is_left for pair in some(1, 4)[1]]
-    assert len(shown) == 1 and picture.width > 3 * picture.height and "4 pairs" in alt
-    said = ", ".join("left" if left else "right" for left in sides)
-    assert capsys.readouterr().out == f"Which one is drawn? From the left: {said}.\n"
+    (picture, alt), pairs = shown[0], some(1, 4)[1]
+    assert len(shown) == 1 and picture.width > picture.height and "4 pairs" in alt
+    said = "; ".join(f"{pair.word}: {'left' if pair.drawn_is_left else 'right'}" for pair in pairs)
+    assert capsys.readouterr().out == f"Which one is drawn? {said}.\n"
 
 
 def test_with_a_reader_the_test_is_shown(monkeypatch):
