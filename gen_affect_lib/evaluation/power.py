@@ -54,8 +54,8 @@ def measure_power(people: int, words: int, json_path: Path) -> dict[str, Any]:
     result: dict[str, Any] = {"plan": asdict(plan), "machine": describe_machine(), "two_sample": {}}
     true = plan.true_drawings("own", SIDE)[:, 0]  # (N, W, P, P, 3)
     for fault, about in FAULTS.items():
-        pictures = with_fault(fault, plan)[:, 0]
         result["two_sample"][fault] = {"about": about}
+        pictures = with_fault(fault, plan)[:, 0]
         for side in (SIDE, SIDE // 2):
             verdicts = two_sample_test(reduced(pictures, side), reduced(true, side))
             row = estimate(ratio(verdicts.right, verdicts.tested), people)
