@@ -101,6 +101,9 @@ def build_parser() -> argparse.ArgumentParser:
     _reproduce_options(command("reproduce", _reproduce, about))
     about = "score the images that a checkpoint generates of held-out people"
     _evaluate_options(command("evaluate", _evaluate, about))
+    _power_options(command("power", _power, "measure what the measures of picture quality can see"))
+    about = "write a page on which people try to tell generated pictures from drawings"
+    _blind_options(command("blind", _blind, about))
     about = "train variants of the recipe, the model or the autoencoder, or vary consistent attention, and score all"
     _compare_options(command("compare", _compare, about))
     _json_option(command("bench", _bench, "time the MM-DiT against that of diffusers with the same weights"), "bench")
@@ -397,6 +400,44 @@ def _evaluate(options: argparse.Namespace) -> None:
     plan = Plan(options.identities, options.words, options.seeds)
     print(say(evaluate(checkpoint, plan, options.json, options.consistency)))
     print(options.json)
+
+
+def _power_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--identities", type=_count, default=100, metavar="N", help="validation people")
+    _words_option(sub)
+    _json_option(sub, "two_sample_power")
+
+
+def _power(options: argparse.Namespace) -> None:
+    require_output(options.json, "the figures")
+    from gen_affect_lib.evaluation import power
+
+    print(power.say(power.measure_power(options.identities, options.words, options.json)))
+    print(options.json)
+
+
+def _blind_options(sub: argparse.ArgumentParser) -> None:
+    _checkpoint_option(sub)
+    sub.add_argument("--pairs", type=_count, default=20, metavar="N", help="how many pairs, chosen anew each time")
+    sub.add_argument("--out", type=Path, default=OUTPUTS / "blind.html", metavar="FILE", help="the page to write")
+
+
+def _blind(options: argparse.Namespace) -> None:
+    checkpoint = _pipeline_folder(options.checkpoint)
+    require_output(options.out, "the page", [checkpoint])
+    from itertools import islice
+
+    from gen_affect_lib.device import pick_device
+    from gen_affect_lib.files import atomic
+    from gen_affect_lib.pipeline import GenAffectPipeline
+    from gen_affect_lib.widgets.blind import blind_page, blind_pairs
+
+    pipeline = GenAffectPipeline.from_pretrained(checkpoint).to(pick_device())
+    pipeline.set_progress_bar_config(disable=True)
+    page = blind_page(list(islice(blind_pairs(pipeline), options.pairs)))
+    with atomic(options.out) as partial:
+        partial.write_text(page, encoding="utf-8")
+    print(f"open {options.out} in a browser")
 
 
 def _compare_options(sub: argparse.ArgumentParser) -> None:

@@ -109,6 +109,17 @@ def test_evaluate_passes_its_options_on(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out == f"the report in lines\n{out}\n"
 
 
+def test_power_passes_its_options_on(monkeypatch, tmp_path, capsys):
+    from gen_affect_lib.evaluation import power
+
+    calls = []
+    monkeypatch.setattr(power, "measure_power", lambda *args: calls.append(args) or "the power")
+    monkeypatch.setattr(power, "say", lambda result: f"{result} in lines")
+    out = tmp_path / "power.json"
+    assert cli.main(["power", "--identities", "7", "--words", "5", "--json", str(out)]) == 0
+    assert calls == [(7, 5, out)] and capsys.readouterr().out == f"the power in lines\n{out}\n"
+
+
 @pytest.mark.parametrize(
     "table, first", [("recipes", 1_000_000), ("codecs", 1_000_000), ("sharing", 1_000_000), ("baselines", 2_000_000)]
 )

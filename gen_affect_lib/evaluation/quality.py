@@ -20,7 +20,7 @@ from gen_affect_lib.codec import LatentCodec, PixelCodec
 from gen_affect_lib.evaluation.judges.networks import SIZE
 from gen_affect_lib.evaluation.metrics.bootstrap import Statistic, ratio
 from gen_affect_lib.evaluation.metrics.nearest import difference, strong_edges, true_faces
-from gen_affect_lib.evaluation.metrics.small_things import HALF, THINGS, has, read_things
+from gen_affect_lib.evaluation.metrics.small_things import HALF, THINGS, Drawn, face_error, has, read_things, tilt_of
 from gen_affect_lib.evaluation.metrics.two_sample import LEAST_PICTURES, two_sample_test
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.tensors import to_images, to_tensor
@@ -30,9 +30,7 @@ KINDS = ("generated", "reconstructed", "drawn")
 Readings = dict[str, np.ndarray]  # name -> one number for each picture, (N, L)
 
 
-def quality(
-    generated: np.ndarray, codec: PixelCodec | LatentCodec | LatentCodec, plan: Plan
-) -> dict[str, dict[str, Statistic]]:
+def quality(generated: np.ndarray, codec: PixelCodec | LatentCodec, plan: Plan) -> dict[str, dict[str, Statistic]]:
     """The figures of picture quality, for each of KINDS.
 
     Args:
@@ -50,7 +48,7 @@ def quality(
 
 
 @torch.no_grad()
-def restore(codec: PixelCodec | LatentCodec | LatentCodec, images: np.ndarray) -> np.ndarray:
+def restore(codec: PixelCodec | LatentCodec, images: np.ndarray) -> np.ndarray:
     """The codec's reconstructions of pictures uint8 (…, S, S, 3), of the same shape."""
     flat = images.reshape(-1, *images.shape[-3:])  # (…, S, S, 3) -> (M, S, S, 3)
     parts = [to_tensor(flat[start : start + 64]).to(codec.device) for start in range(0, len(flat), 64)]
@@ -96,7 +94,8 @@ def look_at(pictures: dict[str, np.ndarray], plan: Plan) -> dict[str, Readings]:
     pictures: kind -> uint8 (N, S, W, P, P, 3).
 
     Returns, for each kind, these readings of each picture, (N, L):
-        "difference": to the true face at the nearest tilt, see `nearest.difference`; "floor": to the next word's.
+        "nearest": the difference to the nearest of the true faces at nine tilts, see `nearest.difference`.
+        "face": `small_things.face_error` to the true face at the picture's tilt; "floor": to that of the next word.
         "edges": share of pixels at strong edges.
         what `small_things.read_things` returns.
     """
@@ -105,17 +104,18 @@ def look_at(pictures: dict[str, np.ndarray], plan: Plan) -> dict[str, Readings]:
     rows: dict[str, list[dict[str, float]]] = {kind: [] for kind in pictures}
     for n, identity in enumerate(tqdm(plan.identities, desc="Comparing with drawings", unit="person")):
         faces = [true_faces(identity, expression, size) for expression in expressions]
-        for w, expression in enumerate(expressions):
+        for w, (expression, following) in enumerate(zip(expressions, expressions[1:] + expressions[:1])):
             for kind, images in pictures.items():
                 image = images[n, 0, w]
-                rows[kind].append(
-                    {
-                        "difference": difference(image, faces[w]),
-                        "floor": difference(image, faces[(w + 1) % len(faces)]),
-                        "edges": strong_edges(image),
-                    }
-                    | read_things(image, identity, expression, faces[w])
-                )
+                tilt = tilt_of(image, faces[w], identity, expression)
+                drawn, next_word = (Drawn(identity, one, tilt, size) for one in (expression, following))
+                row = {
+                    "nearest": difference(image, faces[w]),
+                    "face": face_error(image, drawn),
+                    "floor": face_error(image, next_word),
+                    "edges": strong_edges(image),
+                }
+                rows[kind].append(row | read_things(image, drawn))
     return {
         kind: {name: np.array([row[name] for row in some]).reshape(plan.people, -1) for name in some[0]}  # (N, L)
         for kind, some in rows.items()
@@ -125,8 +125,9 @@ def look_at(pictures: dict[str, np.ndarray], plan: Plan) -> dict[str, Readings]:
 def picture_figures(readings: Readings, true: Readings, plan: Plan) -> dict[str, Statistic]:
     """The figures of pictures, given the readings of true drawings of the same people and words.
 
-    "face_difference": mean absolute difference to the true face at the nearest tilt, in [0, 1].
-    "face_share": where it lies between that of true drawings (0) and that of another word's drawings (1).
+    "face_difference": mean absolute difference to the true face at the nearest of nine tilts, in [0, 1].
+    "face_share": difference to the true face at the picture's own tilt, only where the appearance changes nothing; 0 is
+        that of true drawings, 1 that of another word's drawings.
     "edges": share of pixels at strong edges, divided by that of true drawings.
     "freckles", "frames", "curls", "folds": share of the pictures with at least half of the drawn contrast, among those
         in which the thing is to be seen.
@@ -135,27 +136,34 @@ def picture_figures(readings: Readings, true: Readings, plan: Plan) -> dict[str,
     "small_things": the mean of these five.
     "invented": share of the pictures of people without freckles or frames that show one of them.
 
-    A figure is left out if nobody in the plan has the thing.
+    A figure is left out if nothing in the plan shows the thing, or if there is no other word.
     """
-    own, ceiling, floor = (ratio(part) for part in (readings["difference"], true["difference"], true["floor"]))
+    own, ceiling, floor = (ratio(part) for part in (readings["face"], true["face"], true["floor"]))
     figures: dict[str, Statistic] = {
-        "face_difference": own,
+        "face_difference": ratio(readings["nearest"]),
         "face_share": lambda p: (own(p) - ceiling(p)) / max(floor(p) - ceiling(p), 1e-12),
         "edges": ratio(readings["edges"], true["edges"]),
     }
+    if readings["face"].shape[1] < 2:  # there is no other word
+        del figures["face_share"]
     things: dict[str, Statistic] = {}
-    absent, invented = np.zeros((2, *readings["edges"].shape))
+    absent, invented = np.zeros_like(readings["edges"]), np.zeros_like(readings["edges"])  # pictures (N, L)
     for thing in THINGS:
         visible = ~np.isnan(readings[thing])
         found = readings[thing] >= HALF  # False where it is nan
         if thing in ("freckles", "frames"):
             without = np.array([not has(thing, identity) for identity in plan.identities])[:, None]
-            absent, invented = absent + (visible & without), invented + (found & without)
+            absent += visible & without
+            invented += found & without
             visible &= ~without
         if visible.any():
             things[thing] = ratio(found & visible, visible)
     if true["earrings"].any():
         pairs, worn, expected = (ratio(part) for part in (readings["pair"], readings["earrings"], true["earrings"]))
         things["earrings"] = lambda p: pairs(p) / max(worn(p), expected(p), 1e-12)
-    figures |= things | {"small_things": lambda p: float(np.mean([figure(p) for figure in things.values()]))}
-    return figures | ({"invented": ratio(invented, absent)} if absent.any() else {})
+    figures |= things
+    if things:
+        figures["small_things"] = lambda p: float(np.mean([figure(p) for figure in things.values()]))
+    if absent.any():
+        figures["invented"] = ratio(invented, absent)
+    return figures

@@ -173,8 +173,8 @@ def table(result: dict[str, Any]) -> str:
         generated, reconstructed, drawn = result["quality"].values()
         lines += ["", "| | generated | gap of skin tones | reconstructed | true drawings |", "| --- " * 5 + "|"]
         lines += [
-            f"| {QUALITY_TITLES[name]} | {_interval(row)} | {row['gap']:.3f} | {_interval(reconstructed[name])} "
-            f"| {drawn[name]['value']:.3f} |"
+            f"| {QUALITY_TITLES[name]} | {_interval(row)} | {row['gap']:.3f} | {_interval(reconstructed.get(name))} "
+            f"| {_interval(drawn.get(name))} |"
             for name, row in generated.items()
         ]
     if "consistency_of_sets" in result:
@@ -196,10 +196,10 @@ def say(result: dict[str, Any]) -> str:
         lines.append(f"{TITLES[name]:40} {row['value']:7.3f}  {interval:17} {row['ceiling']:7.3f} {row['floor']:9.3f}")
     if "quality" in result:
         generated, reconstructed, drawn = result["quality"].values()
-        lines += ["", f"{'':40} {'generated':22} {'reconstructed':22} {'true':>5}"]
+        lines += ["", f"{'':40} {'generated':22} {'reconstructed':22} true drawings"]
         lines += [
-            f"{QUALITY_TITLES[name]:40} {_interval(row):22} {_interval(reconstructed[name]):22} "
-            f"{drawn[name]['value']:5.3f}"
+            f"{QUALITY_TITLES[name]:40} {_interval(row):22} {_interval(reconstructed.get(name)):22} "
+            f"{_interval(drawn.get(name))}"
             for name, row in generated.items()
         ]
     for way, rows in result.get("consistency_of_sets", {}).items():
@@ -208,8 +208,9 @@ def say(result: dict[str, Any]) -> str:
     return "\n".join(lines + [f"{result['seconds_per_image']:.2f} s an image"])
 
 
-def _interval(row: dict[str, float]) -> str:
-    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+def _interval(row: dict[str, float] | None) -> str:
+    """A value with its interval; a dash where nothing was there to be measured."""
+    return "–" if row is None else f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
 def _rounded(value: Any) -> Any:

@@ -9,7 +9,7 @@ Letters: N people, S sampling seeds, W words, P pixels a side, M = S W pictures 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, zip_longest
@@ -125,13 +125,20 @@ class Plan:
             appearance. "other": the same with other random appearances. "shared": one appearance for each set.
         """
         images = np.empty((self.people, self.seeds, self.words, size, size, 3), np.uint8)
+        for place, avatar in self.true_avatars(appearance):
+            images[place] = avatar.render(size)
+        return images
+
+    def true_avatars(
+        self, appearance: Literal["own", "shared", "other"] = "own"
+    ) -> Iterator[tuple[tuple[int, int, int], Avatar]]:
+        """The avatars of `true_drawings`, with their places (n, s, w)."""
         for n, (seed, identity) in enumerate(zip(self.person_seeds, self.identities)):
             for s in range(self.seeds):
                 for w, word in enumerate(self.target_words):
                     place = 0 if appearance == "shared" else w
                     drawn_with = Appearance.sample(_appearance_seed(seed, s, place, appearance == "other"))
-                    images[n, s, w] = Avatar(identity, Expression.named(word), drawn_with).render(size)
-        return images
+                    yield (n, s, w), Avatar(identity, Expression.named(word), drawn_with)
 
     def _picture(self, seed: int, number: int = 0) -> Avatar:
         """A picture of a person: 0 is the reference, 1 the one in the gallery."""

@@ -5,6 +5,7 @@ interactively, a still picture is shown. Every picture has alt text.
 """
 
 from gen_affect_lib.widgets.attention import AttentionRecord, attention_panel, draw_attention, record_attention
+from gen_affect_lib.widgets.blind import BlindTest, blind_page, blind_pairs, blind_panel
 from gen_affect_lib.widgets.faces import FACES, LABELS, TURNS, draw_expression, expression_panel
 from gen_affect_lib.widgets.generated import (
     STILLS,

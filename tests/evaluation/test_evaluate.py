@@ -13,9 +13,9 @@ from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation import evaluate as module
 from gen_affect_lib.evaluation import sets
-from gen_affect_lib.evaluation.evaluate import evaluate
+from gen_affect_lib.evaluation.evaluate import SETTINGS, evaluate
 from gen_affect_lib.evaluation.metrics.bootstrap import ratio
-from gen_affect_lib.evaluation.report import COMPARED, TITLES, say, table
+from gen_affect_lib.evaluation.report import COMPARED, CONSISTENCY_FIGURES, QUALITY_TITLES, TITLES, WAYS, say, table
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.keys import fingerprint
 from gen_affect_lib.pipeline import GenAffectPipeline
@@ -121,21 +121,54 @@ def test_a_mark_changes_with_any_weight_and_any_setting_and_not_with_the_place(c
     assert len(marks) == 4
 
 
+def test_a_report_has_the_quality_of_every_kind_of_picture_with_true_drawings_at_the_ceiling(result):
+    report, _ = result
+    assert tuple(report["quality"]) == ("generated", "reconstructed", "drawn")
+    for rows in report["quality"].values():
+        assert (
+            {"face_difference", "face_share", "edges", "folds", "small_things"} <= rows.keys() < QUALITY_TITLES.keys()
+        )
+        assert not [name for name in rows if "told_apart" in name], "12 pictures are too few"
+        for row in rows.values():
+            assert {"value", "low", "high", "gap"} <= row.keys()
+    noise, drawn = report["quality"]["generated"], report["quality"]["drawn"]
+    assert noise["face_share"]["value"] > 1 and abs(drawn["face_share"]["value"]) < 0.2
+    assert noise["small_things"]["value"] < 0.6 < drawn["small_things"]["value"]
+
+
+def test_a_report_says_how_sets_agree_that_share_attention_or_noise_alone(result):
+    ways = result[0]["consistency_of_sets"]
+    assert tuple(ways) == (*SETTINGS, "drawn") == tuple(WAYS)
+    for rows in ways.values():
+        assert tuple(rows) == CONSISTENCY_FIGURES
+        assert all(row["low"] <= row["value"] <= row["high"] for row in rows.values())
+    # An untrained model shows the noise, so pictures with shared noise agree more than pictures with their own.
+    assert ways["noise"]["appearance_agreement"]["value"] > ways["alone"]["appearance_agreement"]["value"]
+    assert ways["drawn"]["appearance_agreement"]["value"] > 0.8
+
+
 def test_a_report_is_printed_in_a_line_for_each_figure(result):
     report, _ = result
-    rows, lines = table(report).splitlines(), say(report).splitlines()
-    assert len(rows) == 2 + len(TITLES) and all(row.count("|") == rows[0].count("|") for row in rows)
-    assert len(lines) == 2 + len(TITLES) and lines[-1].endswith("s an image")
-    for name, row, line in zip(report["figures"], rows[2:], lines[1:]):
-        for printed in (row, line):
-            assert TITLES[name] in printed and f"{report['figures'][name]['value']:.3f}" in printed
+    quality = report["quality"]["generated"]
+    parts = [part.splitlines() for part in table(report).split("\n\n")]
+    assert [len(rows) - 2 for rows in parts] == [len(TITLES), len(quality), len(WAYS)]
+    assert all(row.count("|") == rows[0].count("|") for rows in parts for row in rows)
+    said = say(report)
+    assert said.splitlines()[-1].endswith("s an image")
+    for titles, rows in ((TITLES, report["figures"]), (QUALITY_TITLES, quality)):
+        for name, row in rows.items():
+            for printed in (table(report), said):
+                assert any(titles[name] in line and f"{row['value']:.3f}" in line for line in printed.splitlines())
+    assert all(way in said for way in WAYS.values())
 
 
 def test_one_picture_of_one_person_is_no_set_and_no_distribution_but_a_report(checkpoint, drawn):
     report = evaluate(checkpoint, Plan(people=1, words=1, seeds=1))
-    left_out = {"set_cosine", "set_cosine_least", "appearance_agreement", "diversity", "kid"}
+    left_out = {"set_cosine", "set_cosine_least", "appearance_agreement", "tilt_agreement", "diversity", "kid"}
     assert report["figures"].keys() == TITLES.keys() - left_out
-    assert len(say(report).splitlines()) == 2 + len(report["figures"])
+    assert "face_share" not in report["quality"]["generated"]
+    assert report["consistency_of_sets"]["drawn"].keys() == {"expression_top1_25", "identity_top1"}
+    assert say(report) and table(report)
 
 
 def test_a_folder_without_a_pipeline_is_refused_before_anything_is_drawn(tmp_path, drawn):

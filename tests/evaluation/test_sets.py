@@ -136,13 +136,17 @@ def test_the_same_plan_has_the_same_bytes_and_a_set_does_not_depend_on_other_peo
     assert truth.dtype == np.uint8 and truth.std() > 20
 
 
-def test_the_gallery_has_1000_people_beginning_with_those_of_the_plan(monkeypatch):
+def test_the_gallery_has_another_picture_of_each_of_1000_people_beginning_with_those_of_the_plan(drawn, monkeypatch):
     assert sets.GALLERY == 1000
     monkeypatch.setattr(sets, "GALLERY", 5)
     plan = Plan(people=2, words=1)
-    gallery = plan.gallery()
-    assert gallery.shape == (5, 64, 64, 3)
-    np.testing.assert_array_equal(gallery, Plan(people=5, words=1).references)
+    assert plan.gallery().shape == (5, 64, 64, 3)
+    shown = list(drawn)
+    assert [identity for identity, _, _ in shown] == Plan(people=5).identities
+    drawn.clear()
+    assert len(Plan(people=5).references) == 5
+    for (_, expression, appearance), (_, other_expression, other_appearance) in zip(shown, drawn):
+        assert expression != other_expression and appearance != other_appearance
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------------

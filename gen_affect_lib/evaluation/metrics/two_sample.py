@@ -22,6 +22,7 @@ from gen_affect_lib.avatars.regions import pixel_box
 
 LEAST_PICTURES = 2400  # of each kind; with fewer, only coarse differences are found
 EPOCHS, BATCH, LEARNING_RATE = 8, 64, 3e-3
+TOLD = 0.01  # the loss at which all pictures are told apart, so that training can end
 TRAIN, STOP, TEST = range(3)
 PARTS = np.array([TRAIN, TEST, TRAIN, TRAIN, STOP, TRAIN, TEST, TRAIN])  # of eight people
 # x0, y0, x1, y1: the left eye at any turn and tilt; the right eye is in the mirror image of the box.
@@ -169,6 +170,8 @@ def _fitted(network: nn.Module, train: np.ndarray, target: Tensor, stop: np.ndar
         loss = F.binary_cross_entropy_with_logits(_logits(network, stop), stop_target).item()
         if loss < lowest:
             lowest, best = loss, copy.deepcopy(network.state_dict())
+        if lowest < TOLD:
+            break
     network.load_state_dict(best)
     return network
 
