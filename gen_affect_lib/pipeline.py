@@ -39,7 +39,7 @@ from gen_affect_lib.encoders.protocols import ExpressionEncoder, IdentityEncoder
 from gen_affect_lib.encoders.reading import ExpressionReading
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import SAMPLER, RectifiedFlow, sample, schedule, timestep
-from gen_affect_lib.keys import Producer
+from gen_affect_lib.keys import Producer, digest
 from gen_affect_lib.model.attention import JointAttention
 from gen_affect_lib.model.consistent import CONSISTENT_ATTENTION, AnchorBank, Consistency, as_consistency
 from gen_affect_lib.pictures import open_picture
@@ -148,13 +148,15 @@ class GenAffectPipeline(DiffusionPipeline):
             attention: replaces joint attention for the whole batch of G·N images, the N images under one condition side
                 by side; `consistency` and `bank` are then ignored.
 
-        Raises UserError for a reference without a face, an entry of `expressions` that is no expression, or a bank that
-        was made with other steps or scales.
+        Raises UserError for a reference without a face, an entry of `expressions` that is no expression, or a bank of
+        another person or model, or with other steps, scales or types.
         """
         steps, shift = self._setting("num_inference_steps", num_inference_steps), self.config["shift"]
         identity_scale = _finite("identity_scale", self._setting("identity_scale", identity_scale))
         expression_scale = _finite("expression_scale", self._setting("expression_scale", expression_scale))
         sigmas, sharing = schedule(steps, shift), as_consistency(consistency)
+        if not isinstance(bank, (AnchorBank, NoneType)):
+            raise UserError(f"bank is a {type(bank).__name__}: give the bank of an earlier output")
         _require_generators(generator)
         shown = self.read_expressions(expressions)
         identity = self.read_identity(reference, which)
@@ -171,13 +173,12 @@ class GenAffectPipeline(DiffusionPipeline):
         shape = (len(shown), self.codec.latent_channels, side, side)
         noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
 
-        made_with = int(steps), shift, identity_scale, expression_scale
-        if bank is not None and bank.made_with != made_with:
-            raise UserError(
-                f"the bank was made with steps, shift and scales {bank.made_with}, not {made_with}: give the same"
-            )
-        if bank is None and sharing is not None and attention is None:
-            bank = AnchorBank(sharing, made_with)
+        if attention is None and (bank is not None or sharing is not None):
+            made_with = self._made_with(int(steps), identity_scale, expression_scale, identity)
+            if bank is not None:
+                bank.require_same(made_with)
+            elif sharing is not None:
+                bank = AnchorBank(sharing, made_with)
         passes: Sequence[tuple[slice, JointAttention | None]] = [(slice(None), attention)]
         if attention is None and bank is not None:
             noise, passes = bank.noise(noise), bank.passes(len(shown))
@@ -189,6 +190,21 @@ class GenAffectPipeline(DiffusionPipeline):
                 latents.append(sample(velocity, noise[images], sigmas, callback=lambda *_: bar.update()))
         images = to_images(self.codec.decode(torch.cat(latents).to(self.codec.dtype)))  # (N, S, S, 3) uint8
         return GenAffectOutput(images=[Image.fromarray(image) for image in images], bank=bank)
+
+    def _made_with(self, steps: int, identity_scale: float, expression_scale: float, identity: Tensor) -> dict:
+        """What a bank depends on, by name; `identity` (1, V, E) are the tokens of the person."""
+        weights = [*self.transformer.parameters(), *self.condition_encoder.parameters()]
+        some = [weight.detach().flatten()[:: max(1, weight.numel() // 64)] for weight in weights]  # about (64,) of each
+        return {
+            "steps": steps,
+            "shift": self.config["shift"],
+            "identity_scale": identity_scale,
+            "expression_scale": expression_scale,
+            "the device": str(identity.device),
+            "the type": str(identity.dtype),
+            "the weights": digest(torch.cat(some).float().cpu().numpy().tobytes()),
+            "the person": digest(identity.float().cpu().numpy().tobytes()),
+        }
 
     def read_identity(self, reference, which: int | str = "largest") -> np.ndarray:
         """The identity embeddings of a picture, float32 (V, E), see `FaceReading.tokens`.
