@@ -6,7 +6,6 @@ operations dominate: in small models the overhead of calls (*dispatch-bound*), i
 (*matrix-bound*). The kit's own model lies between.
 """
 
-import json
 import platform
 import statistics
 import time
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gen_affect_lib.device import pick_device
+from gen_affect_lib.files import write_json
 from gen_affect_lib.model.mmdit import MMDiT
 from gen_affect_lib.parity import to_diffusers
 
@@ -167,5 +167,5 @@ def run(
     if json_path is not None:
         path = Path(json_path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(path, report)
     return report

@@ -277,9 +277,9 @@ def _train(options: argparse.Namespace) -> None:
     from gen_affect_lib.device import processes
     from gen_affect_lib.profiles import get_profile
     from gen_affect_lib.training.assembly import train_profile
-    from gen_affect_lib.training.checkpoint import LAST
+    from gen_affect_lib.training.checkpoint import has_checkpoint
 
-    if (options.out / LAST).exists() and not options.resume:
+    if has_checkpoint(options.out) and not options.resume:
         raise UserError(f"--out {options.out} contains a run: continue it with --resume, or give another folder")
     profile = get_profile(options.profile)
     if options.size is not None:

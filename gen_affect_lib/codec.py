@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.files import atomic
+from gen_affect_lib.files import kept
 from gen_affect_lib.keys import Producer, digest
 from gen_affect_lib.tensors import to_tensor
 
@@ -214,16 +214,20 @@ class LatentCodec(ModelMixin, ConfigMixin):
         out = np.empty((len(images), self.latent_channels, side, side), np.float16) if out is None else out
         for start in tqdm(range(0, len(images), batch_size), desc="Encoding", unit="batch", leave=False):
             block = to_tensor(images[start : start + batch_size]).to(self.device, memory_format=torch.channels_last)
-            out[start : start + batch_size] = self.encode(block).cpu().numpy()
+            latents = self.encode(block).cpu().numpy().astype(out.dtype)
+            if not np.isfinite(latents).all():
+                raise UserError("the latents are not finite: train the autoencoder again")
+            out[start : start + batch_size] = latents
         return out
 
     def encoded(self, images: np.ndarray, path: Path) -> np.ndarray:
         """The result of `encode_all`, computed once and kept in a memory-mapped file."""
         side = self.latent_size(images.shape[1])
         shape = (len(images), self.latent_channels, side, side)
-        if not path.is_file():
-            with atomic(path) as partial:
-                latents = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
-                self.encode_all(images, latents)
-                latents.flush()
-        return np.load(path, mmap_mode="r")
+
+        def make(partial: Path) -> None:
+            latents = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
+            self.encode_all(images, latents)
+            latents.flush()
+
+        return np.load(kept(path, make), mmap_mode="r")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import hashlib
 import os
 import random
 from datetime import timedelta
@@ -57,6 +58,15 @@ def _end_process_group() -> None:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
         gc.collect()  # its threads end when the last reference is freed; distributed networks hold references in cycles
+
+
+def seed_stage(seed: int, stage: str) -> None:
+    """Seed the global random state for one stage, from the seed and its name.
+
+    The stage then does not depend on how many random numbers the stages before it have used, or on whether their
+    results were read from a file.
+    """
+    seed_everything(int.from_bytes(hashlib.sha256(f"{seed} {stage}".encode()).digest()[:7], "little"))
 
 
 def seed_everything(seed: int) -> None:

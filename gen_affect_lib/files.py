@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import json
 import os
+import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,6 +47,68 @@ def _remove_left_over(path: Path) -> None:
                 left.unlink()
         except OSError:
             pass  # another process was faster
+
+
+@contextmanager
+def together(folder: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder, and move its files to `folder` when the block succeeds; other files there are kept.
+
+    An interrupted or failed block leaves `folder` as it was. `seal` in the block shows if it was killed while moving.
+    """
+    folder = Path(os.path.realpath(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name[:40]}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        written = sorted(file for file in partial.rglob("*") if file.is_file())
+        for file in sorted(written, key=lambda file: file.suffix != SEAL):  # the seals first
+            with open(file, "rb+") as opened:
+                os.fsync(opened.fileno())
+            place = folder / file.relative_to(partial)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, place)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+# Checksums, in the format of `sha256sum`, which can check them as well
+
+SEAL = ".sha256"  # the suffix of their files
+
+
+def seal(path: Path, files: Iterable[Path]) -> None:
+    """Write the checksums of files to `path`, whose folder they are in."""
+    lines = [f"{_sha256(file)}  {file.relative_to(path.parent).as_posix()}\n" for file in sorted(files)]
+    with atomic(path) as partial:
+        partial.write_text("".join(lines), encoding="utf-8")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the checksums of `seal` are there and all files are as they were."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return bool(lines) and all(
+            _sha256(path.parent / name) == digest for digest, _, name in (line.partition("  ") for line in lines)
+        )
+    except (OSError, ValueError):
+        return False
+
+
+def kept(path: Path, make: Callable[[Path], None]) -> Path:
+    """A file that is computed once: `path`, made by `make(temporary path)` unless it is there and whole."""
+    mark = path.with_name(path.name + SEAL)
+    if not is_whole(mark):
+        with atomic(path) as partial:
+            make(partial)
+        seal(mark, [path])
+    return path
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def write_json(path: str | Path, content: object) -> None:

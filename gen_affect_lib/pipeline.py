@@ -26,7 +26,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.outputs import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -38,14 +38,17 @@ from gen_affect_lib.encoders.pack import FACE_READING, FacePack
 from gen_affect_lib.encoders.protocols import ExpressionEncoder, IdentityEncoder
 from gen_affect_lib.encoders.reading import ExpressionReading
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.files import is_whole, seal, together
 from gen_affect_lib.flow import SAMPLER, RectifiedFlow, sample, schedule, timestep
-from gen_affect_lib.keys import Producer
+from gen_affect_lib.keys import Producer, digest
 from gen_affect_lib.model.attention import JointAttention
 from gen_affect_lib.model.consistent import CONSISTENT_ATTENTION, AnchorBank, Consistency, as_consistency
 from gen_affect_lib.pictures import open_picture
-from gen_affect_lib.tensors import to_images
+from gen_affect_lib.tensors import require_finite, to_images
 
 T = TypeVar("T")
+
+CHECKSUMS = "weights.sha256"  # of all weights in a folder; `sha256sum -c` reads it
 
 # Conditioning, guidance and the networks' forward passes.
 PIPELINE = Producer("pipeline", 1, uses=(SAMPLER, CONSISTENT_ATTENTION, CODEC, FACE_READING, EXPRESSION_MEANING))
@@ -148,13 +151,15 @@ class GenAffectPipeline(DiffusionPipeline):
             attention: replaces joint attention for the whole batch of G·N images, the N images under one condition side
                 by side; `consistency` and `bank` are then ignored.
 
-        Raises UserError for a reference without a face, an entry of `expressions` that is no expression, or a bank that
-        was made with other steps or scales.
+        Raises UserError for a reference without a face, an entry of `expressions` that is no expression, or a bank of
+        another person or model, or with other steps, scales or types.
         """
         steps, shift = self._setting("num_inference_steps", num_inference_steps), self.config["shift"]
         identity_scale = _finite("identity_scale", self._setting("identity_scale", identity_scale))
         expression_scale = _finite("expression_scale", self._setting("expression_scale", expression_scale))
         sigmas, sharing = schedule(steps, shift), as_consistency(consistency)
+        if not isinstance(bank, (AnchorBank, NoneType)):
+            raise UserError(f"bank is a {type(bank).__name__}: give the bank of an earlier output")
         _require_generators(generator)
         shown = self.read_expressions(expressions)
         identity = self.read_identity(reference, which)
@@ -171,13 +176,12 @@ class GenAffectPipeline(DiffusionPipeline):
         shape = (len(shown), self.codec.latent_channels, side, side)
         noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
 
-        made_with = int(steps), shift, identity_scale, expression_scale
-        if bank is not None and bank.made_with != made_with:
-            raise UserError(
-                f"the bank was made with steps, shift and scales {bank.made_with}, not {made_with}: give the same"
-            )
-        if bank is None and sharing is not None and attention is None:
-            bank = AnchorBank(sharing, made_with)
+        if attention is None and (bank is not None or sharing is not None):
+            made_with = self._made_with(int(steps), identity_scale, expression_scale, identity)
+            if bank is not None:
+                bank.require_same(made_with)
+            elif sharing is not None:
+                bank = AnchorBank(sharing, made_with)
         passes: Sequence[tuple[slice, JointAttention | None]] = [(slice(None), attention)]
         if attention is None and bank is not None:
             noise, passes = bank.noise(noise), bank.passes(len(shown))
@@ -187,8 +191,28 @@ class GenAffectPipeline(DiffusionPipeline):
             for images, joint in passes:
                 velocity = self.guided_velocity(identity, shown[images], identity_scale, expression_scale, joint)
                 latents.append(sample(velocity, noise[images], sigmas, callback=lambda *_: bar.update()))
-        images = to_images(self.codec.decode(torch.cat(latents).to(self.codec.dtype)))  # (N, S, S, 3) uint8
+        decoded = self.codec.decode(torch.cat(latents).to(self.codec.dtype))
+        if not decoded.isfinite().all():
+            raise UserError(
+                f"the pictures are not finite in {dtype}: load the pipeline with dtype=torch.float32, or train it again"
+            )
+        images = to_images(decoded)  # (N, S, S, 3) uint8
         return GenAffectOutput(images=[Image.fromarray(image) for image in images], bank=bank)
+
+    def _made_with(self, steps: int, identity_scale: float, expression_scale: float, identity: Tensor) -> dict:
+        """What a bank depends on, by name; `identity` (1, V, E) are the tokens of the person."""
+        weights = [*self.transformer.parameters(), *self.condition_encoder.parameters()]
+        some = [weight.detach().flatten()[:: max(1, weight.numel() // 64)] for weight in weights]  # about (64,) of each
+        return {
+            "steps": steps,
+            "shift": self.config["shift"],
+            "identity_scale": identity_scale,
+            "expression_scale": expression_scale,
+            "the device": str(identity.device),
+            "the type": str(identity.dtype),
+            "the weights": digest(torch.cat(some).float().cpu().numpy().tobytes()),
+            "the person": digest(identity.float().cpu().numpy().tobytes()),
+        }
 
     def read_identity(self, reference, which: int | str = "largest") -> np.ndarray:
         """The identity embeddings of a picture, float32 (V, E), see `FaceReading.tokens`.
@@ -296,14 +320,31 @@ class GenAffectPipeline(DiffusionPipeline):
     def _setting(self, name: str, value: T | None) -> T:
         return self.config[name] if value is None else value
 
-    def save_pretrained(self, save_directory: str | Path, dtype: torch.dtype = torch.float16, **kwargs) -> None:
-        """Write a folder for `from_pretrained`, with weights in `dtype`; half precision makes no visible difference."""
+    def save_pretrained(self, save_directory: str | Path, dtype: torch.dtype | None = None, **kwargs) -> None:
+        """Write a folder for `from_pretrained`, completely or not at all, with the checksums of its weights.
+
+        dtype: of the weights; None: half precision, which makes no visible difference, or float32 if a weight is too
+        large for it. Raises UserError for weights that are not finite, and if the folder cannot be written.
+        """
+        if dtype is None:
+            weights = [weight for network in self.components.values() for weight in network.state_dict().values()]
+            fit = all((weight.abs() <= torch.finfo(torch.float16).max).all() for weight in weights)
+            dtype = torch.float16 if fit else torch.float32
         # nn.Module.to, since diffusers' own `to` warns about casts, which are harmless on a copy.
         networks = {name: nn.Module.to(copy.deepcopy(network), dtype) for name, network in self.components.items()}
-        for network in networks.values():  # no local path in a published file
+        for name, network in networks.items():
+            require_finite(network, f"{save_directory} was not written: {name}")
+            # No local path in a published file.
             cast(ConfigMixin, network).register_to_config(_name_or_path="")
         settings = {name: self.config[name] for name in self._get_signature_keys(type(self))[1] if name in self.config}
-        DiffusionPipeline.save_pretrained(type(self)(**networks, **settings), save_directory, **kwargs)
+        try:
+            with together(save_directory) as partial:
+                DiffusionPipeline.save_pretrained(type(self)(**networks, **settings), partial, **kwargs)
+                seal(partial / CHECKSUMS, partial.rglob("*.safetensors"))
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"{save_directory} could not be written ({error!s:.200}): what was there is kept; free some disk space"
+            ) from error
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32, **kwargs) -> "GenAffectPipeline":
@@ -325,9 +366,12 @@ class GenAffectPipeline(DiffusionPipeline):
                 # cannot run code. Modules of this library are safe to import.
                 if library.split(".")[0] == "gen_affect_lib":
                     importlib.import_module(library)
+            if (folder / CHECKSUMS).is_file() and not is_whole(folder / CHECKSUMS):
+                raise UserError(f"{folder} is damaged ({CHECKSUMS} does not fit): copy or train it again")
             pipeline = super().from_pretrained(folder, dtype=dtype, local_files_only=True, **kwargs)
             for name in parts:
                 _check_weights(folder / name, getattr(pipeline, name))
+                require_finite(getattr(pipeline, name), str(folder / name))
         except UserError:
             raise
         except Exception as error:  # a damaged file can raise anything

@@ -81,7 +81,7 @@ def _codec(profile: Profile, out: Path) -> Made:
 
     profile = profile.retrained()
     pictures = DrawnPictures(profile)
-    codec = make_codec(profile, pictures.images, out / "autoencoder")
+    codec = make_codec(profile, pictures, out / "autoencoder")
     some = pictures.held_out[:: max(1, len(pictures.held_out) // 256)]
     true = to_tensor(some).to(codec.device)
     error = codec.decode(codec.encode(true)).sub(true).square().mean().item()

@@ -2,7 +2,9 @@
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from gen_affect_lib.errors import UserError
 
 
 def to_tensor(images: np.ndarray) -> Tensor:
@@ -13,3 +15,13 @@ def to_tensor(images: np.ndarray) -> Tensor:
 def to_images(tensor: Tensor) -> np.ndarray:
     """float (…, 3, S, S) in [-1, 1] -> uint8 (…, S, S, 3) in RGB; values outside are clipped."""
     return ((tensor.float().clamp(-1, 1) + 1) * 127.5).round().byte().movedim(-3, -1).cpu().numpy()
+
+
+def require_finite(network: nn.Module, where: str) -> None:
+    """Raise UserError if a weight or buffer of a network is NaN or infinite; `where` is for the message."""
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(
+                f"{where}: {name} holds numbers that are not finite in {tensor.dtype}: copy or train it again, or use "
+                "dtype=torch.float32"
+            )

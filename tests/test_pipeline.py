@@ -567,10 +567,66 @@ def test_the_order_of_a_set_does_not_matter_after_its_anchor(pipeline, face):
 
 def test_a_bank_is_not_read_with_other_steps_or_scales(pipeline, face):
     _, bank = drawn(pipeline, face, consistency=1.0)
-    with pytest.raises(UserError, match="the bank was made with steps, shift and scales"):
+    with pytest.raises(UserError, match="the bank was made with steps 3, not 4: give the same"):
         drawn(pipeline, face, bank=bank, num_inference_steps=4)
-    with pytest.raises(UserError, match="give the same"):
+    with pytest.raises(UserError, match="the bank was made with identity_scale 1.0, not 3.0"):
         drawn(pipeline, face, bank=bank, identity_scale=3.0)
+
+
+def test_a_bank_of_another_person_model_or_type_is_refused(pipeline, face):
+    _, bank = drawn(pipeline, face, consistency=1.0)
+    other = Avatar(Identity.sample(1_000_001), Expression(), Appearance.sample(0)).render(SIDE)
+    with pytest.raises(UserError, match="the bank was made with the person .*, not .*: give the same"):
+        drawn(pipeline, other, bank=bank)
+    drawn(make_pipeline(), face, bank=bank)  # the same weights
+    changed = make_pipeline()
+    with torch.no_grad():
+        next(changed.transformer.parameters()).mul_(1.5)
+    with pytest.raises(UserError, match="the bank was made with the weights"):
+        drawn(changed, face, bank=bank)
+    with pytest.raises(UserError, match="the bank was made with the type torch.float32, not torch.float64"):
+        drawn(make_pipeline().to(torch.float64), face, bank=bank)
+    with pytest.raises(UserError, match="bank is a list: give the bank of an earlier output"):
+        drawn(pipeline, face, bank=[])
+
+
+def test_numbers_of_numpy_are_numbers(pipeline, face):
+    plain = drawn(pipeline, face, consistency=0.5, num_inference_steps=2, identity_scale=2.0)[0]
+    numpy = dict(consistency=np.float32(0.5), num_inference_steps=np.int64(2), identity_scale=np.float32(2))
+    assert np.array_equal(drawn(pipeline, face, **numpy)[0], plain)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (dict(num_inference_steps=10**9), "num_steps is 1000000000: give at least 1 and at most 10,000"),
+        (dict(num_inference_steps=2.5), "num_steps is 2.5"),
+        (dict(num_inference_steps=True), "num_steps is True"),
+        (dict(num_inference_steps="20"), "num_steps is '20'"),
+        (dict(identity_scale=float("nan")), "identity_scale is nan: give a number"),
+        (dict(expression_scale="2"), "expression_scale is '2': give a number"),
+        (dict(consistency=float("nan")), "consistency nan: give a number"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named_before_anything_is_read(pipeline, wrong, message):
+    with pytest.raises(UserError, match=message):
+        pipeline("no such file", ["joy"], **wrong)
+
+
+def test_a_generator_that_is_none_is_named(pipeline, face):
+    for generator in (0, [seed(), 1], np.random.default_rng(0)):
+        with pytest.raises(UserError, match=r"generator is .*: give torch.Generator\(\).manual_seed\(0\)"):
+            pipeline(face, ["joy", "fear"], generator=generator)
+
+
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_the_type_of_the_weights_has_two_names(saved, name):
+    for dtype in (torch.float16, "float16", "torch.float16"):
+        loaded = GenAffectPipeline.from_pretrained(saved, **{name: dtype})
+        assert next(loaded.transformer.parameters()).dtype == torch.float16
+    for dtype in ("half a float", torch.int8, np.float32):
+        with pytest.raises(UserError, match="dtype is .*: give torch.float32, torch.float16 or torch.bfloat16"):
+            GenAffectPipeline.from_pretrained(saved, **{name: dtype})
 
 
 @pytest.mark.parametrize("much", [-1, 1.5, "much"])

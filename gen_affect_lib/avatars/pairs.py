@@ -99,12 +99,13 @@ class PairCache:
         """
         folder = folder or CACHE / "pairs" / f"{config.split}-{config.identities}x{config.images}-{config.size}px"
         manifest = _read_manifest(folder)
-        if manifest.get("key") != config.key:
+        arrays = _open_arrays(folder, config)
+        if manifest.get("key") != config.key or not isinstance(manifest.get("chunks"), dict) or arrays is None:
             _start(folder, config)
-            manifest = _read_manifest(folder)
+            manifest, arrays = _read_manifest(folder), _open_arrays(folder, config)
+            assert arrays is not None
         chunks = range(0, config.identities, IDENTITIES_PER_CHUNK)
-        images = np.load(folder / "images.npy", mmap_mode="r+")
-        vectors = np.load(folder / "expressions.npy", mmap_mode="r+")
+        images, vectors = arrays
         done = manifest["chunks"]
         missing = [c for c in chunks if done.get(str(c)) != _checksum(images, vectors, c)]
         if missing:
@@ -143,9 +144,23 @@ class PairCache:
 
 def _read_manifest(folder: Path) -> dict:
     try:
-        return json.loads((folder / "manifest.json").read_text())
-    except (OSError, json.JSONDecodeError):
+        return dict(json.loads((folder / "manifest.json").read_text()))
+    except (OSError, ValueError, TypeError):
         return {}
+
+
+def _open_arrays(folder: Path, config: PairsConfig) -> tuple[np.memmap, np.memmap] | None:
+    """The arrays of pictures and expression vectors, to be written; None if they are missing or damaged."""
+    n, k, s = config.identities, config.images, config.size
+    try:
+        images, vectors = (np.lib.format.open_memmap(folder / name, "r+") for name in ("images.npy", "expressions.npy"))
+    except Exception:  # numpy raises all kinds of errors for damaged files
+        return None
+    if (images.shape, images.dtype) != ((n, k, s, s, 3), np.uint8):
+        return None
+    if (vectors.shape, vectors.dtype) != ((n, k, Expression.VECTOR_SIZE), np.float32):
+        return None
+    return images, vectors
 
 
 def _write_manifest(folder: Path, manifest: dict) -> None:
@@ -154,7 +169,10 @@ def _write_manifest(folder: Path, manifest: dict) -> None:
 
 def _start(folder: Path, config: PairsConfig) -> None:
     """Replace the folder by one with zero arrays and a manifest without chunks. Raises UserError for a full disk."""
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        folder.unlink(missing_ok=True)
     folder.mkdir(parents=True)
     n, k, s = config.identities, config.images, config.size
     needed = n * k * s * s * 3

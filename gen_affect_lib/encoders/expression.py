@@ -33,7 +33,7 @@ from gen_affect_lib.encoders.reading import ExpressionReading
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import CHECKPOINTS
 from gen_affect_lib.pictures import open_pictures, square
-from gen_affect_lib.tensors import to_tensor
+from gen_affect_lib.tensors import require_finite, to_tensor
 
 SHIPPED = CHECKPOINTS / "expression"
 UNITS, VECTOR = len(ACTION_UNITS), Expression.VECTOR_SIZE
@@ -103,12 +103,15 @@ class ExpressionEncoder:
                 f"{folder} is an image classifier with other labels: load it with encoders.hub_expression, or train an "
                 "encoder for your emotions.csv with `python -m gen_affect_lib train-encoder expression`"
             )
-        return cls(ViTForImageClassification.from_pretrained(folder, config=config, dtype=torch.float32))
+        vit = ViTForImageClassification.from_pretrained(folder, config=config, dtype=torch.float32)
+        require_finite(vit, str(folder))
+        return cls(vit)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors, in half precision."""
         halved = ViTForImageClassification(self.vit.config).half()
         halved.load_state_dict(self.vit.state_dict())
+        require_finite(halved, f"{folder} was not written")
         halved.save_pretrained(folder)
 
     def vectors(self, pictures: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.files import atomic
+from gen_affect_lib.tensors import require_finite
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -45,17 +47,18 @@ def export(net: nn.Module, path: Path, example: Tensor, outputs: list[str], dyna
     import warnings
 
     net = net.eval()
+    require_finite(net, f"{path} was not written")
     for name, weight in net.named_parameters():
         if weight.ndim >= 2 and not torch.equal(weight, weight.half().float()):
             raise UserError(f"{name} is not rounded: call round_weights before export")
     # The tracing exporter keeps the names of the weights and needs no other package. PRESERVE and no folding keep it
     # from merging normalizations into the weights, which could not be read back then.
-    with warnings.catch_warnings():
+    with atomic(path) as partial, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             net,
             (example,),
-            str(path),
+            str(partial),
             dynamo=False,
             opset_version=17,
             input_names=["input"],
@@ -64,10 +67,10 @@ def export(net: nn.Module, path: Path, example: Tensor, outputs: list[str], dyna
             training=torch.onnx.TrainingMode.PRESERVE,
             do_constant_folding=False,
         )
-    model = onnx.load(str(path))
-    _halve(model.graph)
-    onnx.checker.check_model(model)
-    onnx.save(model, str(path))
+        model = onnx.load(str(partial))
+        _halve(model.graph)
+        onnx.checker.check_model(model)
+        onnx.save(model, str(partial))
 
 
 def _halve(graph) -> None:
@@ -119,4 +122,5 @@ def load_weights(net: Net, path: Path) -> Net:
             "take both files from one training"
         )
     net.load_state_dict({name: weights[name] for name in wanted}, strict=False)
+    require_finite(net, str(path))
     return net.eval()

@@ -23,6 +23,7 @@ from gen_affect_lib.encoders.landmark_net import SIZE as LANDMARK_SIZE
 from gen_affect_lib.encoders.onnx_files import export, load_weights
 from gen_affect_lib.encoders.views import ALIGNMENT, SIZE, VIEWS, aligned
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.files import atomic
 from gen_affect_lib.keys import Producer, fingerprint
 from gen_affect_lib.paths import CHECKPOINTS
 from gen_affect_lib.pictures import open_picture
@@ -131,6 +132,8 @@ class FacePack:
             views = np.stack([aligned(image, five, view) for view in VIEWS])
             embeddings = self.recognizer.get_feat([np.ascontiguousarray(view[:, :, ::-1]) for view in views])
             embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+            if not np.isfinite(embeddings).all():
+                raise UserError("the recognizer returns numbers that are not finite: restore the face pack")
             readings.append(FaceReading(box[:4] / ratio, five / ratio, float(box[4]), views, embeddings))
         return sorted(readings, key=lambda face: face.box[0] + face.box[2])
 
@@ -248,8 +251,12 @@ def save_landmarks(net: LandmarkNet, folder: Path) -> None:
 
 def update_json(path: Path, part: str, content: dict) -> None:
     """Set the entry of one part of a pack in a JSON file and keep those of the others."""
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps({**known, part: content}, indent=2, sort_keys=True) + "\n")
+    try:
+        known = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):  # missing or damaged
+        known = {}
+    with atomic(path) as partial:
+        partial.write_text(json.dumps({**known, part: content}, indent=2, sort_keys=True) + "\n")
 
 
 def load_recognizer(folder: Path = FOLDER) -> ArcFaceNet:

@@ -259,11 +259,15 @@ def read_rows(path: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         return []
-    saved = json.loads(path.read_text())
+    try:
+        saved = json.loads(path.read_text())
+        rows = list(saved["rows"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} holds no comparison: give --json another name, or remove it") from error
     for name, value in about.items():
         if saved.get(name, value) != value:
             raise UserError(f"{path} holds a comparison with another {name}: give --json another name, or remove it")
-    return saved["rows"]
+    return rows
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:

@@ -170,7 +170,8 @@ def draw_sets(draw: Draw, plan: Plan, folder: Path) -> Sets:
     images, seconds = [], []
     for n, seed in enumerate(tqdm(plan.person_seeds, desc="Drawing sets", unit="person")):
         saved = folder / f"{seed}.npz"
-        if not saved.is_file():
+        kept = _read_set(saved)
+        if kept is None:
             start = time.perf_counter()
             sets = [
                 [np.asarray(picture) for picture in draw(plan.references[n], plan.target_words, s)]
@@ -179,10 +180,19 @@ def draw_sets(draw: Draw, plan: Plan, folder: Path) -> Sets:
             took = time.perf_counter() - start
             with atomic(saved) as partial:
                 np.savez_compressed(partial, images=np.array(sets), seconds=took)
-        with np.load(saved) as file:
-            images.append(file["images"])
-            seconds.append(float(file["seconds"]))
+            kept = np.array(sets), took
+        images.append(kept[0])
+        seconds.append(kept[1])
     return Sets(np.stack(images), np.array(seconds))
+
+
+def _read_set(path: Path) -> tuple[np.ndarray, float] | None:
+    """Pictures and seconds of one person; None if the file is missing or damaged, which its checksums show."""
+    try:
+        with np.load(path) as file:
+            return file["images"], float(file["seconds"])
+    except Exception:  # numpy and zipfile raise all kinds of errors
+        return None
 
 
 def drawn_by(pipeline: Callable, **settings) -> Draw:

@@ -144,17 +144,23 @@ class AnchorBank:
 
     Attributes:
         consistency: which tokens are shared, and when.
-        made_with: steps, shift and guidance scales of the sampling, which must be the same for every image of the set.
+        made_with: what must be the same for every image of the set, by name, see `require_same`.
         anchors: A, the number of images in a call of `record` under each condition.
         noise_of_first: initial noise of the set's first image (1, K, s, s); None before it is sampled.
         kept: (sigma, block) -> keys and values (G, A·P, H, D), and the mean of the anchors' queries (G, P, H, D).
     """
 
     consistency: Consistency
-    made_with: tuple = ()
+    made_with: dict[str, object] = field(default_factory=dict)
     anchors: int = 1
     noise_of_first: Tensor | None = None
     kept: dict[tuple[float, int], QKV] = field(default_factory=dict)
+
+    def require_same(self, made_with: dict[str, object]) -> None:
+        """Raise UserError, with the first difference, unless the bank was made with these."""
+        for name, value in made_with.items():
+            if self.made_with.get(name) != value:
+                raise UserError(f"the bank was made with {name} {self.made_with.get(name)}, not {value}: give the same")
 
     def noise(self, own: Tensor) -> Tensor:
         """Initial noise of N images (N, K, s, s), variance 1: √f · noise_of_first + √(1 - f) · own, f = shared_noise.

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,17 +14,21 @@ import torch
 
 from gen_affect_lib.avatars.folder import FaceFolder
 from gen_affect_lib.avatars.pairs import PairCache
-from gen_affect_lib.codec import LatentCodec
-from gen_affect_lib.device import on_device, processes, seed_everything
+from gen_affect_lib.codec import CODEC, LatentCodec
+from gen_affect_lib.device import on_device, processes, seed_stage
 from gen_affect_lib.display import grid
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.files import write_json
 from gen_affect_lib.flow import RectifiedFlow
+from gen_affect_lib.keys import digest
 from gen_affect_lib.model.fusion import IdentityExpressionFusion
 from gen_affect_lib.model.mmdit import MMDiT
 from gen_affect_lib.paths import SHIPPED
 from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.profiles import Profile
+from gen_affect_lib.tensors import require_finite
+from gen_affect_lib.training.checkpoint import has_checkpoint, require_same
 from gen_affect_lib.training.codec import CODEC_RECIPE, fit_codec
 from gen_affect_lib.training.latent_pairs import (
     Codec,
@@ -33,9 +38,12 @@ from gen_affect_lib.training.latent_pairs import (
     folder_identities,
     folder_splits,
 )
+from gen_affect_lib.training.logbook import writing_to
 from gen_affect_lib.training.perceptual import PerceptualLoss
 from gen_affect_lib.training.trainer import Trainer
 
+RUN = "run.json"  # is in the folder of every run from its start on
+TRAINED = "trained.json"  # is in the folder of a trained codec: what it was trained with, and the digest of its files
 PREVIEW_WORDS = ("joy", "surprise", "anger", "sadness", "fear", "disgust", "amusement", "contempt")
 
 
@@ -48,12 +56,14 @@ class DrawnPictures:
     Attributes:
         images: pictures of the training people, uint8 (M, S, S, 3).
         held_out: pictures of the validation people, likewise.
+        mark: changes with the pictures.
     """
 
     def __init__(self, profile: Profile):
         self.train, self.validation = PairCache.open(profile.pairs), PairCache.open(profile.validation)
         self.images, self.held_out = self.train.flat_images, self.validation.flat_images
         self.references = profile.references
+        self.mark = f"drawn pairs {profile.pairs.key} {profile.validation.key} {profile.references}"
 
     def splits(self, codec: Codec, faces: FacePack) -> tuple[Split, Split]:
         train = cache_split(self.train, codec, faces, self.references)
@@ -64,6 +74,7 @@ class UserPictures:
     """A user's image folder, see `avatars.folder`. Raises UserError for an invalid folder and a picture without a face.
 
     `images` and `held_out` are both all of its pictures, uint8 (M, S, S, 3); `splits` selects the held-out people.
+    `mark` changes with the pictures, people and expressions.
     """
 
     def __init__(self, path: str | Path, size: int, faces: FacePack):
@@ -71,8 +82,14 @@ class UserPictures:
         self.images = self.held_out = self.folder.images
         self.identities = folder_identities(self.folder, faces)  # here, so that a bad picture is named before training
 
+        people = "\0".join(entry.identity for entry in self.folder.entries).encode("utf-8", "surrogatepass")
+        self.mark = f"folder {digest(people, self.images.tobytes(), self.folder.vectors.tobytes())}"
+
     def splits(self, codec: Codec, faces: FacePack) -> tuple[Split, Split]:
         return folder_splits(self.folder, codec, self.identities)
+
+
+Pictures = DrawnPictures | UserPictures
 
 
 # Networks: with random weights, or shipped
@@ -87,9 +104,10 @@ class Parts:
     condition_encoder: IdentityExpressionFusion
 
 
-def random_parts(profile: Profile, images: np.ndarray, out_dir: Path) -> Parts:
-    """A codec trained on `images` uint8 (M, S, S, 3), and networks with random weights."""
-    codec = make_codec(profile, images, out_dir)
+def random_parts(profile: Profile, pictures: Pictures, out_dir: Path) -> Parts:
+    """A codec trained on the pictures, and networks with random weights."""
+    codec = make_codec(profile, pictures, out_dir)
+    seed_stage(profile.training.seed, "networks")
     return Parts(codec, *make_networks(profile, codec, profile.pairs.size))
 
 
@@ -112,15 +130,47 @@ def load_shipped(size: int) -> GenAffectPipeline:
     return pipeline
 
 
-def make_codec(profile: Profile, images: np.ndarray, out_dir: Path) -> LatentCodec:
-    """The codec saved in `out_dir`; if there is none, train it on `images` uint8 (M, S, S, 3) and save it there."""
-    kept = out_dir / "codec"
-    if (kept / "config.json").is_file():
+def make_codec(profile: Profile, pictures: Pictures, out_dir: Path) -> LatentCodec:
+    """The codec saved in `out_dir`; if there is none of these pictures and sizes, train it and save it there.
+
+    Raises UserError if there is one of others, and the folder has checkpoints that belong to it.
+    """
+    kept, seed = out_dir / "codec", profile.training.seed
+    trained = {
+        "data": pictures.mark,
+        "codec": json.loads(json.dumps(vars(profile.codec))),
+        "codec_steps": profile.codec_steps,
+        "seed": seed,
+        "versions": CODEC.versions,
+    }
+    known = _whole_codec(kept)
+    if known is not None and has_checkpoint(out_dir):
+        require_same(out_dir, known, trained)
+    if known == trained:
         return on_device(LatentCodec.from_pretrained(kept))
+    seed_stage(seed, "codec")
     codec = on_device(LatentCodec(**vars(profile.codec)))
-    fit_codec(codec, images, replace(CODEC_RECIPE, steps=profile.codec_steps), PerceptualLoss(codec.device))
-    codec.save_pretrained(kept)
+    fit_codec(codec, pictures.images, replace(CODEC_RECIPE, steps=profile.codec_steps), PerceptualLoss(codec.device))
+    require_finite(codec, f"{kept} was not written")
+    with writing_to(out_dir):
+        (kept / TRAINED).unlink(missing_ok=True)
+        codec.save_pretrained(kept)
+        write_json(kept / TRAINED, {"trained": trained, "files": _codec_digest(kept)})
     return codec
+
+
+def _whole_codec(folder: Path) -> dict | None:
+    """What the codec in a folder was trained with; None if there is none, or if a file is missing or damaged."""
+    try:
+        kept = json.loads((folder / TRAINED).read_text())
+        return kept["trained"] if kept["files"] == _codec_digest(folder) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _codec_digest(folder: Path) -> str:
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    return digest(*(file.read_bytes() for file in files))
 
 
 def make_networks(profile: Profile, codec: Codec, image_size: int) -> tuple[MMDiT, IdentityExpressionFusion]:
@@ -183,12 +233,11 @@ def make_trainer(
     if retrain:
         profile = profile.retrained()
     out_dir, size = Path(out_dir), profile.pairs.size
-    seed_everything(profile.training.seed)
     with processes().main_process_first():  # the others then load the files that it has written
         shipped = load_shipped(size) if profile.from_nothing else None
         faces = FacePack()
         pictures = DrawnPictures(profile) if data is None else UserPictures(data, size, faces)
-        parts = shipped_parts(shipped, faces) if shipped else random_parts(profile, pictures.images, out_dir)
+        parts = shipped_parts(shipped, faces) if shipped else random_parts(profile, pictures, out_dir)
         train, held_out = pictures.splits(parts.codec, faces)
     pipeline = assemble(profile, parts.codec, parts.transformer, parts.condition_encoder, faces, size)
     places, _ = held_out.pick(np.random.default_rng(0), 4)
@@ -199,7 +248,9 @@ def make_trainer(
 
     config, pairs = profile.training, LatentPairs(train, held_out, profile.training.seed)
     networks = parts.transformer, parts.condition_encoder
-    return Trainer(config, *networks, RectifiedFlow(), pairs, out_dir, preview), pipeline
+    marks = {"data": pictures.mark, "codec": parts.codec.mark, "recognizer": faces.mark}
+    seed_stage(config.seed, "training")
+    return Trainer(config, *networks, RectifiedFlow(), pairs, out_dir, preview, marks=marks), pipeline
 
 
 def preview_grid(pipeline: GenAffectPipeline, references: np.ndarray, identities: np.ndarray) -> np.ndarray:
@@ -226,11 +277,17 @@ def train_profile(
     """Train, and save the pipeline with the averaged weights in `out_dir/pipeline`, in half precision.
 
     Args:
-        resume: continue the run in `out_dir` if there is one.
+        resume: continue the run in `out_dir`. Raises UserError if there is none.
         minutes: the training time; None keeps the profile's limit.
 
     The other arguments and the errors are those of `make_trainer`.
     """
+    begun = Path(out_dir) / RUN
+    if resume and not begun.is_file() and not has_checkpoint(Path(out_dir)):
+        raise UserError(f"{out_dir} contains no run: leave out --resume, or give the folder of a run")
+    if processes().is_main_process:  # a run that is killed before its first checkpoint can be resumed as well
+        with writing_to(Path(out_dir)):
+            write_json(begun, {"profile": profile.name, "data": None if data is None else str(data)})
     trainer, pipeline = make_trainer(profile, out_dir, data, retrain)
     trainer.fit(max_minutes=minutes, resume=resume)
     if processes().is_main_process:

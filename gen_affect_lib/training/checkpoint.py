@@ -81,6 +81,11 @@ def read_last_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict] | None:
     return None
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint, complete or damaged."""
+    return any((folder / name).exists() for name in (LAST, PREVIOUS, DAMAGED))
+
+
 def require_same(folder: Path, then: dict, now: dict) -> None:
     """Raise UserError with the first three differences if settings or shapes of a run have changed."""
     changed = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))

@@ -17,6 +17,7 @@ from gen_affect_lib.device import pick_device, seed_everything
 from gen_affect_lib.encoders.detector import FaceDetector, detector_loss, to_input
 from gen_affect_lib.encoders.onnx_files import round_weights
 from gen_affect_lib.encoders.pack import save_detector
+from gen_affect_lib.files import SEAL, is_whole, seal
 from gen_affect_lib.keys import key
 from gen_affect_lib.paths import CACHE
 from gen_affect_lib.recipe import Recipe
@@ -53,7 +54,7 @@ class Scenes:
         People: seeds from `first_person` on, `people` of them.
         """
         images, truth = folder / "images.npy", folder / "faces.npz"
-        if not truth.is_file():
+        if not is_whole(folder / f"scenes{SEAL}"):
             folder.mkdir(parents=True, exist_ok=True)
             array = np.lib.format.open_memmap(images, "w+", np.uint8, (count, size, size, 3))
             drawn = []
@@ -68,6 +69,7 @@ class Scenes:
                 skins=np.concatenate([s.skins for s in drawn]),
                 scene=np.repeat(np.arange(count), [len(s.boxes) for s in drawn]),
             )
+            seal(folder / f"scenes{SEAL}", [images, truth])
         with np.load(truth) as faces:
             return cls(np.load(images, mmap_mode="r"), **{name: faces[name] for name in faces.files})
 

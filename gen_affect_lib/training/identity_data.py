@@ -18,6 +18,7 @@ from gen_affect_lib.avatars.factors import FACTORS
 from gen_affect_lib.avatars.landmarks import LANDMARKS, landmarks
 from gen_affect_lib.avatars.splits import picture_seed
 from gen_affect_lib.encoders.views import ALIGNMENT, SIZE, VIEWS, aligned
+from gen_affect_lib.files import SEAL, is_whole, seal
 from gen_affect_lib.keys import Producer, key
 from gen_affect_lib.paths import CACHE
 
@@ -45,7 +46,7 @@ class IdentityPictures:
     def open(cls, folder: Path, first_seed: int, people: int, pictures: int, shake: float = SHAKE) -> IdentityPictures:
         """The pictures saved in a folder; if there are none, draw and save them."""
         views, nuisance = folder / "views.npy", folder / "nuisance.npy"
-        if not nuisance.is_file():
+        if not is_whole(folder / f"pictures{SEAL}"):
             folder.mkdir(parents=True, exist_ok=True)
             shape = (people, pictures, len(VIEWS), SIZE, SIZE, 3)
             array = np.lib.format.open_memmap(views, "w+", np.uint8, shape)
@@ -55,6 +56,7 @@ class IdentityPictures:
                     array[n, k], factors[n, k] = draw(first_seed + n, k, shake)
             array.flush()
             np.save(nuisance, factors)
+            seal(folder / f"pictures{SEAL}", [views, nuisance])
         return cls(np.load(views, mmap_mode="r"), np.load(nuisance), first_seed + np.arange(people))
 
     @classmethod

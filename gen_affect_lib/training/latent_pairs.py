@@ -101,7 +101,8 @@ def cache_split(cache: PairCache, codec: Codec, faces: FacePack, references: int
     first = np.arange(len(cache.flat_images)).reshape(-1, images)[:, :references].ravel()  # (N, K) -> (R,)
     config |= {"references": references}
     kept = cache.folder / f"identities-{key(READ_IDENTITIES, config, *faces.weights)}.npz"
-    if not kept.is_file():
+    read = _read_identities(kept)
+    if read is None:
         tokens = read_references(cache, faces, first)
         found = [(place, one) for place, one in zip(first, tokens) if one is not None]
         if not found:
@@ -112,8 +113,9 @@ def cache_split(cache: PairCache, codec: Codec, faces: FacePack, references: int
                 references=np.array([place for place, _ in found]),
                 identities=np.array([one for _, one in found], np.float16),
             )
-    with np.load(kept) as file:
-        found, identities = file["references"], file["identities"]
+        read = _read_identities(kept)
+        assert read is not None
+    found, identities = read
 
     def pick(rng, count):
         place = rng.integers(0, len(found), count)
@@ -121,6 +123,16 @@ def cache_split(cache: PairCache, codec: Codec, faces: FacePack, references: int
         return place, person * images + (picture + rng.integers(1, images, count)) % images
 
     return Split(latents, identities, found, represent(cache.flat_vectors), pick)
+
+
+def _read_identities(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """References and their identity tokens; None if the file is missing or damaged, which its checksums show."""
+    try:
+        with np.load(path) as file:
+            found, identities = file["references"], file["identities"]
+    except Exception:  # numpy and zipfile raise all kinds of errors
+        return None
+    return (found, identities) if np.isfinite(identities).all() else None
 
 
 def read_references(cache: PairCache, faces: FacePack, indices: np.ndarray) -> list[np.ndarray | None]:

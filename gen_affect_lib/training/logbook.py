@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.recipe import TrainingConfig
@@ -173,11 +174,12 @@ def going_on(what: str):
 
 @contextmanager
 def writing_to(folder: Path):
-    """Raise an OSError of writing to a folder (full disk, no permission, not a folder) as a UserError."""
+    """Raise an error of writing to a folder (full disk, no permission, not a folder) as a UserError."""
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"cannot write to {folder} ({error.strerror or error}): existing checkpoints are intact; free some disk "
+            f"cannot write to {folder} ({reason!s:.200}): existing checkpoints are intact; free some disk "
             "space, or choose another folder"
         ) from error

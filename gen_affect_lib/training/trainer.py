@@ -51,6 +51,7 @@ class Trainer(loop.State):
         preview: step -> a grid of samples (H, W, 3) uint8; called with the averaged weights in the networks.
         extra_loss: (predicted latents, target, sigma) -> (B,), added to the training loss but not to the validation
             loss; see `face_loss.py`.
+        marks: what else must be equal when a run is resumed, by name, such as the fingerprints of data and codec.
 
     With several processes, each has a trainer, and only the main one logs, validates and writes. Raises UserError if
     `batch_size` is not a multiple of their number.
@@ -66,7 +67,9 @@ class Trainer(loop.State):
         out_dir: str | Path,
         preview: Callable[[int], np.ndarray] | None = None,
         extra_loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+        marks: dict[str, str] | None = None,
     ):
+        self.marks = marks or {}
         self.config, self.flow, self.data, self.out_dir, self.preview = config, flow, data, Path(out_dir), preview
         self.processes = processes()
         count = self.processes.num_processes
@@ -177,7 +180,9 @@ class Trainer(loop.State):
         if checkpoint is None:
             return False
         tensors, state = checkpoint
-        then = TrainingConfig().fixed_settings() | state["settings"]  # settings added since then had their defaults
+        then = (
+            TrainingConfig().fixed_settings() | self.marks | state["settings"]
+        )  # settings added since then had their defaults
         require_same(
             self.out_dir,
             then | {name: tuple(t.shape) for name, t in tensors.items() if name.split(".")[0] in self.networks},
@@ -189,7 +194,8 @@ class Trainer(loop.State):
         return True
 
     def _settings(self) -> dict:
-        return self.config.fixed_settings() | {f"flow.{name}": value for name, value in vars(self.flow).items()}
+        flow = {f"flow.{name}": value for name, value in vars(self.flow).items()}
+        return self.config.fixed_settings() | flow | self.marks
 
     # Monitoring
 

@@ -10,6 +10,7 @@ from gen_affect_lib.avatars.drawing import DRAWING
 from gen_affect_lib.avatars.factors import FACTORS
 from gen_affect_lib.avatars.splits import picture_seed
 from gen_affect_lib.evaluation.judges.networks import SIZE
+from gen_affect_lib.files import SEAL, is_whole, seal
 from gen_affect_lib.keys import Producer, key
 from gen_affect_lib.paths import CACHE
 
@@ -58,11 +59,12 @@ class Drawings:
         """The same from the cache; drawn again if the version of the drawing code has changed."""
         mark = key(JUDGES_DRAWINGS, dict(first_seed=first_seed, people=people, images=images))
         folder = CACHE / "judges" / f"{first_seed}-{people}x{images}-{mark}"
-        if not (folder / "word.npy").exists():
+        if not is_whole(folder / f"drawings{SEAL}"):
             drawings = cls(first_seed, people, images)
             folder.mkdir(parents=True, exist_ok=True)
-            for part in cls.PARTS:  # "word" is written last: if it is there, all are
+            for part in cls.PARTS:
                 np.save(folder / f"{part}.npy", getattr(drawings, part))
+            seal(folder / f"drawings{SEAL}", [folder / f"{part}.npy" for part in cls.PARTS])
         drawings = cls.__new__(cls)
         for part in cls.PARTS:
             setattr(drawings, part, np.load(folder / f"{part}.npy", mmap_mode="r" if part == "images" else None))

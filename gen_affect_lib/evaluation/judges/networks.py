@@ -30,7 +30,7 @@ from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.metrics.expression import LOWEST
 from gen_affect_lib.paths import CHECKPOINTS
 from gen_affect_lib.pictures import square
-from gen_affect_lib.tensors import to_tensor
+from gen_affect_lib.tensors import require_finite, to_tensor
 
 SIZE = 64  # pixels a side of a judge's input
 JUDGES = CHECKPOINTS / "judges"
@@ -142,10 +142,12 @@ class _Judge(ModelMixin, ConfigMixin):
         """
         folder = folder or JUDGES / cls.NAME
         try:
-            return cls.from_pretrained(folder, local_files_only=True).float().eval()
-        except (OSError, ValueError) as error:
+            judge = cls.from_pretrained(folder, local_files_only=True).float().eval()
+        except Exception as error:  # a damaged file can raise anything
             hint = f"python -m gen_affect_lib train-encoder {cls.NAME}-judge --out {folder}"
             raise UserError(f"no {cls.NAME} judge can be loaded from {folder}: train one with {hint}") from error
+        require_finite(judge, str(folder))
+        return judge
 
     def features(self, images: Sequence | np.ndarray) -> np.ndarray:
         """The trunk's features of pictures as `read` takes them, to compare distributions: float32 (B, F)."""
