@@ -1,7 +1,7 @@
 """The process in which a submission runs: what it may see, how it is watched, and how it is ended.
 
-On Linux it runs in `namespaces` of its own, or with `--container` in a container. Where neither is possible, it runs on a
-copy of the kit with a home folder of its own, and `limits` stops accidents only.
+On Linux it runs in `namespaces` of its own, or with `--container` in a container. Where neither is possible, it runs
+on a copy of the kit with a home folder of its own, and `limits` stops accidents only.
 """
 
 from __future__ import annotations
@@ -63,6 +63,14 @@ def namespaces_missing() -> str:
             return str(error)
     lines = done.stderr.strip().splitlines()
     return "" if done.returncode == 0 else (lines[-1] if lines else f"exit code {done.returncode}")
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of all its descendants that lose theirs, so that `Jail.kill` finds them."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
 def container_program() -> str:
@@ -254,8 +262,9 @@ def copy_of_the_kit(folder: Path) -> Path:
         if own := exercises(path.stem):
             lines = ["from gen_affect_lib.course.grading.stub import Asked", ""]
             lines += [f'check_{exercise.name} = Asked("{exercise.name}")' for exercise in own]
-            module = kit / "gen_affect_lib" / "course" / "checks" / f"notebook_{path.stem[:2]}.py"
-            module.write_text("\n".join([*lines, ""]))
+            course = kit / "gen_affect_lib" / "course"
+            for module in (f"checks/notebook_{path.stem[:2]}.py", f"checks_{path.stem[:2]}.py"):  # or of the first edition
+                (course / module).write_text("\n".join([*lines, ""]))
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     compileall.compile_dir(kit, quiet=2, workers=1, invalidation_mode=unchecked)
     for path in (folder, *folder.rglob("*")):

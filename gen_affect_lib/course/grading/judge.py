@@ -1,9 +1,9 @@
 """Judges submissions in a process that no submission enters.
 
-`sandbox` starts this as a process, `python -m gen_affect_lib.course.grading.judge`, and sends it jobs. For each, the judge
-starts a `player`, in a jail of its own, and tells it which cell to run. When a cell checks an answer, the judge runs the
-check here, against the reference, with the answer `Remote`: its inputs go to the player, and its results come back, both
-as plain data. What a submission does to its own process can therefore change its answers, and no verdict.
+`sandbox` starts this as a process, `python -m gen_affect_lib.course.grading.judge`, and sends it jobs. For each, the
+judge starts a `player`, in a jail of its own, and tells it which cell to run. When a cell checks an answer, the judge
+runs the check here, against the reference, with the answer `Remote`: its inputs go to the player, and its results come
+back, both as plain data. What a submission does to its own process can therefore change its answers, and no verdict.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gen_affect_lib.course.checks import Exercise, Verdict, exercises
 from gen_affect_lib.course.checks.answer import Elsewhere, Failed, Unknown, Wrong
 from gen_affect_lib.course.grading import reference
 from gen_affect_lib.course.grading.cells import checked, defined
-from gen_affect_lib.course.grading.jail import Jail
+from gen_affect_lib.course.grading.jail import Jail, adopt_orphans
 from gen_affect_lib.course.grading.player import WALL
 from gen_affect_lib.course.grading.wire import Channel, Closed, decode, encode
 
@@ -55,6 +55,7 @@ class KitsOwn(BaseException):
 
 def main() -> None:
     """Judge one job after the other, lines of JSON on stdin, and write each outcome as a line to stdout."""
+    adopt_orphans()
     lines: queue.Queue = queue.Queue()
     current: list[Jail] = []
     write = os.dup(1)
@@ -63,8 +64,9 @@ def main() -> None:
     def listen():
         for line in sys.stdin:
             lines.put(line)
-        for jail in current:  # the grader has ended
+        for jail in list(current):  # the grader has ended
             jail.kill()
+            shutil.rmtree(jail.folder, ignore_errors=True)
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
@@ -391,7 +393,7 @@ def _as_python(source: str) -> str:
         return source
 
 
-# --- the player's process ----------------------------------------------------------------------------------------------
+# --- the player's process --------------------------------------------------------------------------------------------
 
 
 class _player:

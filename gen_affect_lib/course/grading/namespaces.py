@@ -1,8 +1,8 @@
 """Starts a program in namespaces of its own: `python -I -S namespaces.py SPEC PROGRAM ARGUMENT...`, on Linux.
 
-The program sees the folders in SPEC and nothing else of the machine: no other file, process or network. It has no rights
-that it could win back, and whatever it starts ends with it. Only the standard library is used: this runs before a
-submission does, and its start costs every submission.
+The program sees the folders in SPEC and nothing else of the machine: no other file, process or network. It has no
+rights that it could win back, and whatever it starts ends with it. Only the standard library is used, since every
+submission waits for this.
 
 SPEC is JSON: {"root": an empty folder, "read": [paths to show, read-only], "write": [folders to show], "cwd"}; for
 {"plain": true} the program is only tied to the life of its parent.

@@ -12,14 +12,15 @@ When a cell calls a check, the player sends {"attempt": name}, and the judge the
 
     {"do": "call", "through", "arguments", "keywords", "seconds"}    call the answer, through probes
 
-and at last {"do": "verdict", "source"}: the check returns the answer, or the kit's component if there is a source. There
-is no kernel: nothing here needs a socket, and a widget that waits for a browser cannot block it.
+and at last {"do": "verdict", "source"}: the check returns the answer, or the kit's component if there is a source.
+There is no kernel: nothing here needs a socket, and a widget that waits for a browser cannot block it.
 """
 
 from __future__ import annotations
 
 import ast
 import faulthandler
+import inspect
 import json
 import os
 import random
@@ -64,8 +65,8 @@ def main() -> None:
 class Player:
     """One run of a notebook.
 
-    job: {"profile", "memory_gb", "work": the folder to run in, "exercises": {name: [module, qualified name] of the kit's
-    own component, or None}}.
+    job: {"profile", "memory_gb", "work": the folder to run in, "exercises": {name: [module, qualified name] of the
+    kit's own component, or None}}.
     """
 
     current: Player
@@ -310,7 +311,7 @@ def codes_of(component: Any) -> list[CodeType]:
     """The code of a function, or of the functions that a class defines itself."""
     functions = list(vars(component).values()) if isinstance(component, type) else [component]
     functions = [getattr(one, "__func__", one) for one in functions]  # of a class method
-    functions += [one.__wrapped__ for one in functions if hasattr(one, "__wrapped__")]
+    functions = [inspect.unwrap(one) for one in functions if callable(one)]
     return [one.__code__ for one in functions if hasattr(one, "__code__")]
 
 

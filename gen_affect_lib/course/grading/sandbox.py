@@ -1,7 +1,7 @@
 """One submission: its cells are run and its answers judged, in processes of their own.
 
-The grader starts judges, as many as submissions are graded at once, and each judge starts a player for each submission: see
-`judge` and `jail`.
+The grader starts judges, as many as submissions are graded at once, and each judge starts a player for each
+submission: see `judge` and `jail`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Messages between the judge and the player: plain data as one line of JSON. Nothing is unpickled.
 
-Numbers, text, tensors, arrays and collections of them go as they are; a subclass of a number or a string becomes the plain
-number or string. A few classes of the kit, named in `_CLASSES`, go by their fields, and the functions in
+Numbers, text, tensors, arrays and collections of them go as they are; a subclass of a number or a string becomes the
+plain number or string. A few classes of the kit, named in `_CLASSES`, go by their fields, and the functions in
 `probes.FUNCTIONS` by their names. Whatever else comes back from an answer arrives as `Unknown`, a description.
 """
 
@@ -30,7 +30,9 @@ from gen_affect_lib.model.consistent import Replace
 from gen_affect_lib.model.modulation import Modulation
 
 LONGEST = 256 * 2**20  # bytes of one message
-_CLASSES = {kind.__name__: kind for kind in (Appearance, Avatar, Expression, Identity, QKV, Modulation, Replace)}
+_CLASSES: dict[str, Any] = {
+    kind.__name__: kind for kind in (Appearance, Avatar, Expression, Identity, QKV, Modulation, Replace)
+}
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -79,8 +81,9 @@ def encode(value: Any) -> Any:
         return {"generator": encode(value.get_state())}
     if isinstance(value, SimpleNamespace):
         return {"space": {str(name): encode(one) for name, one in vars(value).items()}}
-    if FUNCTIONS.get(getattr(value, "__name__", "")) is value:
-        return {"function": value.__name__}
+    for name, function in FUNCTIONS.items():
+        if value is function:
+            return {"function": name}
     return {"unknown": describe(value)[:300]}
 
 
@@ -118,7 +121,7 @@ def decode(message: Any) -> Any:
     if kind == "named":
         known = _CLASSES.get(content)
         if known is None or getattr(known, "_fields", None) != tuple(message["fields"]):
-            known = namedtuple(content, message["fields"])
+            known = namedtuple(str(content), message["fields"])
         return known(*map(decode, message["values"]))
     if kind == "dict":
         return {decode(key): decode(one) for key, one in content}
