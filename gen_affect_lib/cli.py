@@ -533,6 +533,8 @@ def _course_grade_options(sub: argparse.ArgumentParser) -> None:
         "--out", type=_path, default=None, metavar="DIR", help="folder for the grades (default: DIR_grades)"
     )
     sub.add_argument("--seconds", type=_positive, default=600.0, help="time limit of one submission in seconds")
+    about = "run each submission in a container of this image, by docker or podman; see INSTRUCTORS.md"
+    sub.add_argument("--container", metavar="IMAGE", default=None, help=about)
     about = "which attempt counts if a submission was handed in more than once (default: best)"
     sub.add_argument("--counts", choices=["best", "last"], default="best", help=about)
     about = "memory limit of one submission in GB"
@@ -550,6 +552,7 @@ def _course_grade(options: argparse.Namespace) -> None:
         memory_gb=options.memory_gb,
         jobs=options.jobs,
         counts=options.counts,
+        container=options.container,
     )
     print(f"the points are in {table}, and the feedback in {table.parent / 'feedback'}")
 

@@ -6,7 +6,6 @@ import runpy
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 
 import pytest
@@ -84,12 +83,10 @@ def test_conda_asks_for_the_same_as_pip():
     assert (ROOT / "constraints.txt").exists()
 
 
-def test_importing_the_kit_is_quick_and_loads_nothing_heavy():
+def test_importing_the_kit_loads_nothing_heavy():
     code = "import sys, gen_affect_lib; print(sorted({'torch', 'diffusers', 'matplotlib', 'skia'} & set(sys.modules)))"
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    assert time.perf_counter() - start < 2.5
 
 
 @pytest.mark.parametrize("name", gen_affect_lib.__all__)

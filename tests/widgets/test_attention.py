@@ -131,11 +131,11 @@ def test_the_still_picture_says_where_the_patch_looks(shown, shipped, person):
     assert "row 4, column 4" in alt and "%" in alt and picture.size[1] == FACE
 
 
-def test_a_press_is_answered_within_50_milliseconds(shown, press, shipped, person, fastest):
+def test_a_press_is_answered_in_50_milliseconds_of_computing(shown, press, shipped, person, fastest):
     panel = widgets.attention_panel(shipped, person(41).render(224), "amusement")
     at = iter(range(100))
     assert fastest(lambda: panel.set(row=1 + next(at) % 8, column=3)) < 0.05
 
 
-def test_a_face_is_watched_within_two_seconds(shipped, person, fastest):
+def test_a_face_is_watched_in_two_seconds_of_computing(shipped, person, fastest):
     assert fastest(lambda: widgets.record_attention(shipped, person(41).render(224), "joy"), times=3) < 2.0

@@ -168,7 +168,7 @@ def test_the_interpolation_panel_draws_the_truth_beside_where_it_is_known(shown,
     assert "drawn" not in pictures.picture.alt and drawn(pictures).shape[1] < drawn(panel).shape[1]
 
 
-def test_a_generated_face_is_drawn_again_within_two_seconds(shown, shipped, person, fastest):
+def test_a_generated_face_is_drawn_again_in_two_seconds_of_computing(shown, shipped, person, fastest):
     panel = widgets.interpolation_panel(shipped, person(41), person(12), "grief", "jubilation", stations=2)
     at = iter(np.linspace(0.05, 0.95, 19))
     assert fastest(lambda: panel.set(person=float(next(at)))) < 2.0

@@ -161,7 +161,7 @@ def test_where_somebody_can_point_it_is_not_shown_twice(shown, appeared, make):
     assert appeared == [panel.widget] and shown == []
 
 
-def test_a_drawn_face_is_drawn_again_within_50_milliseconds(shown, fastest):
+def test_a_drawn_face_is_drawn_again_in_50_milliseconds_of_computing(shown, fastest):
     """With all that stands beside it, as PNG, ready for the page."""
     wheel, plane, face = widgets.word_wheel(), widgets.affect_pad(), widgets.expression_panel()
     choice, at, smile = iter(EMOTIONS), iter(np.linspace(-1, 1, 20)), iter(np.linspace(0.1, 1, 20))

@@ -91,6 +91,7 @@ def _number_difference(got: object, want: float, tolerance: float) -> str:
         got = got.item()
     if isinstance(got, bool) or not isinstance(got, (int, float, np.number)):
         return f"a number was expected, and {describe(got)} came back."
+    got = float(got)  # a subclass of float can compare as it likes
     if got != got or want != want:
         same = got != got and want != want  # NaN where NaN is expected
     else:

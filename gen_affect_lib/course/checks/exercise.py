@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import nbformat
-import torch
 
 from gen_affect_lib.course import notebooks
-from gen_affect_lib.course.checks.compare import Wrong
+from gen_affect_lib.course.checks.answer import Wrong
+from gen_affect_lib.course.checks.settings import own_settings
 from gen_affect_lib.course.checks.wording import describe_error, sentence
 from gen_affect_lib.errors import UserError
 
@@ -28,10 +28,12 @@ BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 
 @dataclass(frozen=True)
 class Verdict:
-    """state: "right", "wrong" or "unfinished". message: what the student reads, one or two sentences."""
+    """state: "right", "wrong" or "unfinished". message: what the student reads, one or two sentences. share: of a wrong
+    answer, the part of the cases in which it is right, from 0 to 1."""
 
     state: str
     message: str = ""
+    share: float = 0.0
 
     @property
     def right(self) -> bool:
@@ -78,15 +80,14 @@ class Exercise:
         )
 
     def judge(self, answer: Callable) -> Verdict:
-        """The verdict on an answer. Prints nothing, and leaves torch's random state in the notebook unchanged."""
+        """The verdict on an answer. Prints nothing, and leaves the notebook's settings and random state unchanged."""
         if answer is self.reference:
             return Verdict(
                 "unfinished",
                 f"this is the kit's own `{self.name}`: your cell was not run since the last check, it stopped with an "
                 "error, or it defines another name.",
             )
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(0)
+        with own_settings():
             try:
                 self.test(answer)
             except NotImplementedError:
@@ -94,7 +95,7 @@ class Exercise:
                     "unfinished", "nothing is written yet, or there is still a `raise NotImplementedError()` in it."
                 )
             except Wrong as wrong:
-                return Verdict("wrong", str(wrong))
+                return Verdict("wrong", str(wrong), wrong.share)
             except Exception as error:  # a student's code may raise any exception
                 return Verdict("wrong", describe_error(self.name, error))
         return Verdict("right")

@@ -11,6 +11,8 @@ from gen_affect_lib.avatars import EMOTIONS, Appearance, Avatar, Expression, Ide
 from gen_affect_lib.avatars.factors import Hue
 from gen_affect_lib.avatars.splits import VALIDATION_SEED
 from gen_affect_lib.course.checks import Exercise, Wrong, check_choice, check_number, compare, difference
+from gen_affect_lib.course.checks.answer import Failed, is_class
+from gen_affect_lib.course.checks.probes import expression_from_vector, expression_interpolate, expression_vector
 
 FIRST = VALIDATION_SEED  # as in the notebook
 
@@ -110,8 +112,8 @@ check_mouth_line = Exercise(
 # --- 1.2 Expression --------------------------------------------------------------------------------------------------
 
 
-def _of(kind: type, vector: np.ndarray):
-    return kind(**{name: float(value) for name, value in zip(Expression.NAMES, vector)})
+def _values(vector: np.ndarray) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(Expression.NAMES, vector)}
 
 
 def _some_vectors(count: int) -> np.ndarray:
@@ -122,7 +124,7 @@ def _some_vectors(count: int) -> np.ndarray:
 
 def _test_to_vector(answer) -> None:
     for vector in _some_vectors(3):
-        got = _of(answer, vector).to_vector()
+        got = expression_vector(answer)(_values(vector))
         if (
             isinstance(got, np.ndarray)
             and got.shape == vector.shape
@@ -137,24 +139,21 @@ def _test_to_vector(answer) -> None:
 
 
 def _test_from_vector(answer) -> None:
-    def back(vector):
-        return answer.from_vector(vector)
-
+    back = expression_from_vector(answer)
     for vector in _some_vectors(3):
-        got = back(vector)
-        if not isinstance(got, answer):
-            raise Wrong(f"`from_vector` should return an `Expression`, and a {type(got).__name__} came back.")
-        if not difference(got.to_vector(), vector.clip(0, 1)):
+        kind, got, _ = back(vector)
+        if kind:
+            raise Wrong(f"`from_vector` should return an `Expression`, and a {kind} came back.")
+        if not difference(got, vector.clip(0, 1)):
             raise Wrong(
                 "`from_vector` turns every negative number into 0. The last four, gaze and head, may be negative: "
                 "each number has its own lowest value, in `LOWEST`."
             )
-        if problem := difference(got.to_vector(), _of(answer, vector).to_vector()):
+        if problem := difference(got, expression_vector(answer)(_values(vector))):
             raise Wrong(f"`from_vector` does not lead back to the same expression. As a vector, {problem}")
     outside = np.array([-0.3, 1.7] + [0.5] * 15 + [-0.4, -1.5, 2.0, 0.3])
-    given = outside.copy()
     try:
-        got = back(given).to_vector()
+        _, got, given = back(outside)
     except NotImplementedError:
         raise
     except Exception as error:
@@ -164,18 +163,19 @@ def _test_from_vector(answer) -> None:
         ) from error
     if problem := difference(got, np.clip(outside, [0.0] * 17 + [-1.0] * 4, 1.0).astype(np.float32)):
         raise Wrong(f"`from_vector` was given numbers out of range, and {problem}")
-    if not np.array_equal(given, outside):
+    if difference(given, outside, 0.0):
         raise Wrong("`from_vector` changes its argument: clip into a new array.")
     for wrong in (np.zeros(1), np.zeros(20), np.zeros(22), np.zeros((1, 21))):  # NumPy broadcasts a single number
         try:
             back(wrong)
         except NotImplementedError:
             raise
-        except ValueError:
-            continue
         except Exception as error:
+            kind = error.kind if isinstance(error, Failed) else type(error).__name__
+            if kind == "ValueError":
+                continue
             raise Wrong(
-                f"`from_vector` raises {type(error).__name__} for a vector of shape {wrong.shape}: check the shape "
+                f"`from_vector` raises {kind} for a vector of shape {wrong.shape}: check the shape "
                 "first, and raise a ValueError that names it."
             ) from error
         raise Wrong(
@@ -187,13 +187,11 @@ def _test_from_vector(answer) -> None:
 def _test_interpolate(answer) -> None:
     one, other = _some_vectors(2)
     for t in (0.0, 1.0, 0.25):
-        left, right = _of(answer, one), _of(answer, other)
-        got = left.interpolate(right, t)
-        if not isinstance(got, answer):
-            raise Wrong(f"`interpolate` should return an `Expression`, and a {type(got).__name__} came back.")
-        if not np.array_equal(left.to_vector(), one) or not np.array_equal(right.to_vector(), other):
+        kind, vector, left, right = expression_interpolate(answer)(_values(one), _values(other), t)
+        if kind:
+            raise Wrong(f"`interpolate` should return an `Expression`, and a {kind} came back.")
+        if difference(left, one, 0.0) or difference(right, other, 0.0):
             raise Wrong("`interpolate` changes one of its two expressions: build a new one.")
-        vector = got.to_vector()
         if not difference(vector, (t * one + (1 - t) * other).astype(np.float32), 1e-6):
             raise Wrong("`interpolate` runs the wrong way: t = 0 is this expression, t = 1 the other.")
         if problem := difference(vector, ((1 - t) * one + t * other).astype(np.float32), 1e-6):
@@ -201,7 +199,7 @@ def _test_interpolate(answer) -> None:
 
 
 def _test_expression(answer) -> None:
-    if not isinstance(answer, type):
+    if not is_class(answer):
         raise Wrong("`Expression` should be a class.")
     answer()  # raises NotImplementedError for an unfinished class
     done = []
@@ -217,7 +215,9 @@ def _test_expression(answer) -> None:
                 raise
             finished = " and ".join(f"`{one}`" for one in done)
             verb = "is" if len(done) == 1 else "are"
-            raise Wrong(f"{finished} {verb} right; `{name}` is not written yet.") from None
+            raise Wrong(f"{finished} {verb} right; `{name}` is not written yet.", len(done) / 3) from None
+        except Wrong as wrong:
+            raise Wrong(str(wrong), len(done) / 3) from None
         done.append(name)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gen_affect_lib.course.checks import Exercise, check_number, compare
+from gen_affect_lib.course.checks import Exercise, Wrong, check_number, compare
+from gen_affect_lib.course.checks.probes import operations
 from gen_affect_lib.model import patches
 
 # --- 2.1 looks_ratio -------------------------------------------------------------------------------------------------
@@ -164,6 +165,8 @@ def _test_patchify_by_unfold(answer) -> None:
             ),
         ],
     )
+    if not {"aten.im2col", "aten.unfold"} & set(operations(answer)(torch.randn(1, 2, 4, 4), 2)):
+        raise Wrong("the numbers are right, but they do not come from `F.unfold`, which is the point here: call it.")
 
 
 check_patchify_by_unfold = Exercise(

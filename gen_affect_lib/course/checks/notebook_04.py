@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from gen_affect_lib import flow
-from gen_affect_lib.course.checks import Exercise, Wrong, check_number, compare
+from gen_affect_lib.course.checks import Exercise, check_number, compare
+from gen_affect_lib.course.checks.probes import a_field, converted, walked
 
 # --- 4.1 interpolate -------------------------------------------------------------------------------------------------
 
@@ -159,30 +159,6 @@ def _in_place(velocity_fn, noise, sigmas, method="euler", callback=None):
     return noise
 
 
-def _walked(sampler) -> Callable:
-    """The result of a sampler and the calls of its callback: (end, [(step, sigma, x), ...])."""
-
-    def walked(velocity_fn, noise, sigmas, method):
-        told = []
-        end = sampler(
-            velocity_fn, noise, sigmas, method, callback=lambda step, sigma, x: told.append((step, float(sigma), x))
-        )
-        return end, told
-
-    walked.__name__ = "sample"
-    return walked
-
-
-def a_field(x: Tensor, sigma: Tensor) -> Tensor:
-    """A velocity that depends on x and on sigma."""
-    if not isinstance(sigma, Tensor) or sigma.shape != x.shape[:1]:
-        what = f"a tensor {tuple(sigma.shape)}" if isinstance(sigma, Tensor) else repr(sigma)
-        raise ValueError(
-            f"velocity_fn expects a sigma for each of the {len(x)} pictures, ({len(x)},), and was given {what}"
-        )
-    return (2 * x).sin() + flow._broadcast(sigma, x) ** 2 * x + 0.5
-
-
 def _euler(*, sign: int = 1, stops: int | None = None, late: bool = False, even: bool = False, once: bool = False):
     """Euler's method with options; each is a mistake."""
 
@@ -311,10 +287,10 @@ def _test_sample(answer) -> None:
         ),
     ]
     compare(
-        _walked(answer),
-        _walked(flow.sample),
+        walked(answer),
+        walked(flow.sample),
         *cases,
-        mistakes=[(words, _walked(mistaken)) for words, mistaken in mistakes],
+        mistakes=[(words, walked(mistaken)) for words, mistaken in mistakes],
     )
     answer(a_field, torch.randn(2, 2), flow.schedule(2))  # method and callback may be left out
 
@@ -574,43 +550,28 @@ def ours_from_theirs(their_velocity: Callable) -> Callable:
 
 
 def _test_ours_from_theirs(answer) -> None:
-    def applied(function):
-        def ours(x, sigma):
-            velocity = function(a_field)
-            if not callable(velocity):
-                raise Wrong(
-                    "the argument is a function, and a function must come out: one of x and sigma, as `sample` calls "
-                    "it."
-                    if velocity is not None
-                    else "nothing came back: is there a `return`?"
-                )
-            return velocity(x, sigma)
-
-        ours.__name__ = "ours_from_theirs"
-        return ours
-
     cases = [(torch.randn(3, 2), torch.tensor([0.1, 0.6, 1.0])), (torch.randn(2, 1, 4, 4), torch.tensor([0.0, 0.3]))]
     compare(
-        applied(answer),
-        applied(ours_from_theirs),
+        converted(answer),
+        converted(ours_from_theirs),
         *cases,
         mistakes=[
-            ("nothing is converted yet.", applied(lambda theirs: theirs)),
+            ("nothing is converted yet.", converted(lambda theirs: theirs)),
             (
                 "the sign is converted, but the time is not: their t is 1 where our sigma is 0.",
-                applied(lambda theirs: lambda x, sigma: -theirs(x, sigma)),
+                converted(lambda theirs: lambda x, sigma: -theirs(x, sigma)),
             ),
             (
                 "the time is converted, but the sign is not: their velocity points to the data, ours to the noise.",
-                applied(lambda theirs: lambda x, sigma: theirs(x, 1 - sigma)),
+                converted(lambda theirs: lambda x, sigma: theirs(x, 1 - sigma)),
             ),
             (
                 "their network takes t in [0, 1], not a timestep up to 1000.",
-                applied(lambda theirs: lambda x, sigma: -theirs(x, 1000 * (1 - sigma))),
+                converted(lambda theirs: lambda x, sigma: -theirs(x, 1000 * (1 - sigma))),
             ),
             (
                 "x itself is inverted. The point is the same in both conventions; only time and direction differ.",
-                applied(lambda theirs: lambda x, sigma: -theirs(-x, 1 - sigma)),
+                converted(lambda theirs: lambda x, sigma: -theirs(-x, 1 - sigma)),
             ),
         ],
     )

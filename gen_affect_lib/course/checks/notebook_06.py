@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from transformers.models.vit.modeling_vit import ViTEmbeddings
 
 from gen_affect_lib.course.checks import Exercise, Wrong, check_choice, check_number, compare, compare_modules
+from gen_affect_lib.course.checks.answer import is_class
+from gen_affect_lib.course.checks.probes import fresh_parameters, kept_weights
 from gen_affect_lib.encoders import affect
 
 # --- 6.1 log_likelihoods ---------------------------------------------------------------------------------------------
@@ -235,7 +237,7 @@ Attention = _attention()
 
 
 def _test_attention(answer) -> None:
-    if not isinstance(answer, type):
+    if not is_class(answer):
         raise Wrong("`Attention` should be a class.")
     compare_modules(
         answer,
@@ -266,9 +268,7 @@ def _test_attention(answer) -> None:
             ),
         ],
     )
-    layer, x = answer(dim=24, heads=3), torch.randn(2, 5, 24)
-    layer(x)
-    kept = getattr(layer, "weights", None)
+    kept = kept_weights(answer)(dict(dim=24, heads=3), torch.randn(2, 5, 24))
     if not isinstance(kept, Tensor) or kept.shape != (2, 3, 5, 5):
         raise Wrong("the outputs are right, but the weights are not kept: section 8 uses `self.weights`, (B, H, T, T).")
     if not torch.allclose(kept.sum(dim=-1), torch.ones(2, 3, 5), atol=1e-5):
@@ -327,7 +327,7 @@ def _embeddings(put) -> type:
 
 
 def _test_embeddings(answer) -> None:
-    if not isinstance(answer, type):
+    if not is_class(answer):
         raise Wrong("`Embeddings` should be a class.")
 
     def config(side):
@@ -372,8 +372,8 @@ def _test_embeddings(answer) -> None:
         compare_modules(
             answer, ViTEmbeddings, dict(config=config(side)), (torch.randn(count, 3, side, side),), mistakes=mistakes
         )
-    fresh = answer(config(8))
-    if fresh.cls_token.any() or fresh.position_embeddings.any():
+    fresh = fresh_parameters(answer)(dict(config=config(8)))
+    if fresh["cls_token"].any() or fresh["position_embeddings"].any():
         raise Wrong(
             "the outputs are right, but the class token and the position embeddings should start at zeros: "
             "`nn.Parameter(torch.zeros(…))`."

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gen_affect_lib import flow
 from gen_affect_lib.course.checks import Exercise, Wrong, check_choice, check_number, compare
+from gen_affect_lib.course.checks.probes import clipped, three_steps, updated
 from gen_affect_lib.evaluation.studies.variants import RECIPES
 from gen_affect_lib.training.optim import warm_cosine
 
@@ -187,29 +188,6 @@ def update_average(average: Sequence[Tensor], parameters: Sequence[Tensor], step
         slow.lerp_(fast, 1 - decay)
 
 
-def _updated(update: Callable) -> Callable:
-    """(average, parameters, …) -> both after the update."""
-
-    def update_average(average, parameters, step, *most):
-        average = [tensor.clone() for tensor in average]
-        parameters = [nn.Parameter(tensor.clone()) for tensor in parameters]
-        held = list(average)
-        update(average, parameters, step, *most)
-        if any(tensor.requires_grad for tensor in average):
-            raise Wrong(
-                "the average has become part of a graph: compute it under `no_grad`, or every step keeps all earlier "
-                "steps in memory."
-            )
-        if any(one is not other for one, other in zip(average, held)):
-            raise Wrong(
-                "there are new tensors in `average`, and the trainer still has the old ones: change the tensors "
-                "themselves."
-            )
-        return average, [parameter.detach() for parameter in parameters]
-
-    return update_average
-
-
 def _average(decay: Callable, swapped=False) -> Callable:
     def update(average, parameters, step, most=0.999):
         with torch.no_grad():
@@ -241,42 +219,42 @@ def _test_update_average(answer) -> None:
                 slow.add_(fast, alpha=1 - memory(step, most))
 
     compare(
-        _updated(answer),
-        _updated(update_average),
+        updated(answer),
+        updated(update_average),
         *cases,
         mistakes=[
             (
                 "the new weights are added, but the average is not shrunk by the decay, so that it grows without "
                 "limit.",
-                _updated(not_shrunk),
+                updated(not_shrunk),
             ),
             (
                 "the tensors of `average` have not changed. `slow = …` only names a new tensor: work in place "
                 "(`copy_`, `mul_`, `add_`, `lerp_`).",
-                _updated(lambda *_: None),
+                updated(lambda *_: None),
             ),
             (
                 "the shares have changed places: `decay` is the share of the average, 1 − decay that of the weights.",
-                _updated(_average(memory, swapped=True)),
+                updated(_average(memory, swapped=True)),
             ),
             (
                 "the weights are moved towards the average: move the average towards the weights.",
-                _updated(_turned_round),
+                updated(_turned_round),
             ),
             (
                 "the decay is `most` from the first step on: take the smaller one of `most` and (1 + step) / (10 + "
                 "step).",
-                _updated(_average(lambda step, most: most)),
+                updated(_average(lambda step, most: most)),
             ),
             (
                 "the decay has no upper bound: it must not exceed `most`.",
-                _updated(_average(lambda step, most: (1 + step) / (10 + step))),
+                updated(_average(lambda step, most: (1 + step) / (10 + step))),
             ),
             (
                 "the decay is the larger of the two, and should be the smaller one.",
-                _updated(_average(lambda step, most: max(most, (1 + step) / (10 + step)))),
+                updated(_average(lambda step, most: max(most, (1 + step) / (10 + step)))),
             ),
-            ("`most` is not used: it need not be 0.999.", _updated(_average(lambda step, most: memory(step, 0.999)))),
+            ("`most` is not used: it need not be 0.999.", updated(_average(lambda step, most: memory(step, 0.999)))),
         ],
     )
 
@@ -303,22 +281,6 @@ check_update_average = Exercise(
 
 def clip_gradients(parameters: Sequence[Tensor], most: float) -> Tensor:
     return nn.utils.clip_grad_norm_(parameters, most)
-
-
-def _clipped(clip: Callable) -> Callable:
-    """(gradients, most) -> the gradients after clipping, and what clipping returned."""
-
-    def clip_gradients(gradients, most):
-        parameters = [nn.Parameter(torch.ones(3) if grad is None else torch.ones_like(grad)) for grad in gradients]
-        for parameter, grad in zip(parameters, gradients):
-            parameter.grad = None if grad is None else grad.clone()
-        returned = clip(parameters, most)
-        if any((parameter.detach() != 1).any() for parameter in parameters):
-            raise Wrong("the weights themselves were changed: clip their gradients, `p.grad`.")
-        left = [torch.zeros(3) if parameter.grad is None else parameter.grad for parameter in parameters]
-        return left, returned if returned is None else torch.as_tensor(returned, dtype=torch.float32).detach()
-
-    return clip_gradients
 
 
 def _clipping(
@@ -370,51 +332,51 @@ def _test_clip_gradients(answer) -> None:
         ([*large, None], 1.0),
     ]
     compare(
-        _clipped(answer),
-        _clipped(clip_gradients),
+        clipped(answer),
+        clipped(clip_gradients),
         *cases,
         tolerance=1e-4,
         mistakes=[
             (
                 "each tensor is clipped by its own norm, which changes the direction of the step. There is one norm, "
                 "of all gradients together.",
-                _clipped(_clipping(each=True)),
+                clipped(_clipping(each=True)),
             ),
             (
                 "each tensor is clipped by its own norm, and the last one's is returned. There is one norm, of all "
                 "gradients together.",
-                _clipped(_last_norm),
+                clipped(_last_norm),
             ),
-            ("the gradients are brought to the norm 1: multiply by `most / norm`.", _clipped(_clipping(to_one=True))),
+            ("the gradients are brought to the norm 1: multiply by `most / norm`.", clipped(_clipping(to_one=True))),
             (
                 "small gradients are made larger: if the norm is at most `most`, leave them.",
-                _clipped(_clipping(always=True)),
+                clipped(_clipping(always=True)),
             ),
             (
                 "this fails at a parameter without a gradient, `p.grad is None`: pass it over.",
-                _clipped(_clipping(none=True)),
+                clipped(_clipping(none=True)),
             ),
-            ("this is the square of the norm: take the root.", _clipped(_clipping(square=True))),
+            ("this is the square of the norm: take the root.", clipped(_clipping(square=True))),
             (
                 "this is the sum of all absolute values. A norm is the root of the sum of squares.",
-                _clipped(_clipping(power=1)),
+                clipped(_clipping(power=1)),
             ),
             (
                 "each number is clipped by itself, which changes the direction of the step: multiply all by one "
                 "factor.",
-                _clipped(_clipping(value=True)),
+                clipped(_clipping(value=True)),
             ),
             (
                 "the gradients are right, but the norm *after* clipping is returned: return the one from before.",
-                _clipped(_clipping(give=lambda before, after: after)),
+                clipped(_clipping(give=lambda before, after: after)),
             ),
             (
                 "the gradients are right, but nothing came back: return the norm from before clipping.",
-                _clipped(_clipping(give=lambda before, after: None)),
+                clipped(_clipping(give=lambda before, after: None)),
             ),
             (
                 "no gradient has changed: work in place, `p.grad.mul_(…)`, or put a new tensor into `p.grad`.",
-                _clipped(
+                clipped(
                     lambda parameters, most: (
                         torch.stack([p.grad.square().sum() for p in parameters if p.grad is not None]).sum().sqrt()
                     )
@@ -481,71 +443,6 @@ learn = _learn()
 learn.__name__ = "learn"
 
 
-class _Model(nn.Module):
-    """The smallest network with the inputs of the MM-DiT."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Conv2d(2, 2, 3, padding=1)
-        self.pooled = nn.Linear(4, 2)
-
-    def forward(self, noisy, tokens, pooled, timestep):
-        condition = self.pooled(pooled + tokens.mean(1)) + torch.sin(timestep / 300)[:, None]
-        return self.layer(noisy) + condition[:, :, None, None]
-
-
-class _Encoder(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.identity, self.expression = nn.Linear(6, 4), nn.Linear(3, 4)
-
-    def forward(self, identity, expression, keep_identity, keep_expression):
-        identity = self.identity(identity) * keep_identity[:, None, None]
-        expression = self.expression(expression) * keep_expression[:, None]
-        return torch.cat([identity, expression[:, None]], dim=1), expression
-
-
-def _three_steps(step_function: Callable) -> Callable:
-    """(description, clip_norm) -> losses, weights and averages after three steps of a small model."""
-
-    def learn(what, clip_norm):
-        seed = int(10 * clip_norm)
-        generator = torch.Generator().manual_seed(seed)
-        torch.manual_seed(seed)
-        model, encoder = _Model(), _Encoder()
-        parameters = [*model.parameters(), *encoder.parameters()]
-        average = [parameter.detach().clone() for parameter in parameters]
-        optimizer = torch.optim.SGD(parameters, lr=0.02, momentum=0.5)
-        losses = []
-        for step in range(3):
-            target, noise = 3 * torch.randn(2, 5, 2, 4, 4, generator=generator)
-            batch = {
-                "identity": torch.randn(5, 2, 6, generator=generator),
-                "expression": torch.rand(5, 3, generator=generator),
-                "target": target,
-            }
-            keep = torch.rand(2, 5, generator=generator) > 0.3
-            losses.append(
-                step_function(
-                    model,
-                    encoder,
-                    optimizer,
-                    average,
-                    (batch, noise, torch.rand(5, generator=generator), *keep),
-                    0.1 / (1 + step),
-                    step,
-                    clip_norm,
-                )
-            )
-        return {
-            "losses": losses,
-            "weights": [parameter.detach().clone() for parameter in parameters],
-            "averages": average,
-        }
-
-    return learn
-
-
 FAULTS = {
     "timed": "the network gets sigma, from 0 to 1. It needs the timestep, 1000 · sigma (notebook 04).",
     "after": "the gradients are clipped before there are any: `backward` computes them.",
@@ -561,21 +458,21 @@ def _test_learn(answer) -> None:
             words = ("one fault is left: " if many == 1 else f"{many} faults are left. One of them: ") + FAULTS[
                 faults[0]
             ]
-            mistakes.append((words, _three_steps(_learn(**{fault: False for fault in faults}))))
+            mistakes.append((words, three_steps(_learn(**{fault: False for fault in faults}))))
     mistakes += [
         (
             "the gradients are cleared after `backward` and before the step, which then has none: clear them after "
             "the step, or before `backward`.",
-            _three_steps(_learn(too_early=True)),
+            three_steps(_learn(too_early=True)),
         ),
         (
             'the optimizer does not get the rate of this step: set `group["lr"]` of each of its `param_groups`.',
-            _three_steps(_learn(rated=False)),
+            three_steps(_learn(rated=False)),
         ),
     ]
     compare(
-        _three_steps(answer),
-        _three_steps(learn),
+        three_steps(answer),
+        three_steps(learn),
         ("a small model and three batches", 1.0),
         ("a small model and three batches", 0.3),
         mistakes=mistakes,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
-from gen_affect_lib.course.checks.compare import Wrong
+from gen_affect_lib.course.checks.answer import Wrong
 from gen_affect_lib.course.checks.wording import describe
 
 
@@ -39,6 +39,7 @@ def check_number(
         number = number.item()
     if isinstance(number, bool) or not isinstance(number, (int, float, np.number)):
         raise Wrong(f"return a number; {describe(number)} came back.")
+    number = float(number)  # a subclass of float can compare as it likes
     if abs(number - right) <= within:
         return
     for mistaken, message in wrong:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from gen_affect_lib.course.checks.answer import Failed, Unknown
 from gen_affect_lib.paths import ROOT
 
 _NOT_THE_STUDENTS = (str(ROOT / "gen_affect_lib"), sys.base_prefix)
@@ -28,6 +29,8 @@ def name_of(function: object) -> str:
 
 def describe(value: object) -> str:
     """A value in a few words; tensors and arrays by their shapes."""
+    if isinstance(value, Unknown):
+        return value.words
     if isinstance(value, torch.Tensor):
         return f"a tensor {tuple(value.shape)}" if value.ndim else f"the tensor {value.item():.4g}"
     if isinstance(value, np.ndarray):
@@ -59,12 +62,18 @@ def describe_call(function: Callable, arguments: Sequence) -> str:
 
 def describe_error(name: str, error: Exception) -> str:
     """One sentence: which error stopped the answer `name`, and in which line of the student's code."""
+    kind, line = (error.kind, error.line) if isinstance(error, Failed) else (type(error).__name__, line_of(error))
+    where = f" in the line `{line}`" if line else ""
+    lines = str(error).strip().splitlines()
+    text = f"`{name}` stopped with {kind}{where}" + (f": {lines[0][:300]}" if lines else "")
+    return text if text.endswith((".", "?", "!")) else text + "."
+
+
+def line_of(error: BaseException) -> str:
+    """The last line of the student's code in an error's traceback; empty if there is none."""
     own = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith(_NOT_THE_STUDENTS) and "site-packages" not in frame.filename
     ]
-    where = f" in the line `{own[-1].line}`" if own and own[-1].line else ""
-    lines = str(error).strip().splitlines()
-    text = f"`{name}` stopped with {type(error).__name__}{where}" + (f": {lines[0][:300]}" if lines else "")
-    return text if text.endswith((".", "?", "!")) else text + "."
+    return (own[-1].line or "") if own else ""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from gen_affect_lib.course import notebooks
-from gen_affect_lib.course.grading import sandbox, submissions
+from gen_affect_lib.course.grading import jail, sandbox, submissions, suspects
 from gen_affect_lib.course.grading.feedback import page
 from gen_affect_lib.course.grading.grades import Grade, attempts, keep, plain_number, standing, write_table
 from gen_affect_lib.course.grading.submissions import Submission, page_name
@@ -30,14 +32,15 @@ def grade_folder(
     memory_gb: float = sandbox.MEMORY_GB,
     jobs: int | None = None,
     counts: str = "best",
+    container: str | None = None,
 ) -> Path:
     """Grade everything in a folder and its subfolders; return the path of the table, grades.csv.
 
     out: the folder for grades.csv and feedback/SUBMISSION.html; by default FOLDER_grades beside `folder`. Grades that
     it contains already are merged with the new ones: what has not changed is not graded again, and of several attempts
     of one submission, those with the same name, the best or the last `counts`. seconds, memory_gb: limits for one
-    submission. jobs: how many run at once. The table is written again whenever a submission ends. Raises UserError if
-    `folder` is empty, or `out` cannot be used.
+    submission. container: an image in which submissions run, by docker or podman. jobs: how many run at once. The table
+    is written again while submissions end. Raises UserError if `folder` is empty, or `out` cannot be used.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -59,9 +62,15 @@ def grade_folder(
         same = [one for one in found if book.has(one, [kit_digest(), seconds, memory_gb])]
 
         def work(submission: Submission, stopped: Callable[[], bool]) -> Grade:
-            return grade_file(submission, seconds=seconds, memory_gb=memory_gb, stopped=stopped)
+            limits = {"seconds": seconds, "memory_gb": memory_gb, "container": container}
+            return grade_file(submission, **limits, stopped=stopped)
 
+        if container:
+            jail.container_program()
+        elif missing := jail.namespaces_missing():
+            say(f"submissions run without namespaces ({missing}): they can read and change your files; see --container")
         width = min(48, max(len(one.name) for one in found))
+        ending = _ended_by_signals()
         try:
             for grade in run_parallel(work, [one for one in found if one not in same], jobs):
                 book.add(grade)
@@ -70,6 +79,7 @@ def grade_folder(
                     points = f"{plain_number(grade.points):>3} of {grade.of:3} points {grade.outcome.seconds:5.0f} s"
                 say(f"{grade.submission:{width}}  {points}  {grade.problem}".rstrip())
         finally:
+            ending()
             book.write()
     refused = sum(bool(grade.broken) for grade in book.new)
     said = f"{len(found)} handed in: {len(book.new) - refused} graded, {len(same)} unchanged since they were graded"
@@ -79,6 +89,24 @@ def grade_folder(
             f"not everything could be written to {out}: {book.unwritten}; free space there, and grade again"
         )
     return out / "grades.csv"
+
+
+def _ended_by_signals() -> Callable[[], None]:
+    """Let SIGTERM and SIGHUP end the grading as Ctrl-C does: nothing is left running. Returns what undoes this."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, stop) for number in known}
+
+    def undo() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    return undo
 
 
 class Book:
@@ -130,19 +158,27 @@ class Book:
 
 
 def grade_file(
-    submission: Submission, *, seconds: float, memory_gb: float, stopped: Callable[[], bool] = lambda: False
+    submission: Submission,
+    *,
+    seconds: float,
+    memory_gb: float,
+    container: str | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Grade:
-    """Grade one submission, whatever it contains. seconds, memory_gb, stopped: as for `sandbox.run`."""
+    """Grade one submission, whatever it contains. seconds, memory_gb, container, stopped: as for `sandbox.run`."""
     grade = Grade(submission.name, broken=submission.refused)
     try:
         grade.handed_in = submission.path.stat().st_mtime
         grade.digest, grade.graded_with = digest(submission), [kit_digest(), seconds, memory_gb]
         if not grade.broken:
-            cells = submissions.read(submission.path)
-            number = submissions.belongs_to(cells, submission.path.name)
+            content = submissions.read(submission.path)
+            number = submissions.belongs_to(content, submission.path.name)
             grade.notebook = notebooks(number)[0].stem
+            cells, helpers = submissions.code_cells(content), submissions.helpers(submission.path)
             limits = {"seconds": seconds, "memory_gb": memory_gb, "stopped": stopped}
-            grade.outcome = sandbox.run(submissions.code_cells(cells), number, **limits)
+            grade.outcome = sandbox.run(cells, number, helpers=helpers, container=container, **limits)
+            beside = [{"number": name, "source": path.read_text(errors="replace")} for name, path in helpers.items()]
+            grade.outcome.look_at[:0] = suspects.found([*cells, *beside], _own_cells(grade.notebook))
     except UserError as error:
         grade.broken = str(error)
     except Exception as error:  # an error of the grader must not stop the grading of other submissions
@@ -157,7 +193,17 @@ def digest(submission: Submission) -> str:
         content = submission.path.read_bytes() if submission.path.is_file() else b""
     except OSError:
         content = b""
-    return hashlib.sha256(submission.refused.encode() + b"\n" + content).hexdigest()
+    parts = [submission.refused.encode(), content]
+    if not submission.refused:
+        parts += [path.read_bytes() for path in submissions.helpers(submission.path).values()]
+    return hashlib.sha256(b"\n".join(parts)).hexdigest()
+
+
+@cache
+def _own_cells(notebook: str) -> frozenset[str]:
+    """The sources of the code cells of the course's own notebook."""
+    (path,) = notebooks(notebook)
+    return frozenset(cell["source"] for cell in submissions.code_cells(submissions.read(path)))
 
 
 @cache

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,6 +28,7 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 OTHER_ARCHIVES = (".7z", ".rar", ".gz")
 LARGEST, LARGEST_ARCHIVE = 100 * 2**20, 500 * 2**20  # bytes of a notebook's file, and of all that an archive contains
 MOST_FILES = 5_000  # in one archive
+LARGEST_HELPER = 2**20  # bytes of a module beside a notebook
 LONGEST_NAME = 100  # characters
 _LINK = "it is a link, which is not followed: hand in the file itself"
 
@@ -288,6 +290,32 @@ def belongs_to(cells: list[dict], file_name: str) -> str:
         if known:
             return known.most_common(1)[0][0]
     raise UserError("the file is none of the notebooks with exercises")
+
+
+@cache
+def _numbers(folder: Path) -> tuple[str, ...]:
+    """Which notebooks of the course those in a folder are."""
+    numbers = []
+    for path in folder.iterdir():
+        if ".ipynb" in path.name.lower() and path.is_file() and not path.is_symlink():
+            try:
+                numbers.append(belongs_to(read(path), path.name))
+            except UserError:
+                continue
+    return tuple(numbers)
+
+
+def helpers(path: Path) -> dict[str, Path]:
+    """{name: path} of the modules that stand beside a notebook, and which it may import.
+
+    Empty if the folder has two copies of one notebook: then it is not the folder of one student.
+    """
+    beside = [file for file in sorted(path.parent.glob("*.py")) if file.is_file() and not file.is_symlink()]
+    beside = [file for file in beside if file.stem.isidentifier() and file.stat().st_size <= LARGEST_HELPER]
+    if not beside:
+        return {}
+    numbers = _numbers(path.parent)
+    return {} if len(set(numbers)) < len(numbers) else {file.name: file for file in beside}
 
 
 def _source(cell: dict) -> str:

@@ -1,10 +1,13 @@
 """An exercise prints a verdict, and returns the answer or the library's component."""
 
+import warnings
+
 import nbformat
+import numpy as np
 import pytest
 import torch
 
-from gen_affect_lib.course.checks import Exercise, exercises
+from gen_affect_lib.course.checks import Exercise, Wrong, compare, exercises
 from gen_affect_lib.course.checks import exercise as exercise_module
 from gen_affect_lib.errors import UserError
 from tests.course.examples import double, doubles
@@ -94,3 +97,53 @@ def test_a_missing_solution_is_reported(exercise, capsys, tmp_path, monkeypatch)
 
 def test_a_notebook_without_checks_has_no_exercises():
     assert exercises("00_quickstart") == []
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        lambda: torch.set_default_dtype(torch.float64),
+        lambda: torch.set_default_device("meta"),
+        lambda: torch.set_grad_enabled(False),
+        lambda: torch.use_deterministic_algorithms(True),
+        lambda: np.seterr(all="raise"),
+        lambda: warnings.simplefilter("error"),
+    ],
+)
+def test_an_answer_is_judged_under_the_kits_own_settings(exercise, setting):
+    def mine(x):
+        warnings.warn("odd", stacklevel=1)
+        assert np.float64(1e-300) * np.float64(1e-300) == 0
+        return x * (torch.ones(1) + 1)
+
+    def settings():
+        return (
+            torch.get_default_dtype(),
+            torch.ones(1).device,
+            torch.is_grad_enabled(),
+            np.geterr(),
+            warnings.filters[0],
+        )
+
+    with warnings.catch_warnings(), np.errstate():
+        try:
+            setting()
+            before = settings()
+            verdict = exercise.judge(mine)
+            assert verdict.state == "right", verdict
+            assert settings() == before, "and the notebook's are as before"
+        finally:
+            torch.set_default_dtype(torch.float32)
+            torch.set_default_device(None)
+            torch.set_grad_enabled(True)
+            torch.use_deterministic_algorithms(False)
+
+
+def test_a_wrong_answer_has_a_share_of_the_cases():
+    def right_for_two(*case):
+        return case[0] if case[0] < 2 else 0
+
+    cases = [(number,) for number in range(5)]
+    with pytest.raises(Wrong) as wrong:
+        compare(right_for_two, lambda number: number, *cases)
+    assert wrong.value.share == 2 / 5

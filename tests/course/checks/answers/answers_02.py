@@ -62,6 +62,12 @@ def tensor_unfold(images, patch_size):
     return windows.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
 
 
+def without_unfold(images, patch_size):
+    B, K, height, width = images.shape
+    grid = images.reshape(B, K, height // patch_size, patch_size, width // patch_size, patch_size)
+    return grid.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+
 def no_transpose(images, patch_size):
     return F.unfold(images, patch_size, stride=patch_size)
 
@@ -146,6 +152,7 @@ ANSWERS = {
             (channels_stay_first, "channels come first"),
             (without_stride, "overlap"),
             (through_numpy, "gradients are not"),
+            (without_unfold, "do not come from `F.unfold`"),
         ],
     ),
     "sincos_1d": Answers(

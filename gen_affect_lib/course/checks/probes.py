@@ -1,0 +1,352 @@
+"""What the checks find out about an answer, next to the answer; see `answer`. Nothing here knows what is right.
+
+First what `compare` needs, then what single exercises need. A function that a check passes to an answer is here, too:
+only by its name can it go to another process.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gen_affect_lib import flow
+from gen_affect_lib.course.checks.answer import Wrong, probe
+from gen_affect_lib.course.checks.wording import name_of
+
+# --- for all ---------------------------------------------------------------------------------------------------------
+
+
+@probe
+def gradients(function: Callable) -> Callable:
+    """(*case) -> the gradient of a weighted sum of the outputs with respect to each floating tensor of the case."""
+
+    def of_inputs(*case):
+        arguments = [
+            value.detach().clone().requires_grad_()
+            if isinstance(value, Tensor) and value.is_floating_point()
+            else copy.deepcopy(value)
+            for value in case
+        ]
+        leaves = [value for value in arguments if isinstance(value, Tensor) and value.requires_grad]
+        if not leaves:
+            return []
+        total = weighted_sum(function(*arguments))
+        if not total.requires_grad:
+            return [None] * len(leaves)
+        return list(torch.autograd.grad(total, leaves, allow_unused=True))
+
+    return of_inputs
+
+
+@probe
+def operations(function: Callable) -> Callable:
+    """(*case) -> the names of the torch operations that a call runs, such as "aten.im2col"."""
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            names.add(str(operation).rpartition(".")[0])
+            return operation(*args, **(kwargs or {}))
+
+    names: set[str] = set()
+
+    def of_call(*case):
+        names.clear()
+        with Record():
+            function(*case)
+        return sorted(names)
+
+    return of_call
+
+
+@probe
+def shapes(kind: Callable) -> Callable:
+    """(arguments of the constructor) -> {parameter: its shape}. Raises Wrong for what is no module."""
+
+    def of_parameters(build: Mapping[str, object]) -> dict[str, tuple]:
+        module = kind(**build)
+        if not isinstance(module, nn.Module):
+            raise Wrong(f"`{name_of(kind)}` must be an `nn.Module`.")
+        return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+
+    return of_parameters
+
+
+@probe
+def outputs(kind: Callable) -> Callable:
+    """(arguments of the constructor, weights, *case) -> what a module with these weights returns."""
+    return lambda build, weights, *case: with_weights(kind, build, weights)(*case)
+
+
+@probe
+def module_gradients(kind: Callable) -> Callable:
+    """(arguments of the constructor, weights, *case) -> the gradients of the inputs, as `gradients` gives them, and
+    those of the parameters, {name: gradient}."""
+
+    def of_everything(build, weights, *case):
+        module = with_weights(kind, build, weights)
+        of_inputs = gradients(module)(*case)
+        module.zero_grad()
+        total = weighted_sum(module(*case))
+        if total.requires_grad:
+            total.backward()
+        return of_inputs, {name: parameter.grad for name, parameter in module.named_parameters()}
+
+    return of_everything
+
+
+def with_weights(kind: Callable, build: Mapping[str, object], weights: Mapping[str, Tensor]) -> nn.Module:
+    """A module with the given weights; its other parameters stay as they are."""
+    module = kind(**build)
+    module.load_state_dict({name: weights.get(name, value) for name, value in module.state_dict().items()})
+    return module
+
+
+def weighted_sum(result: object) -> Tensor:
+    """The sum of all numbers in a result, each with a different weight, so that errors do not cancel."""
+    if isinstance(result, Tensor):
+        if not result.ndim:
+            return result
+        return (result * torch.linspace(0.5, 1.5, max(result.numel(), 1)).reshape(result.shape)).sum()
+    values = list(result.values()) if isinstance(result, Mapping) else result
+    assert isinstance(values, (tuple, list))
+    total = torch.zeros(())
+    for value in values:
+        if isinstance(value, (Tensor, tuple, list, Mapping)):
+            total = total + weighted_sum(value)
+    return total
+
+
+# --- 1.2 Expression --------------------------------------------------------------------------------------------------
+
+
+@probe
+def expression_vector(kind: Callable) -> Callable:
+    return lambda values: kind(**values).to_vector()
+
+
+@probe
+def expression_from_vector(kind: Callable) -> Callable:
+    """(vector) -> whether an expression came back, else the name of its type; as a vector; its argument afterwards."""
+
+    def back(vector):
+        given = vector.copy()
+        got = kind.from_vector(given)  # type: ignore[attr-defined]
+        if not isinstance(got, kind):  # type: ignore[arg-type]
+            return type(got).__name__, None, given
+        return "", got.to_vector(), given
+
+    return back
+
+
+@probe
+def expression_interpolate(kind: Callable) -> Callable:
+    """(values, values, t) -> as `expression_from_vector`, and both as vectors afterwards."""
+
+    def between(one, other, t):
+        left, right = kind(**one), kind(**other)
+        got = left.interpolate(right, t)
+        after = left.to_vector(), right.to_vector()
+        if not isinstance(got, kind):  # type: ignore[arg-type]
+            return type(got).__name__, None, *after
+        return "", got.to_vector(), *after
+
+    return between
+
+
+# --- 4.3 sample, 4.5 midpoint, 4.7 ours_from_theirs ------------------------------------------------------------------
+
+
+def a_field(x: Tensor, sigma: Tensor) -> Tensor:
+    """A velocity that depends on x and on sigma."""
+    if not isinstance(sigma, Tensor) or sigma.shape != x.shape[:1]:
+        what = f"a tensor {tuple(sigma.shape)}" if isinstance(sigma, Tensor) else repr(sigma)
+        raise ValueError(
+            f"velocity_fn expects a sigma for each of the {len(x)} pictures, ({len(x)},), and was given {what}"
+        )
+    return (2 * x).sin() + flow._broadcast(sigma, x) ** 2 * x + 0.5
+
+
+@probe
+def walked(sampler: Callable) -> Callable:
+    """The result of a sampler and the calls of its callback: (end, [(step, sigma, x), ...])."""
+
+    def walk(velocity_fn, noise, sigmas, method):
+        told = []
+        end = sampler(
+            velocity_fn, noise, sigmas, method, callback=lambda step, sigma, x: told.append((step, float(sigma), x))
+        )
+        return end, told
+
+    walk.__name__ = "sample"
+    return walk
+
+
+@probe
+def converted(function: Callable) -> Callable:
+    """(x, sigma) -> the velocity of the function that the answer makes of `a_field`."""
+
+    def ours(x, sigma):
+        velocity = function(a_field)
+        if not callable(velocity):
+            raise Wrong(
+                "the argument is a function, and a function must come out: one of x and sigma, as `sample` calls it."
+                if velocity is not None
+                else "nothing came back: is there a `return`?"
+            )
+        return velocity(x, sigma)
+
+    ours.__name__ = "ours_from_theirs"
+    return ours
+
+
+# --- 5.2 ArcFaceLoss, 6.3 Attention, 6.4 Embeddings ------------------------------------------------------------------
+
+
+@probe
+def kept_weights(kind: Callable) -> Callable:
+    """(arguments of the constructor, x) -> a module's attribute `weights` after a call; None if it is no tensor."""
+
+    def after_a_call(build, x):
+        module = kind(**build)
+        module(x)
+        kept = getattr(module, "weights", None)
+        return kept if isinstance(kept, Tensor) else None
+
+    return after_a_call
+
+
+@probe
+def fresh_parameters(kind: Callable) -> Callable:
+    """(arguments of the constructor) -> {name: a new module's parameter}."""
+    return lambda build: dict(kind(**build).named_parameters())
+
+
+# --- 7.2 both_together -----------------------------------------------------------------------------------------------
+
+
+def product(who: Tensor, what: Tensor) -> Tensor:
+    return who[:, :3] * what.mean(dim=1, keepdim=True) + 0.5 * who[:, :3]
+
+
+def sine(who: Tensor, what: Tensor) -> Tensor:
+    return (2 * who + what.mean(dim=1, keepdim=True)).sin() + 0.3 * who[:, :1]
+
+
+def added(who: Tensor, what: Tensor) -> Tensor:
+    return torch.cat([who.exp(), what.cos()], dim=1)
+
+
+FUNCTIONS = {function.__name__: function for function in (a_field, product, sine, added)}
+
+# --- 8.3 update_average, 8.4 clip_gradients, 8.5 learn ---------------------------------------------------------------
+
+
+@probe
+def updated(update: Callable) -> Callable:
+    """(average, parameters, …) -> both after the update."""
+
+    def update_average(average, parameters, step, *most):
+        average = [tensor.clone() for tensor in average]
+        parameters = [nn.Parameter(tensor.clone()) for tensor in parameters]
+        held = list(average)
+        update(average, parameters, step, *most)
+        if any(tensor.requires_grad for tensor in average):
+            raise Wrong(
+                "the average has become part of a graph: compute it under `no_grad`, or every step keeps all earlier "
+                "steps in memory."
+            )
+        if any(one is not other for one, other in zip(average, held)):
+            raise Wrong(
+                "there are new tensors in `average`, and the trainer still has the old ones: change the tensors "
+                "themselves."
+            )
+        return average, [parameter.detach() for parameter in parameters]
+
+    return update_average
+
+
+@probe
+def clipped(clip: Callable) -> Callable:
+    """(gradients, most) -> the gradients after clipping, and what clipping returned."""
+
+    def clip_gradients(gradients, most):
+        parameters = [nn.Parameter(torch.ones(3) if grad is None else torch.ones_like(grad)) for grad in gradients]
+        for parameter, grad in zip(parameters, gradients):
+            parameter.grad = None if grad is None else grad.clone()
+        returned = clip(parameters, most)
+        if any((parameter.detach() != 1).any() for parameter in parameters):
+            raise Wrong("the weights themselves were changed: clip their gradients, `p.grad`.")
+        left = [torch.zeros(3) if parameter.grad is None else parameter.grad for parameter in parameters]
+        return left, returned if returned is None else torch.as_tensor(returned, dtype=torch.float32).detach()
+
+    return clip_gradients
+
+
+class _Model(nn.Module):
+    """The smallest network with the inputs of the MM-DiT."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(2, 2, 3, padding=1)
+        self.pooled = nn.Linear(4, 2)
+
+    def forward(self, noisy, tokens, pooled, timestep):
+        condition = self.pooled(pooled + tokens.mean(1)) + torch.sin(timestep / 300)[:, None]
+        return self.layer(noisy) + condition[:, :, None, None]
+
+
+class _Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.identity, self.expression = nn.Linear(6, 4), nn.Linear(3, 4)
+
+    def forward(self, identity, expression, keep_identity, keep_expression):
+        identity = self.identity(identity) * keep_identity[:, None, None]
+        expression = self.expression(expression) * keep_expression[:, None]
+        return torch.cat([identity, expression[:, None]], dim=1), expression
+
+
+@probe
+def three_steps(step_function: Callable) -> Callable:
+    """(description, clip_norm) -> losses, weights and averages after three steps of a small model."""
+
+    def learn(what: str, clip_norm: float) -> dict[str, Sequence]:
+        seed = int(10 * clip_norm)
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)
+        model, encoder = _Model(), _Encoder()
+        parameters = [*model.parameters(), *encoder.parameters()]
+        average = [parameter.detach().clone() for parameter in parameters]
+        optimizer = torch.optim.SGD(parameters, lr=0.02, momentum=0.5)
+        losses = []
+        for step in range(3):
+            target, noise = 3 * torch.randn(2, 5, 2, 4, 4, generator=generator)
+            batch = {
+                "identity": torch.randn(5, 2, 6, generator=generator),
+                "expression": torch.rand(5, 3, generator=generator),
+                "target": target,
+            }
+            keep = torch.rand(2, 5, generator=generator) > 0.3
+            losses.append(
+                step_function(
+                    model,
+                    encoder,
+                    optimizer,
+                    average,
+                    (batch, noise, torch.rand(5, generator=generator), *keep),
+                    0.1 / (1 + step),
+                    step,
+                    clip_norm,
+                )
+            )
+        return {
+            "losses": losses,
+            "weights": [parameter.detach().clone() for parameter in parameters],
+            "averages": average,
+        }
+
+    return learn
