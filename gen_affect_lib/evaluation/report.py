@@ -50,8 +50,7 @@ TITLES = {
 }
 
 QUALITY_TITLES = {
-    "told_apart_128": "told apart from drawings at 128 px",
-    "told_apart_64": "told apart from drawings at 64 px",
+    **{f"told_apart_{side}": f"told apart from drawings at {side} px" for side in (256, 128, 96, 64, 32)},
     "face_difference": "difference to the true face",
     "face_share": "of the way to another word's face",
     "edges": "strong edges, share of true drawings'",

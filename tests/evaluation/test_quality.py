@@ -78,6 +78,7 @@ def test_pictures_are_told_apart_only_if_there_are_enough_of_them_and_at_both_si
     monkeypatch.setattr(module, "two_sample_test", test)
     figures = told_apart(drawings["other"], drawings["own"])
     assert asked == [((12, 3, 128, 128, 3),) * 2, ((12, 3, 64, 64, 3),) * 2]
+    assert figures.keys() <= QUALITY_TITLES.keys()
     assert {name: figure(np.arange(12)) for name, figure in figures.items()} == {
         "told_apart_128": 0.75, "told_apart_64": 0.75
     }  # fmt: skip

@@ -3,7 +3,7 @@
 Two networks are trained on both kinds of pictures of some people and tested on other people (Lopez-Paz & Oquab 2017).
 An accuracy of 0.5 on them means that no difference was found, 1 that they can always tell. One network reads the whole
 picture, the other compares the two halves of the upper face; their logits are added. A test that finds nothing is
-worth as much as its power, which `studies/power.py` measures.
+worth as much as its power, which `evaluation/power.py` measures.
 
 Letters: N people, M pictures of each, P pixels a side, B pictures of a batch, C channels.
 """
