@@ -224,6 +224,16 @@ def _path(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text!r:.200} has no home folder: write out the whole path") from error
 
 
+def _percent(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is no percentage: give a number from 0 to 100")
+    return number
+
+
 # --- the commands ----------------------------------------------------------------------------------------------------
 
 
@@ -533,6 +543,15 @@ def _course_grade_options(sub: argparse.ArgumentParser) -> None:
         "--out", type=_path, default=None, metavar="DIR", help="folder for the grades (default: DIR_grades)"
     )
     sub.add_argument("--seconds", type=_positive, default=600.0, help="time limit of one submission in seconds")
+    about = "a CSV file of all students, such as Moodle's or Canvas' own: says who is missing"
+    sub.add_argument("--roster", type=_path, metavar="FILE", default=None, help=about)
+    about = "for whom the grades of the roster's students are written (default: csv)"
+    sub.add_argument("--format", choices=["csv", "moodle", "canvas"], default="csv", help=about)
+    sub.add_argument("--due", metavar="TIME", default=None, help="the deadline, as in 2026-12-01 or 2026-12-01T18:00")
+    about = "part of the points that is lost for each day begun after the deadline (default: 0, late ones are marked)"
+    sub.add_argument("--late-percent", type=_percent, metavar="P", default=0.0, help=about)
+    about = "give a wrong answer the part of the points that its right cases are of all cases"
+    sub.add_argument("--partial", action="store_true", help=about)
     about = "run each submission in a container of this image, by docker or podman; see INSTRUCTORS.md"
     sub.add_argument("--container", metavar="IMAGE", default=None, help=about)
     about = "which attempt counts if a submission was handed in more than once (default: best)"
@@ -553,6 +572,11 @@ def _course_grade(options: argparse.Namespace) -> None:
         jobs=options.jobs,
         counts=options.counts,
         container=options.container,
+        roster=options.roster,
+        form=options.format,
+        due=options.due,
+        late_percent=options.late_percent,
+        partial=options.partial,
     )
     print(f"the points are in {table}, and the feedback in {table.parent / 'feedback'}")
 

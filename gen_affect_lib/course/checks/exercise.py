@@ -14,8 +14,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import nbformat
-
 from gen_affect_lib.course import notebooks
 from gen_affect_lib.course.checks.answer import Wrong
 from gen_affect_lib.course.checks.settings import own_settings
@@ -131,6 +129,8 @@ class Exercise:
 
     def solution(self) -> str:
         """The code of the kit's own answer, without nbgrader's marks; empty if the notebooks contain no solutions."""
+        import nbformat  # slow, and every graded submission would wait for it
+
         (path,) = notebooks(self.number.partition(".")[0])
         for cell in nbformat.read(path, as_version=4).cells:
             if cell.metadata.get("nbgrader", {}).get("grade_id") == self.name and BEGIN in cell.source:

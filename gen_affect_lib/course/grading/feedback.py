@@ -34,6 +34,7 @@ def page(grade: Grade) -> str:
             f"{escape(grade.notebook)}. An exercise gives its points if its answer is right; of several answers the "
             "best one counts.</p>"
         )
+        parts += [f"<p>{_text(sentence(words))}</p>" for words in _about_the_points(grade)]
         parts.append(_table(grade))
     problems = [problem for problem in (grade.broken, *grade.outcome.problems) if problem]
     if problems:
@@ -62,6 +63,19 @@ def page(grade: Grade) -> str:
     )
 
 
+def _about_the_points(grade: Grade) -> list[str]:
+    """What has changed the points of the whole submission."""
+    words = []
+    if days := grade.rules.days_late(grade.handed_in):
+        lost = 100 * (1 - grade.rules.kept(grade.handed_in))
+        words.append(f"it was handed in late, {days} day{'s' * (days > 1)}: {lost:g} % of its points are lost")
+    if grade.attempts > 1:
+        words.append(f"it was handed in {grade.attempts} times, and this attempt counts")
+    if whole := grade.by_hand():
+        words.append(f"{plain_number(whole.points)} points were given by hand: {whole.comment}".rstrip(": "))
+    return words
+
+
 def _exercise(grade: Grade, exercise: Exercise) -> list[str]:
     """The section on one exercise: verdict, hint and the student's answer."""
     state = grade.state(exercise)
@@ -69,6 +83,9 @@ def _exercise(grade: Grade, exercise: Exercise) -> list[str]:
     message = _text(sentence(_MESSAGES.get(state) or verdict["message"]))
     parts = [f"<h2>Exercise {exercise.number}: {escape(exercise.title)}</h2>"]
     parts.append(f"<p><strong>{_SIGNS[state]}.</strong> {message}</p>")
+    if by_hand := grade.by_hand(exercise.number):
+        words = f"{plain_number(by_hand.points)} points were given by hand: {by_hand.comment}".rstrip(": ")
+        parts.append(f"<p>{_text(sentence(words))}</p>")
     if state in ("wrong", "unfinished"):
         parts.append(f"<p>A hint: {_text(exercise.hints[0])}</p>")
     if verdict["code"]:
@@ -80,7 +97,7 @@ def _table(grade: Grade) -> str:
     rows = []
     for exercise in grade.exercises:
         state = grade.state(exercise)
-        points = exercise.points if state == "right" else 0
+        points = plain_number(grade.points_of(exercise))
         rows.append(
             f'<tr><th scope="row">{exercise.number} {escape(exercise.title)}</th><td>{_SIGNS[state]}</td>'
             f"<td>{points} of {exercise.points}</td></tr>"

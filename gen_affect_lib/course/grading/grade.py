@@ -9,14 +9,17 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
 from gen_affect_lib.course import notebooks
 from gen_affect_lib.course.grading import jail, sandbox, submissions, suspects
+from gen_affect_lib.course.grading.alike import pairs
 from gen_affect_lib.course.grading.feedback import page
-from gen_affect_lib.course.grading.grades import Grade, attempts, keep, plain_number, standing, write_table
+from gen_affect_lib.course.grading.grades import Grade, attempts, keep, plain_number, standing, write_rows, write_table
+from gen_affect_lib.course.grading.roster import Student, belongs_to, by_student, read_roster, write_students
+from gen_affect_lib.course.grading.rules import MANUAL, Rules, deadline, read_manual
 from gen_affect_lib.course.grading.submissions import Submission, page_name
 from gen_affect_lib.course.jobs import run_parallel
 from gen_affect_lib.errors import UserError
@@ -33,6 +36,11 @@ def grade_folder(
     jobs: int | None = None,
     counts: str = "best",
     container: str | None = None,
+    roster: Path | None = None,
+    form: str = "csv",
+    due: str | None = None,
+    late_percent: float = 0.0,
+    partial: bool = False,
 ) -> Path:
     """Grade everything in a folder and its subfolders; return the path of the table, grades.csv.
 
@@ -40,7 +48,11 @@ def grade_folder(
     it contains already are merged with the new ones: what has not changed is not graded again, and of several attempts
     of one submission, those with the same name, the best or the last `counts`. seconds, memory_gb: limits for one
     submission. container: an image in which submissions run, by docker or podman. jobs: how many run at once. The table
-    is written again while submissions end. Raises UserError if `folder` is empty, or `out` cannot be used.
+    is written again while submissions end.
+
+    roster: a CSV file of all students; their grades are written as `form`, one of `roster.FORMATS`. due, late_percent,
+    partial: see `rules`; points by hand are read from manual.csv in `out`. Raises UserError if `folder` is empty, or
+    one of the files cannot be used.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -58,7 +70,9 @@ def grade_folder(
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--out {out} cannot be made: {error.strerror}") from error
-        book = Book(out, counts)
+        rules = Rules(partial, deadline(due) if due else None, late_percent, read_manual(out / MANUAL))
+        students = read_roster(roster) if roster else []
+        book = Book(out, counts, rules)
         same = [one for one in found if book.has(one, [kit_digest(), seconds, memory_gb])]
 
         def work(submission: Submission, stopped: Callable[[], bool]) -> Grade:
@@ -81,6 +95,8 @@ def grade_folder(
         finally:
             ending()
             book.write()
+    for line in book.about_students(students, form):
+        say(line)
     refused = sum(bool(grade.broken) for grade in book.new)
     said = f"{len(found)} handed in: {len(book.new) - refused} graded, {len(same)} unchanged since they were graded"
     say(f"{said}, {refused} that could not be graded")
@@ -112,8 +128,8 @@ def _ended_by_signals() -> Callable[[], None]:
 class Book:
     """All attempts in a folder of grades, and the files made of them. A file that cannot be written stops nothing."""
 
-    def __init__(self, out: Path, counts: str):
-        self.out, self.counts = out, counts
+    def __init__(self, out: Path, counts: str, rules: Rules):
+        self.out, self.counts, self.rules = out, counts, rules
         self.attempts = {(grade.submission, grade.digest): grade for grade in attempts(out / "attempts")}
         self.new: list[Grade] = []
         self.next_table = 0.0  # when the table is due again: writing it takes at most a tenth of the time
@@ -142,13 +158,42 @@ class Book:
 
     def write(self) -> None:
         """Write the table of all that counts, and the pages of what is new."""
-        table = standing(sorted(self.attempts.values(), key=lambda grade: grade.handed_in), self.counts)
+        table = self.standing()
         self._try(lambda: write_table(table, self.out / "grades.csv"))
-        new = {grade.submission for grade in self.new}
+        new = {grade.submission for grade in self.new} | {submission for submission, _ in self.rules.manual}
         for grade in table:
             path = self.out / "feedback" / f"{page_name(grade.submission)}.html"
             if grade.submission in new or not path.exists():
                 self._try(lambda: _write(path, page(grade)))
+
+    def standing(self) -> list[Grade]:
+        """The attempt of each submission that counts, under the rules of this run."""
+        for grade in self.attempts.values():
+            grade.rules = self.rules
+        return standing(sorted(self.attempts.values(), key=lambda grade: grade.handed_in), self.counts)
+
+    def about_students(self, students: Sequence[Student], form: str) -> list[str]:
+        """Write the pairs that are alike, and the grades of the students; return lines to print."""
+        table, lines = self.standing(), []
+        alike = pairs(table)
+        self._try(lambda: write_rows(alike, self.out / "alike.csv"))
+        if len(alike) > 1:
+            lines.append(f"{len(alike) - 1} pairs of answers are nearly identical: see {self.out / 'alike.csv'}")
+        known = {grade.submission for grade in table}
+        if unknown := sorted({submission for submission, _ in self.rules.manual} - known):
+            lines.append(f"{MANUAL} names submissions that do not exist: {', '.join(unknown[:5])}")
+        if students:
+            files: list[Path] = []
+            self._try(lambda: files.extend(write_students(table, students, form, self.out)))
+            has = {student for student, _ in by_student(table, students)}
+            missing = [student.name or student.id for student in students if student.id not in has]
+            lines.append(f"the grades of {len(students)} students are in {', '.join(str(file) for file in files)}")
+            if missing:
+                lines.append(f"{len(missing)} handed in nothing that could be graded: {', '.join(missing)}")
+            nobodys = [grade.submission for grade in table if belongs_to(grade.submission, students) is None]
+            if nobodys:
+                lines.append(f"{len(nobodys)} submissions belong to nobody in the roster: {', '.join(nobodys)}")
+        return lines
 
     def _try(self, step: Callable[[], None]) -> None:
         try:

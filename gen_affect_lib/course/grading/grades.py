@@ -7,12 +7,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 
 from gen_affect_lib.course import notebooks
 from gen_affect_lib.course.checks import Exercise, exercises
+from gen_affect_lib.course.grading.rules import ByHand, Rules
 from gen_affect_lib.course.grading.sandbox import Outcome
 from gen_affect_lib.files import atomic, write_json
 
@@ -25,6 +26,8 @@ COLUMNS = (
     "seconds",
     "attempts",
     "handed_in",
+    "days_late",
+    "by_hand",
     "look_at",
     "problem",
 )
@@ -39,7 +42,7 @@ class Grade:
     submission: its unique name. notebook: the name of the course's notebook, empty if it could not be determined.
     outcome: see `Outcome`. broken: why nothing could be run; else empty. handed_in: seconds since 1970, by the file.
     digest: of what was handed in. graded_with: the kit's digest, and the limits in seconds and GB. attempts: how many
-    there are of this submission.
+    there are of this submission. rules: how verdicts become points; not a part of what is kept.
     """
 
     submission: str
@@ -50,6 +53,7 @@ class Grade:
     digest: str = ""
     graded_with: list = field(default_factory=list)
     attempts: int = 1
+    rules: Rules = field(default_factory=Rules)
 
     @property
     def exercises(self) -> list[Exercise]:
@@ -58,12 +62,32 @@ class Grade:
     def state(self, exercise: Exercise) -> str:
         return self.outcome.verdicts.get(exercise.name, {"state": NOT_REACHED})["state"]
 
+    def by_hand(self, number: str = "") -> ByHand | None:
+        """What a person has given for an exercise, or for the whole submission."""
+        return self.rules.manual.get((self.submission, number))
+
     def points_of(self, exercise: Exercise) -> float:
-        return exercise.points if self.state(exercise) == "right" else 0
+        """The points of an exercise, before what is lost for being late."""
+        if by_hand := self.by_hand(exercise.number):
+            return by_hand.points
+        if self.state(exercise) == "right":
+            return exercise.points
+        share = self.outcome.verdicts.get(exercise.name, {}).get("share", 0.0) if self.rules.partial else 0.0
+        return round(exercise.points * share, 2)
+
+    def shown(self, exercise: Exercise) -> str:
+        """The state of an exercise, with its points if they are neither all nor none."""
+        if self.by_hand(exercise.number):
+            return f"{plain_number(self.points_of(exercise))} by hand"
+        points, state = self.points_of(exercise), self.state(exercise)
+        return f"{state} {plain_number(points)}" if 0 < points < exercise.points else state
 
     @property
     def points(self) -> float:
-        return sum(self.points_of(exercise) for exercise in self.exercises)
+        """All points, after what is lost for being late; points by hand for the whole are added."""
+        whole = self.by_hand()
+        earned = sum(self.points_of(exercise) for exercise in self.exercises)
+        return round(earned * self.rules.kept(self.handed_in), 2) + (whole.points if whole else 0)
 
     @property
     def of(self) -> int:
@@ -91,7 +115,9 @@ class Grade:
 def keep(grade: Grade, folder: Path) -> None:
     """Write an attempt into the folder of all attempts: one file each, named by the submission and the digest."""
     name = hashlib.sha256(f"{grade.submission}\0{grade.digest}".encode(errors="replace")).hexdigest()[:24]
-    write_json(folder / f"{name}.json", asdict(grade))
+    content = asdict(replace(grade, rules=Rules()))
+    del content["rules"]
+    write_json(folder / f"{name}.json", content)
 
 
 def attempts(folder: Path) -> list[Grade]:
@@ -101,7 +127,7 @@ def attempts(folder: Path) -> list[Grade]:
         try:
             content = json.loads(path.read_text())
             content["outcome"] = Outcome(**content["outcome"])
-            grade = Grade(**{one.name: content[one.name] for one in fields(Grade)})
+            grade = Grade(**{one.name: content[one.name] for one in fields(Grade) if one.name != "rules"})
             known = {file.stem for file in notebooks()}
         except (OSError, ValueError, TypeError, KeyError):
             continue  # damaged, or of another version of the kit: it is graded again if it is still handed in
@@ -144,12 +170,22 @@ def write_table(grades: list[Grade], path: Path) -> None:
                 f"{grade.outcome.seconds:.1f}",
                 str(grade.attempts),
                 f"{datetime.fromtimestamp(grade.handed_in):%Y-%m-%d %H:%M}" if grade.handed_in else "",
+                str(grade.rules.days_late(grade.handed_in) or ""),
+                _given_by_hand(grade),
                 "; ".join(grade.outcome.look_at),
                 grade.problem,
-                *(grade.state(exercise) if exercise.number in own else "" for exercise in ordered),
+                *(grade.shown(exercise) if exercise.number in own else "" for exercise in ordered),
             ]
         )
     write_rows(rows, path)
+
+
+def _given_by_hand(grade: Grade) -> str:
+    """What a person has given, in one line."""
+    given = [(exercise.number, grade.by_hand(exercise.number)) for exercise in grade.exercises]
+    given.append(("the whole", grade.by_hand()))
+    words = [f"{name}: {plain_number(one.points)} {one.comment}".strip() for name, one in given if one]
+    return "; ".join(words)
 
 
 def write_rows(rows: list[list[str]], path: Path) -> None:

@@ -263,7 +263,10 @@ def copy_of_the_kit(folder: Path) -> Path:
             lines = ["from gen_affect_lib.course.grading.stub import Asked", ""]
             lines += [f'check_{exercise.name} = Asked("{exercise.name}")' for exercise in own]
             course = kit / "gen_affect_lib" / "course"
-            for module in (f"checks/notebook_{path.stem[:2]}.py", f"checks_{path.stem[:2]}.py"):  # or of the first edition
+            for module in (
+                f"checks/notebook_{path.stem[:2]}.py",
+                f"checks_{path.stem[:2]}.py",
+            ):  # or of the first edition
                 (course / module).write_text("\n".join([*lines, ""]))
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     compileall.compile_dir(kit, quiet=2, workers=1, invalidation_mode=unchecked)

@@ -190,18 +190,18 @@ class _Judging:
         own: the exercises whose time it uses first.
         """
         self.player.send({**message, "seconds": seconds})
-        used = self.player.cpu()
+        cpu, clock = self.player.cpu(), time.monotonic()
         while True:
             reply = self.player.receive(seconds)
             if isinstance(reply.get("attempt"), str):
-                judging = self.player.cpu()
+                judging, since = self.player.cpu(), time.monotonic()
                 self._attempt(reply)
-                used += self.player.cpu() - judging  # charged to the exercise
+                cpu, clock = cpu + self.player.cpu() - judging, clock + time.monotonic() - since  # the exercise's own
             elif "done" in reply:
                 break
             else:
                 raise Ended("sent what the grader does not understand")
-        used = self.player.cpu() - used
+        used = max(self.player.cpu() - cpu, (time.monotonic() - clock) / WALL)
         for name in own:
             part = min(used, self.time_of[name] / 2)
             self.time_of[name] -= part
