@@ -441,14 +441,16 @@ def _blind(options: argparse.Namespace) -> None:
 
 
 def _compare_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("table", metavar="WHAT", help="recipes, fronts, codecs, few_steps or sharing")
+    sub.add_argument("table", metavar="WHAT", help="recipes, baselines, fronts, codecs, few_steps or sharing")
     _profile_option(sub)
     length = sub.add_mutually_exclusive_group()
     _minutes_option(length, "length of each training from scratch, in minutes (default without --steps: 8)")
     about = "length of each training in steps, which is the same on every machine"
     length.add_argument("--steps", type=_count, default=None, metavar="N", help=about)
     sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="how many trainings of each variant")
-    about = "people to score on: from the reported seeds for fronts, from the validation seeds for the rest"
+    about = (
+        "people to score on: from the reported seeds for baselines and fronts, from the validation seeds for the rest"
+    )
     sub.add_argument("--identities", type=_count, default=40, metavar="N", help=about)
     _words_option(sub)
     sub.add_argument("--only", default=None, metavar="NAME,NAME", help="only these variants (default: all)")
@@ -465,7 +467,7 @@ def _compare(options: argparse.Namespace) -> None:
     from gen_affect_lib.profiles import get_profile
 
     # A choice that depends on the figures must not be made on the people of the reported figures.
-    first = REPORT_SEED if options.table == "fronts" else VALIDATION_SEED
+    first = REPORT_SEED if options.table in ("baselines", "fronts") else VALIDATION_SEED
     plan = Plan(options.identities, options.words, 1, first)
     minutes = options.minutes or (None if options.steps else 8.0)
     report = variants.compare(

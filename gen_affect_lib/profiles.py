@@ -143,7 +143,7 @@ _LAPTOP = replace(
         pairs=PairsConfig("train", identities=4096, images=16, size=64),
         validation=PairsConfig("validation", identities=256, images=8, size=64),
         codec=CodecSizes(16, (48, 64, 96), (1, 2, 2), (128, 96, 64, 32), (2, 2, 2, 1)),
-        codec_steps=1000,
+        codec_steps=700,
         transformer=TransformerSizes(num_layers=4, num_attention_heads=3),
         fusion=FusionSizes(dim=96, num_heads=3, condition_tokens=6),
         training=TrainingConfig(batch_size=64, learning_rate=2e-3, face_weight=3.0, ema_decay=0.995),

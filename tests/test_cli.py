@@ -121,7 +121,15 @@ def test_power_passes_its_options_on(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "table, first", [("recipes", 1_000_000), ("codecs", 1_000_000), ("few_steps", 1_000_000), ("sharing", 1_000_000), ("fronts", 2_000_000)]
+    "table, first",
+    [
+        ("recipes", 1_000_000),
+        ("codecs", 1_000_000),
+        ("few_steps", 1_000_000),
+        ("sharing", 1_000_000),
+        ("baselines", 2_000_000),
+        ("fronts", 2_000_000),
+    ],
 )
 def test_compare_passes_its_options_on_and_uses_validation_people_for_choices(
     table, first, monkeypatch, tmp_path, capsys

@@ -17,6 +17,7 @@ import numpy as np
 from gen_affect_lib.avatars import Expression
 from gen_affect_lib.evaluation.metrics.bootstrap import Statistic, ratio
 from gen_affect_lib.evaluation.metrics.nearest import difference, strong_edges, true_faces
+from gen_affect_lib.evaluation.quality import restore
 from gen_affect_lib.evaluation.report import heading, intervals, read_rows, write_rows
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.evaluation.studies.study import (
@@ -25,7 +26,6 @@ from gen_affect_lib.evaluation.studies.study import (
     Study,
     Variant,
     generate,
-    restore,
     study_codec,
 )
 from gen_affect_lib.flow import schedule

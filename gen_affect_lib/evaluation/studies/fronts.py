@@ -22,10 +22,11 @@ from pathlib import Path
 import numpy as np
 
 from gen_affect_lib.evaluation.metrics.fronts import area, shortfall
+from gen_affect_lib.evaluation.quality import restore
 from gen_affect_lib.evaluation.report import heading, read_rows, write_rows
 from gen_affect_lib.evaluation.rivals.decoupled import DecoupledDiT
 from gen_affect_lib.evaluation.sets import Plan
-from gen_affect_lib.evaluation.studies.study import Scoring, Study, Variant, generate, restore, study_codec
+from gen_affect_lib.evaluation.studies.study import Scoring, Study, Variant, generate, study_codec
 from gen_affect_lib.flow import schedule
 from gen_affect_lib.profiles import Profile
 

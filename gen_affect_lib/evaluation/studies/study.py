@@ -29,7 +29,7 @@ from gen_affect_lib.model.fusion import IdentityExpressionFusion
 from gen_affect_lib.model.mmdit import MMDiT
 from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.profiles import Profile
-from gen_affect_lib.tensors import to_images, to_tensor
+from gen_affect_lib.tensors import to_images
 from gen_affect_lib.training import loop
 from gen_affect_lib.training.assembly import assemble
 from gen_affect_lib.training.codec import CODEC_RECIPE, fit_codec
@@ -108,14 +108,6 @@ def study_codec(name: str, profile: Profile, folder: Path) -> LatentCodec:
     return codec
 
 
-@torch.no_grad()
-def restore(codec: LatentCodec, images: np.ndarray) -> np.ndarray:
-    """The reconstructions of pictures uint8 (…, S, S, 3), of the same shape."""
-    flat = images.reshape(-1, *images.shape[-3:])  # (…, S, S, 3) -> (M, S, S, 3)
-    parts = [to_tensor(flat[start : start + 256]).to(codec.device) for start in range(0, len(flat), 256)]
-    return np.concatenate([to_images(codec.decode(codec.encode(part))) for part in parts]).reshape(images.shape)
-
-
 @torch.inference_mode()
 def generate(
     pipeline: GenAffectPipeline,
@@ -173,7 +165,7 @@ class Scoring:
 
 def fast_on_cpu(device: torch.device) -> torch.autocast:
     """Autocast to bfloat16 on CPUs that multiply bfloat16 matrices in hardware (AMX); elsewhere it does nothing."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=device.type == "cpu" and has_amx())
+    return torch.autocast("cpu", torch.bfloat16, enabled=device.type == "cpu" and has_amx(), cache_enabled=False)
 
 
 def has_amx() -> bool:

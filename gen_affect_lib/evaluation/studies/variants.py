@@ -2,7 +2,8 @@
 
 - recipes: one thing about the training changed at a time, each trained from random weights, equally long. Notebook 08
   shows the results.
-- fronts: fusions and baselines, see fronts.py.
+- baselines: fusions and simpler models at one pair of guidance scales, a first look in notebook 10.
+- fronts: the same over all guidance scales, see fronts.py.
 - codecs: autoencoders, see codecs.py.
 - few_steps: samplers with few steps, see few_steps.py.
 - sharing: ways to share attention within a set, see sharing.py.
@@ -17,13 +18,15 @@ import difflib
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
+from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.figures import GroundTruth
 from gen_affect_lib.evaluation.judges.networks import both_judges
 from gen_affect_lib.evaluation.report import COMPARED, heading, read_rows, score_row, write_rows
-from gen_affect_lib.evaluation.sets import PLAN, Plan, draw_sets, drawn_by
+from gen_affect_lib.evaluation.sets import PLAN, Draw, Plan, draw_sets, drawn_by
 from gen_affect_lib.evaluation.studies.codecs import compare_codecs
 from gen_affect_lib.evaluation.studies.few_steps import SAMPLERS, compare_few_steps
 from gen_affect_lib.evaluation.studies.fronts import BASELINES, compare_fronts
@@ -79,6 +82,7 @@ RECIPES = {
 
 TABLES = {
     "recipes": RECIPES,
+    "baselines": BASELINES,
     "fronts": BASELINES,
     "codecs": CODEC_KINDS,
     "few_steps": SAMPLERS,
@@ -124,10 +128,11 @@ def compare(
         return compare_few_steps(plan, names, path)
     if table == "sharing":
         return compare_sharing(dataclasses.replace(plan, seeds=seeds), names, path)
-    return compare_recipes(profile, plan, minutes, steps, seeds, names, path, folder)
+    return compare_variants(table, profile, plan, minutes, steps, seeds, names, path, folder)
 
 
-def compare_recipes(
+def compare_variants(
+    table: str,
     profile: Profile,
     plan: Plan,
     minutes: float | None,
@@ -137,22 +142,45 @@ def compare_recipes(
     path: Path,
     folder: Path,
 ) -> dict:
-    """Train each recipe with each seed and score it as `report.score_row` does; arguments as of `compare`."""
+    """Train each variant with each seed, and score it at the profile's guidance scales, with `report.score_row`."""
     profile = profile.compared()
     about = heading(profile, plan, minutes, steps)
     rows, truth = read_rows(path, about), GroundTruth(plan, both_judges())
     study = Study(profile, study_codec("ours", profile, folder))
     mark = key(VARIANT_SETS, {"plan": asdict(plan)}, study.codec.mark, *study.faces.weights)
+
+    def keep(row: dict, draw: Draw, where: str) -> None:
+        sets = draw_sets(draw, plan, folder / where / f"sets-{mark}")
+        rows.append(row | score_row(sets, truth))
+        write_rows(path, rows, about)
+
     for seed in range(seeds):
         for name in names:
             if any((row["name"], row["seed"]) == (name, seed) for row in rows):
                 continue
-            row, pipeline = study.trained(name, RECIPES[name], seed, minutes, steps, folder)
-            draw = drawn_by(pipeline, consistency=0)
-            sets = draw_sets(draw, plan, folder / f"{name}-{seed}" / f"sets-{mark}")
-            rows.append(row | score_row(sets, truth))
-            write_rows(path, rows, about)
+            row, pipeline = study.trained(name, TABLES[table][name], seed, minutes, steps, folder)
+            keep(row, drawn_by(pipeline, consistency=0), f"{name}-{seed}")
+    if names == list(BASELINES):
+        for name, (phrase, draw) in untrained(study).items():
+            if not any(row["name"] == name for row in rows):
+                keep({"name": name, "about": phrase, "seed": 0}, draw, name)
     return write_rows(path, rows, about)
+
+
+def untrained(study: Study) -> dict[str, tuple[str, Draw]]:
+    """Baselines without training: name -> (about, a function that draws)."""
+    images = PairCache.open(study.profile.pairs).images
+    mean = np.asarray(images[:1000].reshape(-1, *images.shape[2:]), np.float32).mean(axis=0).round().astype(np.uint8)
+    return {
+        "copy": (
+            "the reference itself, whatever is asked for",
+            lambda reference, words, seed: [reference] * len(words),
+        ),
+        "mean_face": (
+            "the mean of training's pictures, whoever is asked for",
+            lambda _, words, seed: [mean] * len(words),
+        ),
+    }
 
 
 def _chosen(table: str, only: str | None) -> list[str]:

@@ -9,10 +9,11 @@ import torch
 from gen_affect_lib.avatars import pairs
 from gen_affect_lib.evaluation import sets
 from gen_affect_lib.evaluation.metrics.nearest import strong_edges
+from gen_affect_lib.evaluation.quality import restore
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.evaluation.studies import study
 from gen_affect_lib.evaluation.studies.codecs import compare_codecs, figures
-from gen_affect_lib.evaluation.studies.study import CODEC_KINDS, Scoring, restore
+from gen_affect_lib.evaluation.studies.study import CODEC_KINDS, Scoring
 from gen_affect_lib.profiles import PROFILES
 from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.training.trainer import Trainer
