@@ -473,7 +473,7 @@ def _compare(options: argparse.Namespace) -> None:
     report = variants.compare(
         options.table, get_profile(options.profile), plan, minutes, options.steps, options.seeds, options.only, out
     )
-    print(variants.say(report))
+    print(variants.say(options.table, report))
     print(out)
 
 

@@ -91,3 +91,14 @@ def figures(
     edges = np.array([[strong_edges(image) for image in pictures] for pictures in images])
     shares = {name: ratio(np.array(counts) / plan.words) for name, counts in score(images).items()}
     return {"face_difference": ratio(faces), "edges": ratio(edges)} | shares
+
+
+def say(result: dict) -> str:
+    """The face differences and edges of a comparison as text."""
+    lines = []
+    for row in result["rows"]:
+        for of in ("drawn", "reconstructed", "generated"):
+            if of in row:
+                said = (f"{name} {figure['value']:.4f}" for name, figure in row[of].items())
+                lines.append(f"{row['name']:16} {of:14} " + ", ".join(said))
+    return "\n".join(lines)

@@ -59,7 +59,7 @@ BAR = "euler_20"
 
 
 def compare_few_steps(plan: Plan, names: list[str], path: Path) -> dict:
-    """Generate a plan's pictures with each sampler and score them; an interrupted call can be resumed.
+    """Generate a plan's pictures with `BAR` and each sampler, and score them; an interrupted call can be resumed.
 
     Returns the rows that it writes to `path`. A row has "evaluations", and in "people" one number for each person:
     "right" and "found" as of `Scoring`, in how many pictures; "face", the mean difference to the true face, see
@@ -71,7 +71,7 @@ def compare_few_steps(plan: Plan, names: list[str], path: Path) -> dict:
     rows, score = read_rows(path, about), Scoring(plan)
     scales = pipeline.config["identity_scale"], pipeline.config["expression_scale"]
     expressions = [Expression.named(word) for word in plan.target_words]
-    for name in names:
+    for name in dict.fromkeys([BAR, *names]):
         if any(row["name"] == name for row in rows):
             continue
         sampler = SAMPLERS[name]
@@ -107,3 +107,15 @@ def table(result: dict, bar: str = BAR) -> dict[str, dict[str, dict[str, float]]
         }
         for name in rows
     }
+
+
+def say(result: dict) -> str:
+    """The figures of a comparison as text, in brackets the difference to the sampler `BAR`."""
+    lines = []
+    for name, row in table(result).items():
+        said = (
+            f"{figure} {row[figure]['value']:.4f} ({row[f'to_bar_{figure}']['value']:+.4f})"
+            for figure in ("right", "found", "face")
+        )
+        lines.append(f"{name:18} {SAMPLERS[name].evaluations:2} evaluations: " + ", ".join(said))
+    return "\n".join(lines)

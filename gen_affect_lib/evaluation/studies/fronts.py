@@ -109,6 +109,7 @@ def table(result: dict, draws: int = 500) -> dict[str, dict[str, dict[str, float
 
     "area": see `fronts.area`, the mean of the trainings. "behind": the area of ours minus that of the variant.
     "shortfall": of ours to the variant, see `fronts.shortfall`; at most 0 where ours lies on or above it everywhere.
+    The last two are left out if ours was not trained.
 
     The bootstrap draws people, the same ones for all variants, and of each variant its trainings. With one training
     the interval does not contain the variance between trainings.
@@ -124,16 +125,13 @@ def table(result: dict, draws: int = 500) -> dict[str, dict[str, dict[str, float
         for name, of in shares.items():
             trainings = np.arange(len(of)) if rng is None else rng.integers(0, len(of), len(of))
             drawn[name] = of[trainings][..., chosen].mean(axis=3)  # (S, K, 2)
-        areas = {name: float(np.mean([area(points) for points in of])) for name, of in drawn.items()}
-        ours = drawn["ours"].mean(axis=0)
-        return {
-            name: {
-                "area": areas[name],
-                "behind": areas["ours"] - areas[name],
-                "shortfall": shortfall(ours, of.mean(axis=0)),
-            }
-            for name, of in drawn.items()
-        }
+        figures = {name: {"area": float(np.mean([area(points) for points in of]))} for name, of in drawn.items()}
+        if "ours" in drawn:
+            ours = drawn["ours"].mean(axis=0)  # (K, 2)
+            for name, of in drawn.items():
+                figures[name]["behind"] = figures["ours"]["area"] - figures[name]["area"]
+                figures[name]["shortfall"] = shortfall(ours, of.mean(axis=0))
+        return figures
 
     rng = np.random.default_rng(0)
     samples = [values(rng.integers(0, people, people), rng) for _ in range(draws)]
@@ -144,3 +142,12 @@ def table(result: dict, draws: int = 500) -> dict[str, dict[str, dict[str, float
             low, high = np.percentile([sample[name][figure] for sample in samples], (2.5, 97.5))
             figures[name][figure] = {"value": value, "low": float(low), "high": float(high)}
     return figures
+
+
+def say(result: dict) -> str:
+    """The table of a comparison as text."""
+    lines = [f"{'':16} {'area under the front':24} {'ours minus it':24} {'shortfall of ours':24}"]
+    for name, row in table(result).items():
+        said = (f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" for one in row.values())
+        lines.append(f"{name:16} " + " ".join(f"{text:24}" for text in said))
+    return "\n".join(lines)

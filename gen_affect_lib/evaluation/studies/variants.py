@@ -27,6 +27,7 @@ from gen_affect_lib.evaluation.figures import GroundTruth
 from gen_affect_lib.evaluation.judges.networks import both_judges
 from gen_affect_lib.evaluation.report import COMPARED, heading, read_rows, score_row, write_rows
 from gen_affect_lib.evaluation.sets import PLAN, Draw, Plan, draw_sets, drawn_by
+from gen_affect_lib.evaluation.studies import codecs, few_steps, fronts
 from gen_affect_lib.evaluation.studies.codecs import compare_codecs
 from gen_affect_lib.evaluation.studies.few_steps import SAMPLERS, compare_few_steps
 from gen_affect_lib.evaluation.studies.fronts import BASELINES, compare_fronts
@@ -88,6 +89,7 @@ TABLES = {
     "few_steps": SAMPLERS,
     "sharing": METHODS,
 }
+SAY = {"fronts": fronts.say, "codecs": codecs.say, "few_steps": few_steps.say}
 
 
 def compare(
@@ -195,15 +197,15 @@ def _chosen(table: str, only: str | None) -> list[str]:
     return names
 
 
-def say(result: dict) -> str:
+def say(table: str, result: dict) -> str:
     """The rows of a comparison as text."""
+    if table in SAY:
+        return SAY[table](result)
     lines = []
     for row in result["rows"]:
-        said = [
-            f"{name} {row['figures'][name]['value']:.4f}"
-            for name in (*COMPARED, "mse", "expression_error")
-            if name in row["figures"]
-        ]
+        said = [f"{name} {row['figures'][name]['value']:.4f}" for name in COMPARED if name in row["figures"]]
         losses = [f"loss at sigma {sigma} {value:.4f}" for sigma, value in row.get("loss", {}).items()]
-        lines.append(f"{row['name']:16} seed {row['seed']}: " + ", ".join(losses + said))
+        lines.append(
+            f"{row['name']:16}" + (f" seed {row['seed']}" if "seed" in row else "") + ": " + ", ".join(losses + said)
+        )
     return "\n".join(lines)

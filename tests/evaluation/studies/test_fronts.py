@@ -93,3 +93,9 @@ def test_the_interval_contains_the_variance_between_people():
     assert area["value"] == pytest.approx(0.5)
     spread = 1.96 * np.sqrt(0.25 / 40)
     assert (area["low"], area["high"]) == pytest.approx((0.5 - spread, 0.5 + spread), abs=0.04)
+
+
+def test_the_table_is_said_in_a_line_for_each_variant():
+    said = fronts.say(measured(ours=[[(0.9, 0.5)]], other=[[(0.8, 0.5)]]))
+    assert [line.split()[0] for line in said.splitlines()[1:]] == ["ours", "other"]
+    assert "0.400 [0.400, 0.400]" in said and "0.050 [0.050, 0.050]" in said

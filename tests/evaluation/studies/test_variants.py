@@ -263,7 +263,7 @@ def test_a_row_tells_what_was_trained_and_how_it_scored(compared):
 
 
 def test_a_comparison_is_told_in_a_line_for_each_row(compared):
-    lines = say(compared.result).splitlines()
+    lines = say("recipes", compared.result).splitlines()
     assert [line.split()[0] for line in lines] == ["ours", "slow"]
     assert all("loss at sigma 0.5" in line for line in lines)
     for line, one in zip(lines, compared.result["rows"]):
