@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     _power_options(command("power", _power, "measure what the measures of picture quality can see"))
     about = "write a page on which people try to tell generated pictures from drawings"
     _blind_options(command("blind", _blind, about))
-    about = "train variants of the recipe, the model or the autoencoder, or vary consistent attention, and score all"
+    about = "train variants of the recipe, the fusion or the autoencoder, or vary sampler or sharing, and score all"
     _compare_options(command("compare", _compare, about))
     _json_option(command("bench", _bench, "time the MM-DiT against that of diffusers with the same weights"), "bench")
 
@@ -451,14 +451,16 @@ def _blind(options: argparse.Namespace) -> None:
 
 
 def _compare_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("table", metavar="WHAT", help="recipes, baselines, codecs or sharing")
+    sub.add_argument("table", metavar="WHAT", help="recipes, baselines, fronts, codecs, few_steps or sharing")
     _profile_option(sub)
     length = sub.add_mutually_exclusive_group()
     _minutes_option(length, "length of each training from scratch, in minutes (default without --steps: 8)")
     about = "length of each training in steps, which is the same on every machine"
     length.add_argument("--steps", type=_count, default=None, metavar="N", help=about)
     sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="how many trainings of each variant")
-    about = "people to score on: from the reported seeds for baselines, from the validation seeds for the rest"
+    about = (
+        "people to score on: from the reported seeds for baselines and fronts, from the validation seeds for the rest"
+    )
     sub.add_argument("--identities", type=_count, default=40, metavar="N", help=about)
     _words_option(sub)
     sub.add_argument("--only", default=None, metavar="NAME,NAME", help="only these variants (default: all)")
@@ -475,13 +477,13 @@ def _compare(options: argparse.Namespace) -> None:
     from gen_affect_lib.profiles import get_profile
 
     # A choice that depends on the figures must not be made on the people of the reported figures.
-    first = REPORT_SEED if options.table == "baselines" else VALIDATION_SEED
+    first = REPORT_SEED if options.table in ("baselines", "fronts") else VALIDATION_SEED
     plan = Plan(options.identities, options.words, 1, first)
     minutes = options.minutes or (None if options.steps else 8.0)
     report = variants.compare(
         options.table, get_profile(options.profile), plan, minutes, options.steps, options.seeds, options.only, out
     )
-    print(variants.say(report))
+    print(variants.say(options.table, report))
     print(out)
 
 

@@ -282,8 +282,8 @@ class GenAffectPipeline(DiffusionPipeline):
         expression_scale: float,
         attention: JointAttention | None = None,
     ) -> Callable[[Tensor, Tensor], Tensor]:
-        """The guided velocity of one person (1, V, E) with N expressions (N, 48), as a function for `flow.sample`:
-        x (N, C, s, s), sigma (N,) -> (N, C, s, s).
+        """The guided velocity of one person (1, V, E), or of N people (N, V, E), with N expressions (N, 48), as a
+        function for `flow.sample`: x (N, C, s, s), sigma (N,) -> (N, C, s, s).
 
         This is `flow.guide` as a weighted sum, u + i (v_i - u) + e (v - v_i) = (1 - i) u + (i - e) v_i + e v, with the
         scales i and e and the velocities u (no condition), v_i (identity) and v (both). Terms of weight 0 are not
@@ -301,7 +301,7 @@ class GenAffectPipeline(DiffusionPipeline):
         keep = torch.tensor(kept, device=expressions.device).repeat_interleave(count, 0)  # (G, 2) -> (G * N, 2)
         groups = len(kept)
         tokens, pooled = self.condition_encoder(
-            identity.expand(groups * count, -1, -1),
+            identity.expand(count, -1, -1).repeat(groups, 1, 1),  # (1 or N, V, E) -> (G * N, V, E)
             expressions.repeat(groups, 1),  # (N, 48) -> (G * N, 48)
             keep_identity=keep[:, 0],
             keep_expression=keep[:, 1],

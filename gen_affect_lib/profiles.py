@@ -86,8 +86,8 @@ class Profile:
         return (self.from_nothing or self).at(self.pairs.size)
 
     def compared(self) -> Profile:
-        """The profile for comparing variants, each trained from random weights, at this picture size."""
-        return (self.study or self.retrained()).at(self.pairs.size)
+        """The profile for comparing variants, each trained from random weights."""
+        return self.study or self.retrained()
 
     def at(self, size: int) -> Profile:
         """The same with pictures of `size` pixels a side. Raises UserError if it is below 32 or no multiple of 16."""
@@ -138,11 +138,15 @@ _LAPTOP = replace(
     # Trained weights need a small learning rate. The run is short, so it is validated often.
     training=TrainingConfig(batch_size=64, learning_rate=3e-4, validate_every=75, minutes=5.0),
     from_nothing=_LAPTOP_FROM_NOTHING,
-    study=replace(
-        _LAPTOP_FROM_NOTHING,
-        transformer=TransformerSizes(num_layers=4, num_attention_heads=4),
-        fusion=FusionSizes(dim=128, num_heads=4),
-        training=TrainingConfig(batch_size=32, learning_rate=1e-3, face_weight=3.0),
+    study=Profile(
+        "study",
+        pairs=PairsConfig("train", identities=4096, images=16, size=64),
+        validation=PairsConfig("validation", identities=256, images=8, size=64),
+        codec=CodecSizes(16, (48, 64, 96), (1, 2, 2), (128, 96, 64, 32), (2, 2, 2, 1)),
+        codec_steps=700,
+        transformer=TransformerSizes(num_layers=4, num_attention_heads=3),
+        fusion=FusionSizes(dim=96, num_heads=3, condition_tokens=6),
+        training=TrainingConfig(batch_size=64, learning_rate=2e-3, face_weight=3.0, ema_decay=0.995),
     ),
 )
 

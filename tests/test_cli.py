@@ -121,7 +121,15 @@ def test_power_passes_its_options_on(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "table, first", [("recipes", 1_000_000), ("codecs", 1_000_000), ("sharing", 1_000_000), ("baselines", 2_000_000)]
+    "table, first",
+    [
+        ("recipes", 1_000_000),
+        ("codecs", 1_000_000),
+        ("few_steps", 1_000_000),
+        ("sharing", 1_000_000),
+        ("baselines", 2_000_000),
+        ("fronts", 2_000_000),
+    ],
 )
 def test_compare_passes_its_options_on_and_uses_validation_people_for_choices(
     table, first, monkeypatch, tmp_path, capsys
@@ -132,7 +140,7 @@ def test_compare_passes_its_options_on_and_uses_validation_people_for_choices(
 
     calls = []
     monkeypatch.setattr(variants, "compare", lambda *args: calls.append(args) or "rows")
-    monkeypatch.setattr(variants, "say", lambda report: f"{report} in lines")
+    monkeypatch.setattr(variants, "say", lambda table, report: f"{report} in lines")
     out = tmp_path / "rows.json"
     options = ["--minutes", "2.5", "--seeds", "3", "--identities", "7", "--words", "5", "--only", "ours"]
     assert cli.main(["compare", table, "--profile", "laptop", *options, "--json", str(out)]) == 0

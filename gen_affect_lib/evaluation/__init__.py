@@ -8,5 +8,5 @@ figures.py   the figures of a model for the three claims, with ceiling and floor
 report.py    figures as tables that are saved, compared and printed
 evaluate.py  the command: from a saved pipeline to a report
 rivals/      models from the literature to compare with
-studies/     comparisons of recipes, baselines, codecs and ways to share attention
+studies/     comparisons of recipes, fusions, codecs, samplers and ways to share attention
 """

@@ -52,7 +52,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
     There is no mask: every query attends to every key, so PyTorch can use its fastest kernel.
     """
-    output = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, L, H, D) -> (B, H, L, D)
+    if torch.is_grad_enabled() and torch.is_autocast_enabled("cpu"):  # there the kernel's backward pass is slow
+        output = (query * query.shape[-1] ** -0.5 @ key.transpose(2, 3)).softmax(dim=-1).to(value.dtype) @ value
+    else:
+        output = F.scaled_dot_product_attention(query, key, value)
     return output.transpose(1, 2).flatten(2)  # (B, H, L, D) -> (B, L, H·D)
 
 

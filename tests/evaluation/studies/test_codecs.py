@@ -1,4 +1,4 @@
-"""Autoencoders beside ours: behind one seam, of one size, trained and scored row by row."""
+"""Autoencoders beside ours: of one size, each with a generator on its latents, scored by what both make of faces."""
 
 import json
 
@@ -7,93 +7,91 @@ import pytest
 import torch
 
 from gen_affect_lib.avatars import pairs
-from gen_affect_lib.codec import LatentCodec
-from gen_affect_lib.evaluation.rivals.kl_codec import fit_kl_codec
+from gen_affect_lib.evaluation import sets
+from gen_affect_lib.evaluation.metrics.nearest import strong_edges
+from gen_affect_lib.evaluation.quality import restore
 from gen_affect_lib.evaluation.sets import Plan
-from gen_affect_lib.evaluation.studies import codecs
-from gen_affect_lib.evaluation.studies.codecs import CODECS, autoencoder_kl, compare_codecs, restore
+from gen_affect_lib.evaluation.studies import study
+from gen_affect_lib.evaluation.studies.codecs import compare_codecs, figures
+from gen_affect_lib.evaluation.studies.study import CODEC_KINDS, Scoring
 from gen_affect_lib.profiles import PROFILES
 from gen_affect_lib.tensors import to_tensor
+from gen_affect_lib.training.trainer import Trainer
 
-PLAN = Plan(people=3, words=2, seeds=1)
-NAMES = ["ours", "autoencoder_kl"]
-
-
-def parameters(codec):
-    return sum(p.numel() for p in codec.parameters())
+SMOKE = PROFILES["smoke"]
+PLAN = Plan(people=4, words=3, seeds=1)
+EVERYONE = np.arange(4)
 
 
 @pytest.fixture(scope="module")
 def pictures():
-    return PLAN.true_drawings()
+    return PLAN.true_drawings()[:, 0]
 
 
-@pytest.mark.parametrize("name", CODECS)
-def test_every_autoencoder_has_the_seam_of_ours(name, pictures):
-    codec, images = CODECS[name][1](), to_tensor(pictures[:2, 0, 0])
-    channels = 8 if name == "8_channels" else 16
+def make(name):
+    return CODEC_KINDS[name].make(**vars(SMOKE.codec))
+
+
+@pytest.mark.parametrize("name", CODEC_KINDS)
+def test_every_autoencoder_has_the_interface_and_the_size_of_ours(name, pictures):
+    codec, images = make(name), to_tensor(pictures[:2, 0])
     with torch.no_grad():
-        latents = codec.encode(images)
-        assert latents.shape == (2, channels, codec.latent_size(64), codec.latent_size(64)) == (2, channels, 4, 4)
-        assert codec.decode(latents).shape == (2, 3, 64, 64)
         codec.eval().calibrate(images)
-        assert codec.encode(images).std().item() == pytest.approx(1, rel=0.3), "of unit scale, once calibrated"
-    with pytest.raises(ValueError, match="give \\(B, 3, S, S\\)"):
-        codec.encode(torch.zeros(1, 3, 30, 30))
+        latents = codec.encode(images)
+        assert latents.shape == (2, 16, 4, 4) and codec.decode(latents).shape == (2, 3, 64, 64)
+        assert latents.std().item() == pytest.approx(1, rel=0.3), "of unit scale, once calibrated"
+    ours = sum(p.numel() for p in make("ours").parameters())
+    assert sum(p.numel() for p in codec.parameters()) == pytest.approx(ours, rel=0.05)
 
 
-@pytest.mark.parametrize("name", CODECS)
-def test_every_autoencoder_has_as_many_parameters_as_ours(name):
-    assert parameters(CODECS[name][1]()) == pytest.approx(parameters(LatentCodec()), rel=0.05)
-
-
-def test_the_noise_of_the_latents_hides_nothing_from_a_fresh_autoencoder(pictures):
-    _, log_variance = autoencoder_kl().posterior(to_tensor(pictures[0, 0]))
-    assert log_variance.mean().item() == pytest.approx(-6, abs=1)
+def test_only_ours_adds_noise_to_the_latents():
+    torch.manual_seed(0)
+    latents = torch.zeros(2000, 16, 4, 4)
+    assert make("ours").noised(latents).std().item() == pytest.approx(0.4, rel=0.1)
+    assert torch.equal(make("no_noise").noised(latents), latents)
 
 
 def test_restored_pictures_are_as_many_and_as_large(pictures):
-    codec = autoencoder_kl()
+    codec = make("ours").eval()
     restored = restore(codec, pictures)
     assert restored.shape == pictures.shape and restored.dtype == np.uint8
-    np.testing.assert_array_equal(restore(codec, pictures[1, 0]), restored[1, 0])
-    assert not any(p.grad is not None for p in codec.parameters())
+    np.testing.assert_array_equal(restore(codec, pictures[1]), restored[1])
 
 
-@pytest.fixture(scope="module")
-def compared(tmp_path_factory):
+def test_figures_find_another_face_and_a_blur(pictures):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pairs, "CACHE", tmp_path_factory.mktemp("cache"))
-        patch.setitem(
-            CODECS, "autoencoder_kl", ("a slim one", lambda: autoencoder_kl((8, 8, 8, 8, 8), 4), fit_kl_codec)
-        )
-        path = tmp_path_factory.mktemp("codecs") / "rows.json"
-        with pytest.MonkeyPatch.context() as broken:
-            broken.setitem(CODECS, "autoencoder_kl", ("breaks", lambda: 1 / 0, fit_kl_codec))
-            with pytest.raises(ZeroDivisionError):
-                compare_codecs(PROFILES["smoke"], PLAN, 0.005, None, 1, NAMES, path)
-        kept = json.loads(path.read_text())["rows"]
-        yield kept, compare_codecs(PROFILES["smoke"], PLAN, 0.005, None, 1, NAMES, path), path
+        patch.setattr(sets, "GALLERY", 30)
+        score = Scoring(PLAN)
+    true = {name: figure(EVERYONE) for name, figure in figures(pictures, PLAN, score).items()}
+    assert true["right"] == true["found"] == 1 and true["face_difference"] < 0.06
+    assert true["edges"] == pytest.approx(np.mean([strong_edges(image) for person in pictures for image in person]))
+    other = {name: figure(EVERYONE) for name, figure in figures(np.roll(pictures, 1, axis=1), PLAN, score).items()}
+    assert other["right"] == 0 and other["found"] == 1 and other["face_difference"] > true["face_difference"] + 0.01
+    soft = pictures.astype(float)
+    soft = ((soft + np.roll(soft, 1, axis=2)) / 2).astype(np.uint8)
+    assert figures(soft, PLAN, score)["edges"](EVERYONE) < 0.9 * true["edges"]
 
 
-def test_each_is_trained_and_scored_beside_the_drawings_themselves(compared):
-    _, result, path = compared
-    assert [(row["name"], row["seed"]) for row in result["rows"]] == [
-        ("drawings", 0),
-        ("ours", 0),
-        ("autoencoder_kl", 0),
-    ]
-    assert json.loads(path.read_text()) == result and result["minutes"] == 0.005
-    drawings, *trained = (row["figures"] for row in result["rows"])
-    assert drawings["mse"]["value"] == 0 and drawings["expression_error"]["value"] < 0.05
-    for row, figures in zip(result["rows"][1:], trained):
-        assert row["steps"] > 0 and row["parameters"] == parameters(CODECS[row["name"]][1]())
-        assert figures["mse"]["value"] > 0.05 and figures["expression_error"]["value"] > 0.1
-        assert figures["mse"]["low"] <= figures["mse"]["value"] <= figures["mse"]["high"]
+def test_each_is_scored_reconstructed_and_generated_beside_the_drawings(tmp_path, monkeypatch):
+    monkeypatch.setattr(pairs, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(sets, "GALLERY", 30)
+    path = tmp_path / "rows.json"
 
+    def run():
+        return compare_codecs(SMOKE, PLAN, None, 2, 1, ["ours", "kl"], path, tmp_path / "runs")
 
-def test_rows_that_are_done_are_kept_and_trained_once(compared, monkeypatch):
-    kept, result, path = compared
-    assert [row["name"] for row in kept] == ["drawings", "ours"] and kept == result["rows"][:2]
-    monkeypatch.setattr(codecs, "seed_everything", lambda *_: pytest.fail("trained again"))
-    assert compare_codecs(PROFILES["smoke"], PLAN, 0.005, None, 1, NAMES, path)["rows"] == result["rows"]
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setitem(study.CODEC_KINDS, "kl", study.CodecKind("breaks", lambda **sizes: 1 / 0, lambda *_: []))
+        with pytest.raises(ZeroDivisionError):
+            run()
+    assert [row["name"] for row in json.loads(path.read_text())["rows"]] == ["drawings", "ours"]
+    result = run()
+    drawings, ours, kl = result["rows"]
+    assert json.loads(path.read_text()) == result and (ours["name"], kl["name"]) == ("ours", "kl")
+    assert ours["steps"] == kl["steps"] == 2 and ours["parameters"] == kl["parameters"]
+    for row in (ours, kl):
+        assert row["about"] == CODEC_KINDS[row["name"]].about
+        for of in ("reconstructed", "generated"):
+            assert row[of]["face_difference"]["value"] > drawings["drawn"]["face_difference"]["value"]
+    monkeypatch.setattr(Trainer, "learn", lambda *_: pytest.fail("trained again"))
+    assert run() == result
