@@ -325,7 +325,7 @@ def _train_encoder(options: argparse.Namespace) -> None:
 def _reproduce_options(sub: argparse.ArgumentParser) -> None:
     _profile_option(sub)
     about = "folder of the reproduction; its data folder gets the structure of the kit's"
-    sub.add_argument("--out", type=Path, default=OUTPUTS / "reproduce", metavar="DIR", help=about)
+    sub.add_argument("--out", type=_path, default=OUTPUTS / "reproduce", metavar="DIR", help=about)
     about = "take the shipped face pack, expression encoder and judges, and train only codec, generator and decoder"
     sub.add_argument("--keep-encoders", action="store_true", help=about)
 
@@ -429,7 +429,7 @@ def _power(options: argparse.Namespace) -> None:
 def _blind_options(sub: argparse.ArgumentParser) -> None:
     _checkpoint_option(sub)
     sub.add_argument("--pairs", type=_count, default=20, metavar="N", help="how many pairs, chosen anew each time")
-    sub.add_argument("--out", type=Path, default=OUTPUTS / "blind.html", metavar="FILE", help="the page to write")
+    sub.add_argument("--out", type=_path, default=OUTPUTS / "blind.html", metavar="FILE", help="the page to write")
 
 
 def _blind(options: argparse.Namespace) -> None:
