@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.files import atomic, require_output, require_output_folder, write_json
+from gen_affect_lib.files import (
+    atomic,
+    is_whole,
+    kept,
+    require_output,
+    require_output_folder,
+    seal,
+    together,
+    write_json,
+)
 
 
 def test_a_file_appears_when_the_block_succeeds(tmp_path):
@@ -94,3 +103,76 @@ def test_a_folder_without_permission_is_named_before_the_work(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="cannot be written"):
         require_output(tmp_path / "a.json", "the figures")
+
+
+def test_a_result_is_computed_once_and_again_if_it_is_damaged(tmp_path):
+    path, made = tmp_path / "cache" / "a.npy", []
+
+    def make(partial):
+        made.append(partial)
+        partial.write_bytes(b"12345678")
+
+    for _ in range(2):
+        assert kept(path, make).read_bytes() == b"12345678" and len(made) == 1
+    for damage in (b"12345670", b"1234", b""):
+        path.write_bytes(damage)
+        assert kept(path, make).read_bytes() == b"12345678"
+    path.unlink()
+    kept(path, make)
+    path.with_name("a.npy.sha256").write_text("no checksum")
+    kept(path, make)
+    assert len(made) == 6
+
+
+def test_checksums_are_those_of_sha256sum(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("b", "sub/a"):
+        (tmp_path / name).write_bytes(b"abc")
+    seal(tmp_path / "all.sha256", [tmp_path / "sub" / "a", tmp_path / "b"])
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc", in FIPS 180-2
+    assert (tmp_path / "all.sha256").read_text() == f"{known}  b\n{known}  sub/a\n"
+    assert is_whole(tmp_path / "all.sha256")
+    (tmp_path / "sub" / "a").write_bytes(b"abd")
+    assert not is_whole(tmp_path / "all.sha256") and not is_whole(tmp_path / "none.sha256")
+
+
+def test_files_are_moved_together_and_others_are_kept(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("README.md", "weights"):
+        (folder / name).write_text("old")
+    with pytest.raises(OSError), together(folder) as partial:
+        (partial / "weights").write_text("ne")
+        raise OSError(28, "No space left on device")
+    assert (folder / "weights").read_text() == "old"
+    with together(folder) as partial:
+        (partial / "sub").mkdir()
+        for name in ("weights", "sub/config"):
+            (partial / name).write_text("new")
+    assert (folder / "weights").read_text() == (folder / "sub" / "config").read_text() == "new"
+    assert (folder / "README.md").read_text() == "old" and list(tmp_path.iterdir()) == [folder]
+
+
+def test_files_that_were_moved_only_in_part_are_found_out(tmp_path, monkeypatch):
+    def write(text):
+        with together(tmp_path / "model") as partial:
+            for name in "ab":
+                (partial / name).write_text(text)
+            seal(partial / "all.sha256", [partial / "a", partial / "b"])
+
+    write("old")
+    assert is_whole(tmp_path / "model" / "all.sha256")
+    for moves in (2, 3):  # of four: first, within the block, that of the checksums
+        calls, replace = [], os.replace
+
+        def stops(source, target):
+            if ".partial" in Path(source).parent.name:
+                calls.append(source)
+                if len(calls) > moves:
+                    raise KeyboardInterrupt
+            replace(source, target)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(os, "replace", stops)
+            write(f"new {moves}")
+        assert not is_whole(tmp_path / "model" / "all.sha256")

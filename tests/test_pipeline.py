@@ -675,3 +675,77 @@ def test_a_picture_of_an_expression_is_opened_once(pipeline, tmp_path, monkeypat
     monkeypatch.setattr(Image, "open", lambda file, *rest, **more: opened.append(file) or real(file, *rest, **more))
     pipeline.read_expressions([path, "rage"])
     assert len(opened) == 1
+
+
+# --- damaged and not finite -------------------------------------------------------------------------------------------
+
+
+def spoil(pipeline, value, name="transformer"):
+    with torch.no_grad():
+        next(getattr(pipeline, name).parameters()).view(-1)[0] = value
+    return pipeline
+
+
+@pytest.mark.parametrize("part", ["transformer", "condition_encoder", "codec"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(part, value, tmp_path):
+    with pytest.raises(UserError, match=f"was not written: {part}: .* not finite"):
+        spoil(make_pipeline(), value, part).save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    make_pipeline().save_pretrained(tmp_path / "old")
+    (file,) = (tmp_path / "old" / part).glob("*.safetensors")
+    tensors = load_file(file)
+    next(iter(sorted(tensors.items())))[1].view(-1)[0] = value
+    save_file(tensors, file)
+    (tmp_path / "old" / "weights.sha256").unlink()  # a pipeline that was written before there were checksums
+    with pytest.raises(UserError, match=f"{part}: .* not finite"):
+        GenAffectPipeline.from_pretrained(tmp_path / "old")
+
+
+def test_weights_too_large_for_half_precision_are_saved_in_single(tmp_path):
+    large = spoil(make_pipeline(), 70_000.0)
+    with pytest.raises(UserError, match="not finite in torch.float16"):
+        large.save_pretrained(tmp_path / "half", dtype=torch.float16)
+    large.save_pretrained(tmp_path / "single")
+    loaded = GenAffectPipeline.from_pretrained(tmp_path / "single")
+    assert next(loaded.transformer.parameters()).view(-1)[0] == 70_000
+    with pytest.raises(UserError, match="not finite in torch.float16: .*use dtype=torch.float32"):
+        GenAffectPipeline.from_pretrained(tmp_path / "single", dtype=torch.float16)
+
+
+@pytest.mark.parametrize("part", ["transformer", "codec"])
+def test_pictures_that_are_not_finite_are_refused(part, face):
+    pipeline = make_pipeline()
+    for parameter in getattr(pipeline, part).parameters():
+        nn.init.constant_(parameter, float("nan"))
+    with pytest.raises(UserError, match="the pictures are not finite in torch.float32"):
+        pipeline(face, ["joy"], generator=seed())
+
+
+def test_a_damaged_weight_is_found_by_its_checksum(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "copy")
+    (file,) = (folder / "transformer").glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="copy is damaged .*weights.sha256.*: copy or train it again"):
+        GenAffectPipeline.from_pretrained(folder)
+
+
+def test_a_full_disk_leaves_the_pipeline_that_was_there(saved, tmp_path, monkeypatch):
+    from diffusers.models import modeling_utils
+    from safetensors import SafetensorError
+
+    folder = shutil.copytree(saved, tmp_path / "copy")
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+    def full(tensors, path, **_):
+        if "codec" in str(path):
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+        save_file(tensors, path)
+
+    monkeypatch.setattr(modeling_utils.safetensors.torch, "save_file", full)
+    with pytest.raises(UserError, match="copy could not be written .*No space left.*what was there is kept"):
+        make_pipeline().save_pretrained(folder)
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+    assert list(tmp_path.iterdir()) == [folder]

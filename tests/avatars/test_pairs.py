@@ -75,6 +75,29 @@ def test_a_damaged_chunk_is_noticed_and_rendered_again(tmp_path, drawn):
     assert drawn == [16]
 
 
+@pytest.mark.parametrize("name", ["images.npy", "expressions.npy", "manifest.json"])
+@pytest.mark.parametrize(
+    "content", [b"", b"half", b"[1, 2]", b'{"key": 1}', b"\x93NUMPY\x01\x00v\x00", "half", "zeros"]
+)
+def test_a_damaged_file_of_a_cache_is_made_anew(tmp_path, name, content):
+    expected = PairCache.open(CONFIG, tmp_path / "c")
+    images, vectors = np.array(expected.images), expected.vectors
+    whole = (tmp_path / "c" / name).read_bytes()
+    content = {"half": whole[: len(whole) // 2], "zeros": bytes(len(whole))}.get(content, content)
+    (tmp_path / "c" / name).unlink()  # the array above still has the old file
+    (tmp_path / "c" / name).write_bytes(content)
+    again = PairCache.open(CONFIG, tmp_path / "c")
+    assert np.array_equal(again.images, images) and np.array_equal(again.vectors, vectors)
+
+
+def test_a_manifest_without_its_chunks_and_a_file_in_place_of_a_cache_are_made_anew(tmp_path):
+    images = np.array(PairCache.open(CONFIG, tmp_path / "c").images)
+    (tmp_path / "c" / "manifest.json").write_text(json.dumps({"key": CONFIG.key, "chunks": [1, 2]}))
+    assert np.array_equal(PairCache.open(CONFIG, tmp_path / "c").images, images)
+    (tmp_path / "file").write_text("")
+    assert np.array_equal(PairCache.open(CONFIG, tmp_path / "file").images, images)
+
+
 @pytest.mark.parametrize("change", ["version", "key", "config", "manifest"])
 def test_a_cache_with_another_key_is_rendered_again(tmp_path, drawn, monkeypatch, change):
     PairCache.open(CONFIG, tmp_path / "c")

@@ -36,3 +36,12 @@ def test_rows_of_another_comparison_are_not_taken_for_this_ones(tmp_path, other,
     with pytest.raises(UserError, match=f"rows.json holds a comparison with another {name}: give --json") as error:
         read_rows(path, other())
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"rows": 3}', '{"figures": {}}'])
+def test_a_file_that_holds_no_comparison_is_named_and_kept(tmp_path, content):
+    path = tmp_path / "rows.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match="rows.json holds no comparison: give --json another name, or remove it"):
+        read_rows(path, heading(SMOKE, PLAN, 0.5, None))
+    assert path.read_text() == content

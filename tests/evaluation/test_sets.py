@@ -211,6 +211,20 @@ def test_a_file_that_was_half_written_is_not_used(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{seed}.npz" for seed in PLAN.person_seeds]
 
 
+@pytest.mark.parametrize("damage", ["half", "zeros", "empty", "one bit"])
+def test_a_damaged_file_is_drawn_again(tmp_path, damage):
+    expected = draw_sets(Painter(), PLAN, tmp_path).images
+    file = tmp_path / f"{PLAN.person_seeds[2]}.npz"
+    whole = file.read_bytes()
+    bit = bytearray(whole)
+    bit[150] ^= 1
+    damages = {"half": whole[: len(whole) // 2], "zeros": bytes(len(whole)), "empty": b"", "one bit": bytes(bit)}
+    file.write_bytes(damages[damage])
+    painter = Painter()
+    np.testing.assert_array_equal(draw_sets(painter, PLAN, tmp_path).images, expected)
+    assert len(painter.asked) == 2
+
+
 def test_a_set_does_not_depend_on_the_other_people_of_the_plan(tmp_path):
     more = Plan(people=6, words=2, seeds=2)
     five, six = draw_sets(Painter(), PLAN, tmp_path / "5"), draw_sets(Painter(), more, tmp_path / "6")

@@ -1,7 +1,13 @@
 """The whole recipe at its smallest: from nothing to a pipeline that draws."""
 
+import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,3 +257,121 @@ def test_profiles_are_found_by_name_or_by_the_environment(monkeypatch):
     assert default_profile() == ("gpu" if torch.cuda.is_available() else "laptop")
     with pytest.raises(UserError, match="did you mean laptop"):
         get_profile("labtop")
+
+
+# --- resumed and damaged runs -----------------------------------------------------------------------------------------
+
+
+def test_trainings_killed_at_random_moments_end_as_one_never_interrupted(tmp_path):
+    """A few of them; `killed_runs.py` alone does more."""
+    program = [sys.executable, str(Path(__file__).with_name("killed_runs.py")), str(tmp_path), "2"]
+    done = subprocess.run(program, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    for outcome in json.loads(done.stdout):
+        assert outcome["same"], outcome
+
+
+def test_a_stage_does_not_depend_on_the_random_numbers_of_those_before(tmp_path, monkeypatch):
+    pictures = assembly.DrawnPictures(SMOKE)
+    first = assembly.random_parts(SMOKE, pictures, tmp_path)  # trains the codec
+    torch.rand(5)
+    again = assembly.random_parts(SMOKE, pictures, tmp_path)  # reads it
+    for name in ("codec", "transformer", "condition_encoder"):
+        one, other = (getattr(parts, name).state_dict() for parts in (first, again))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_run_is_not_resumed_with_other_data(run, tmp_path, capsys):
+    out = shutil.copytree(run[0], tmp_path / "run")
+    before = (out / "last.safetensors").read_bytes(), (out / "codec" / "trained.json").read_bytes()
+    options = ["train", "--profile", "smoke", "--out", str(out), "--resume"]
+    assert cli.main([*options, "--data", str(DATA / "sample_folder")]) == 2
+    assert re.search(r"cannot resume .*: data was drawn pairs .* and is now folder", capsys.readouterr().err)
+    assert before == ((out / "last.safetensors").read_bytes(), (out / "codec" / "trained.json").read_bytes())
+
+
+def test_a_state_marks_its_data_codec_and_recognizer(run, tmp_path, monkeypatch):
+    out, pipeline = run
+    settings = read_last_checkpoint(out)[1]["settings"]
+    assert settings["codec"] == pipeline.codec.mark and settings["recognizer"] == FacePack().mark
+    assert settings["data"].startswith("drawn pairs ")
+    monkeypatch.setattr(assembly.FacePack, "mark", "0123456789ab")
+    trainer, _ = assembly.make_trainer(SMOKE, shutil.copytree(out, tmp_path / "run"))
+    with pytest.raises(UserError, match="recognizer was .* and is now 0123456789ab"):
+        trainer.fit(resume=True)
+
+
+def test_resuming_where_there_is_no_run_says_so(tmp_path, capsys):
+    assert cli.main(["train", "--profile", "smoke", "--out", str(tmp_path / "none"), "--resume"]) == 2
+    assert "none contains no run: leave out --resume" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("name", ["last", "previous", "damaged"])
+def test_no_checkpoint_is_deleted_by_a_plain_training(tmp_path, capsys, name):
+    (tmp_path / f"{name}.safetensors").write_bytes(b"hours of work")
+    assert cli.main(["train", "--profile", "smoke", "--out", str(tmp_path)]) == 2
+    assert "contains a run: continue it with --resume" in capsys.readouterr().err
+    assert (tmp_path / f"{name}.safetensors").read_bytes() == b"hours of work"
+
+
+def test_a_codec_is_kept_and_a_damaged_or_different_one_is_trained_again(tmp_path, monkeypatch):
+    trained, pictures = [], assembly.DrawnPictures(SMOKE)
+    monkeypatch.setattr(assembly, "fit_codec", lambda *_: trained.append(1))
+    for _ in range(2):
+        assembly.make_codec(SMOKE, pictures, tmp_path)
+    assert len(trained) == 1
+    (weights,) = (tmp_path / "codec").glob("*.safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])  # the disk was full
+    assembly.make_codec(SMOKE, pictures, tmp_path)
+    assert len(trained) == 2 and weights.read_bytes() == whole
+    assembly.make_codec(replace(SMOKE, codec_steps=31), pictures, tmp_path)
+    assert len(trained) == 3
+    (tmp_path / "last.safetensors").write_bytes(b"hours of work")
+    with pytest.raises(UserError, match="cannot resume .*: codec_steps was 31 and is now 30"):
+        assembly.make_codec(SMOKE, pictures, tmp_path)
+
+
+def test_a_full_disk_while_the_codec_is_saved_does_not_spoil_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(assembly, "fit_codec", lambda *_: None)
+    pictures, save = assembly.DrawnPictures(SMOKE), LatentCodec.save_pretrained
+
+    def full(self, folder):
+        save(self, folder)
+        next(folder.glob("*.safetensors")).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(LatentCodec, "save_pretrained", full)
+    with pytest.raises(UserError, match="cannot write to .*No space left on device"):
+        assembly.make_codec(SMOKE, pictures, tmp_path)
+    monkeypatch.setattr(LatentCodec, "save_pretrained", save)
+    codec = assembly.make_codec(SMOKE, pictures, tmp_path)
+    assert assembly.make_codec(SMOKE, pictures, tmp_path).mark == codec.mark
+
+
+def test_damaged_latents_and_identities_are_computed_again(tmp_path, monkeypatch):
+    cache, faces = pairs.PairCache.open(pairs.PairsConfig("train", 16, 4), tmp_path / "pairs"), FacePack()
+    codec = LatentCodec(**vars(SMOKE.codec))
+    split = latent_pairs.cache_split(cache, codec, faces, 1)
+    expected = np.array(split.latents), split.identities
+    del split
+    (latents,), (identities,) = cache.folder.glob("latents-*.npy"), cache.folder.glob("identities-*.npz")
+    whole = latents.read_bytes(), identities.read_bytes()
+    for damaged in (
+        (whole[0][:200] + bytes(len(whole[0]) - 200), whole[1][:500] + bytes(len(whole[1]) - 500)),  # zeroed
+        (whole[0][:300], whole[1][:300]),
+        (b"", b""),
+    ):
+        latents.write_bytes(damaged[0])
+        identities.write_bytes(damaged[1])
+        split = latent_pairs.cache_split(cache, codec, faces, 1)
+        assert np.array_equal(split.latents, expected[0]) and np.array_equal(split.identities, expected[1])
+        del split
+
+
+def test_latents_that_are_not_finite_are_refused():
+    codec = LatentCodec(**vars(SMOKE.codec))
+    torch.nn.init.constant_(next(codec.encoder.parameters()), float("nan"))
+    with pytest.raises(UserError, match="the latents are not finite"):
+        codec.encode_all(np.zeros((2, 64, 64, 3), np.uint8))
