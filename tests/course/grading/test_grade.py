@@ -63,9 +63,7 @@ def test_a_wrong_answer_gets_the_message_of_its_check_and_the_others_count(tmp_p
 
 def test_later_cells_use_the_reference_as_in_the_notebook(tmp_path):
     notebook = answered(**WRONG)
-    notebook.cells.append(
-        code("assert looks_ratio() == 16\nassert unpatchify(torch.ones(1, 4, 4), 4, 4, 2).shape == (1, 1, 4, 4)")
-    )
+    notebook.cells.append(code("assert unpatchify(torch.ones(1, 4, 4), 4, 4, 2).shape == (1, 1, 4, 4)"))
     assert graded_as(notebook, tmp_path).outcome.errors == []
 
 
@@ -430,26 +428,30 @@ def test_modules_do_not_stand_beside_the_notebooks_of_several_students(tmp_path)
 
 STAND_IN = "stand_in = lambda f: type(f.__name__, (f,), {}) if isinstance(f, type) else (lambda *a, **k: f(*a, **k))"
 GAINS_NOTHING = {
-    "the reference of the check": f"{STAND_IN}\nfrom gen_affect_lib.course.checks.notebook_02 import check_{{name}}\n"
-    "{name} = stand_in(check_{name}.reference)",
-    "the reference after a wrong answer": f"{STAND_IN}\nfrom gen_affect_lib.course.checks.notebook_02 import check_{{name}}"
-    "\n{name} = stand_in(check_{name}(lambda *_: None))",
+    "the reference of the check": f"{STAND_IN}\n"
+    "from gen_affect_lib.course.checks.notebook_02 import check_NAME\n"
+    "NAME = stand_in(check_NAME.reference)",
+    "the reference after a wrong answer": f"{STAND_IN}\n"
+    "from gen_affect_lib.course.checks.notebook_02 import check_NAME\n"
+    "NAME = stand_in(check_NAME(lambda *_: None))",
     "the kit's own component": "from gen_affect_lib.model import patches\n"
-    "{name} = (lambda own: lambda *a: own(*a))(getattr(patches, '{name}', None))",
-    "the solution": "from gen_affect_lib.course.checks.notebook_02 import check_{name}\nexec(check_{name}.solution())",
+    "NAME = (lambda own: lambda *a: own(*a))(getattr(patches, 'NAME', None))",
+    "the solution": "from gen_affect_lib.course.checks.notebook_02 import check_NAME\nexec(check_NAME.solution())",
     "a verdict of its own": "from gen_affect_lib.course.checks import exercise\n"
-    "exercise.Exercise.judge = lambda self, answer: exercise.Verdict('right')\n{name} = lambda *_: 1",
+    "exercise.Exercise.judge = lambda self, answer: exercise.Verdict('right')\nNAME = lambda *_: 1",
     "a comparison of its own": "from gen_affect_lib.course.checks import compare, differences\n"
-    "compare.difference = differences.difference = lambda *_: ''\n{name} = lambda *_: 1",
+    "compare.difference = differences.difference = lambda *_: ''\nNAME = lambda *_: 1",
     "a number that equals all": "class Any(float):\n    def __sub__(self, other): return 0.0\n"
-    "    def __eq__(self, other): return True\n{name} = lambda *_: Any()",
-    "an answer in the frames above": "import sys\ndef {name}(*_):\n    frame = sys._getframe()\n    while frame:\n"
-    "        for value in frame.f_locals.values():\n            if hasattr(value, 'reference'): return value.reference(*_)\n"
+    "    def __eq__(self, other): return True\nNAME = lambda *_: Any()",
+    "an answer in the frames above": "import sys\ndef NAME(*_):\n    frame = sys._getframe()\n    while frame:\n"
+    "        for value in frame.f_locals.values():\n"
+    "            if hasattr(value, 'reference'): return value.reference(*_)\n"
     "        frame = frame.f_back",
-    "an answer among all objects": "import gc\ndef {name}(*_):\n    for one in gc.get_objects():\n"
-    "        if type(one).__name__ == 'Exercise' and one.name == '{name}': return one.reference(*_)",
-    "messages of its own": "import os, json\nfor number in range(3, 20):\n    try: os.write(number, b'{{\"done\": null}}\\n')\n"
-    "    except OSError: pass\n{name} = 1",
+    "an answer among all objects": "import gc\ndef NAME(*_):\n    for one in gc.get_objects():\n"
+    "        if type(one).__name__ == 'Exercise' and one.name == 'NAME': return one.reference(*_)",
+    "messages of its own": "import os\nfor number in range(3, 20):\n"
+    "    try: os.write(number, b'{\"done\": null}\\n')\n"
+    "    except OSError: pass\nNAME = 1",
 }
 
 
@@ -457,7 +459,7 @@ GAINS_NOTHING = {
 @pytest.mark.parametrize("what", GAINS_NOTHING)
 def test_a_trick_gains_no_points_and_is_named(tmp_path, what):
     names = ("looks_ratio", "unpatchify", "sincos_1d")
-    grade = graded_as(answered(**{name: GAINS_NOTHING[what].format(name=name) for name in names}), tmp_path)
+    grade = graded_as(answered(**{name: GAINS_NOTHING[what].replace("NAME", name) for name in names}), tmp_path)
     assert "right" not in {states(grade)[name] for name in names}, grade.outcome
     assert grade.outcome.look_at or what == "messages of its own"
 
@@ -487,8 +489,8 @@ attempt('etc', lambda: open('/etc/x', 'w'))
 attempt('shadow', lambda: open('/etc/shadow').read())
 attempt('remount', lambda: None if libc.mount(None, b'/', None, 32 | 4096, None) == 0 else 1 / 0)
 attempt('unshare', lambda: None if libc.unshare(0x20000) == 0 else 1 / 0)
-others = [p for p in os.listdir('/proc') if p.isdigit() and b'grading.judge' in open(f'/proc/{{p}}/cmdline', 'rb').read()]
-if others: done.append('processes')
+lines = [open(f'/proc/{{p}}/cmdline', 'rb').read() for p in os.listdir('/proc') if p.isdigit()]
+if any(b'grading.judge' in line for line in lines): done.append('processes')
 def connect():
     s = libc.socket(2, 1, 0)
     address = (2).to_bytes(2, 'little') + ({port}).to_bytes(2, 'big') + bytes([127, 0, 0, 1]) + bytes(8)
@@ -533,7 +535,7 @@ def test_a_hostile_notebook_sees_and_changes_nothing_and_leaves_nothing_behind(t
 def test_without_namespaces_a_notebook_changes_a_copy_of_the_kit(tmp_path, monkeypatch):
     monkeypatch.setattr(jail, "namespaces_missing", lambda: "not here")
     notebook = solved()
-    change = "import gen_affect_lib\nopen(gen_affect_lib.__file__, 'a').write('x')\nraise RuntimeError(gen_affect_lib.__file__)"
+    change = "import gen_affect_lib as kit\nopen(kit.__file__, 'a').write('x')\nraise RuntimeError(kit.__file__)"
     notebook.cells.append(code(change))
     job = {"cells": submissions.code_cells(notebook.cells), "notebook": "02", "seconds": 120, "memory_gb": 4}
     outcome = judge.judge({**job, "profile": "smoke", "helpers": {}, "kit": str(sandbox._kit()), "container": None})
