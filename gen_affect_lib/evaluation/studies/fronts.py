@@ -26,7 +26,7 @@ from gen_affect_lib.evaluation.quality import restore
 from gen_affect_lib.evaluation.report import heading, read_rows, write_rows
 from gen_affect_lib.evaluation.rivals.decoupled import DecoupledDiT
 from gen_affect_lib.evaluation.sets import Plan
-from gen_affect_lib.evaluation.studies.study import Scoring, Study, Variant, generate, study_codec
+from gen_affect_lib.evaluation.studies.study import STUDY_CODEC, Scoring, Study, Variant, generate, study_codec
 from gen_affect_lib.flow import schedule
 from gen_affect_lib.profiles import Profile
 
@@ -79,7 +79,7 @@ def compare_fronts(
     profile = profile.compared()
     about = heading(profile, plan, minutes, steps)
     rows = read_rows(path, about)
-    study, score = Study(profile, study_codec("ours", profile, folder)), Scoring(plan)
+    study, score = Study(profile, study_codec(STUDY_CODEC, profile, folder)), Scoring(plan)
     sigmas = schedule(profile.sampling_steps)
 
     def keep(row: dict) -> None:

@@ -1,7 +1,7 @@
-"""What all trained comparisons share: drawn pairs, a small codec, and a trainer for each variant of our networks.
+"""What all trained comparisons share: drawn pairs, a codec, and a trainer for each variant of our networks.
 
-The networks train within minutes, so that many variants can be trained: pictures have 64 px, the codec is a small one
-of the kit's kind with 4 x 4 latents, and the MM-DiT has 16 image tokens (`Profile.compared`).
+The networks train within minutes, so that many variants can be trained: pictures have 64 px, the codec is a linear one
+with 4 x 4 latents, and the MM-DiT has 16 image tokens (`Profile.compared`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from gen_affect_lib.device import on_device, seed_everything
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.evaluation.judges.networks import both_judges
 from gen_affect_lib.evaluation.rivals.kl_codec import KLCodec, fit_kl_codec
+from gen_affect_lib.evaluation.rivals.pca_codec import PCACodec, fit_pca_codec
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.flow import RectifiedFlow, sample
 from gen_affect_lib.model.fusion import IdentityExpressionFusion
@@ -77,35 +78,47 @@ class BlindFusion(IdentityExpressionFusion):
         return super().forward(identity, expression, keep_identity, keep_expression)
 
 
+Codec = LatentCodec | PCACodec
+
+
 @dataclass(frozen=True)
 class CodecKind:
-    """An autoencoder of a comparison: `make` builds it from the sizes of a profile, `fit` trains it."""
+    """An autoencoder of a comparison: `make` builds it for a profile, `fit` trains it on pictures with a recipe."""
 
     about: str
-    make: Callable[..., LatentCodec]
+    make: Callable[[Profile], Codec]
     fit: Callable[..., list[loop.Row]]
 
 
 CODEC_KINDS = {
-    "ours": CodecKind("unit variance, noise on the latents", LatentCodec, fit_codec),
-    "no_noise": CodecKind(
-        "ours without noise on the latents", lambda **sizes: LatentCodec(noise=0.0, **sizes), fit_codec
+    "ours": CodecKind(
+        "unit variance, noise on the latents", lambda profile: LatentCodec(**vars(profile.codec)), fit_codec
     ),
-    "kl": CodecKind("ours with a KL term instead of noise", KLCodec, fit_kl_codec),
+    "no_noise": CodecKind(
+        "ours without noise on the latents", lambda profile: LatentCodec(noise=0.0, **vars(profile.codec)), fit_codec
+    ),
+    "kl": CodecKind(
+        "ours with a KL term instead of noise", lambda profile: KLCodec(**vars(profile.codec)), fit_kl_codec
+    ),
+    "pca": CodecKind(
+        "principal components of each patch", lambda profile: PCACodec(image_size=profile.pairs.size), fit_pca_codec
+    ),
 }
+STUDY_CODEC = "pca"  # of all comparisons of networks: it needs no training
 
 
-def study_codec(name: str, profile: Profile, folder: Path) -> LatentCodec:
+def study_codec(name: str, profile: Profile, folder: Path) -> Codec:
     """The codec of that kind that is saved in `folder`; if there is none, it is trained and saved there."""
     kind, kept = CODEC_KINDS[name], folder / f"codec-{name}"
-    if (kept / "config.json").is_file():
-        return on_device(type(kind.make(**vars(profile.codec))).from_pretrained(kept))
     seed_everything(0)
-    codec = on_device(kind.make(**vars(profile.codec)))
+    codec = kind.make(profile)
+    if (kept / "config.json").is_file():
+        return on_device(type(codec).from_pretrained(kept))
+    codec = on_device(codec)
     with fast_on_cpu(codec.device):
         kind.fit(codec, PairCache.open(profile.pairs).flat_images, replace(CODEC_RECIPE, steps=profile.codec_steps))
     codec.save_pretrained(kept)
-    return codec
+    return codec.eval()
 
 
 @torch.inference_mode()
@@ -175,7 +188,7 @@ def has_amx() -> bool:
 class Study:
     """What all variants have in common: a codec, the latents of the drawn pairs, the face pack."""
 
-    def __init__(self, profile: Profile, codec: LatentCodec):
+    def __init__(self, profile: Profile, codec: Codec):
         self.profile, self.codec, self.faces = profile, codec, FacePack()
         self.splits = [
             cache_split(PairCache.open(config), codec, self.faces, profile.references)

@@ -32,7 +32,7 @@ from gen_affect_lib.evaluation.studies.codecs import compare_codecs
 from gen_affect_lib.evaluation.studies.few_steps import SAMPLERS, compare_few_steps
 from gen_affect_lib.evaluation.studies.fronts import BASELINES, compare_fronts
 from gen_affect_lib.evaluation.studies.sharing import METHODS, compare_sharing
-from gen_affect_lib.evaluation.studies.study import CODEC_KINDS, Study, Variant, study_codec
+from gen_affect_lib.evaluation.studies.study import CODEC_KINDS, STUDY_CODEC, Study, Variant, study_codec
 from gen_affect_lib.keys import Producer, key
 from gen_affect_lib.model.mmdit import MMDiT
 from gen_affect_lib.model.modulation import Modulator
@@ -148,7 +148,7 @@ def compare_variants(
     profile = profile.compared()
     about = heading(profile, plan, minutes, steps)
     rows, truth = read_rows(path, about), GroundTruth(plan, both_judges())
-    study = Study(profile, study_codec("ours", profile, folder))
+    study = Study(profile, study_codec(STUDY_CODEC, profile, folder))
     mark = key(VARIANT_SETS, {"plan": asdict(plan)}, study.codec.mark, *study.faces.weights)
 
     def keep(row: dict, draw: Draw, where: str) -> None:

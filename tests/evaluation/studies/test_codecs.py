@@ -29,7 +29,7 @@ def pictures():
 
 
 def make(name):
-    return CODEC_KINDS[name].make(**vars(SMOKE.codec))
+    return CODEC_KINDS[name].make(SMOKE)
 
 
 @pytest.mark.parametrize("name", CODEC_KINDS)
@@ -81,7 +81,7 @@ def test_each_is_scored_reconstructed_and_generated_beside_the_drawings(tmp_path
         return compare_codecs(SMOKE, PLAN, None, 2, 1, ["ours", "kl"], path, tmp_path / "runs")
 
     with pytest.MonkeyPatch.context() as broken:
-        broken.setitem(study.CODEC_KINDS, "kl", study.CodecKind("breaks", lambda **sizes: 1 / 0, lambda *_: []))
+        broken.setitem(study.CODEC_KINDS, "kl", study.CodecKind("breaks", lambda profile: 1 / 0, lambda *_: []))
         with pytest.raises(ZeroDivisionError):
             run()
     assert [row["name"] for row in json.loads(path.read_text())["rows"]] == ["drawings", "ours"]
