@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -63,19 +63,13 @@ METHODS = {
     "mask_15": Method("face tokens shared while sigma > 0.15", Consistency(face_above=0.15)),
     "mask": Method("face tokens not shared", Consistency(face_above=1.0)),
     "share_25": Method("a quarter of the tokens shared", Consistency(share=0.25)),
-    "share_50": Method("half of the tokens shared", Consistency(share=0.5)),
     "above_50": Method("shared while sigma >= 0.5", Consistency(above=0.5)),
-    "below_50": Method("shared while sigma <= 0.5", Consistency(below=0.5)),
-    "first_blocks": Method("shared in the first two blocks", Consistency(blocks=(0, 1))),
-    "last_blocks": Method("shared in the last two blocks", Consistency(blocks=(5, 6))),
     "two": Method("two anchors", Consistency(anchors=2)),
-    "four": Method("four anchors", Consistency(anchors=4)),
     "own_queries": Method("keys and values replaced, own queries", Consistency(replace=Replace.KEYS_VALUES)),
     "beside": Method("keys and values appended, own queries", Consistency(replace=Replace.NOTHING)),
     "no_noise": Method("independent noise", Consistency(shared_noise=0.0)),
     "noise": Method("shared noise, no shared attention", Consistency(share=0.0)),
     "everything": Method("all images share all tokens at all steps", EVERYTHING),
-    "everything_noise": Method("all images share all tokens, and the noise", replace(EVERYTHING, shared_noise=1.0)),
     "story_diffusion": Method("StoryDiffusion: all images share half of their tokens", STORY_DIFFUSION),
     "style_aligned": Method("StyleAligned: one anchor at all steps, statistics aligned", attention=StyleAligned),
     "masactrl": Method("MasaCtrl: the anchor's keys and values replace the own ones after the first steps", MASACTRL),
@@ -171,6 +165,8 @@ def compare_sharing(plan: Plan, names: list[str], path: Path, folder: Path = OUT
         row = {"name": name, "about": method.about, "seconds_per_image": round(seconds, 4)}
         rows.append(row | score_row(sets, truth))
         write_rows(path, rows, about)
+    order = ["ceiling", "floor", *METHODS]
+    rows.sort(key=lambda row: order.index(row["name"]))
     if names == list(METHODS):
         about |= {"costs": costs()}
     return write_rows(path, rows, about)
