@@ -564,7 +564,7 @@ def _course_grade_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _course_grade(options: argparse.Namespace) -> None:
-    from gen_affect_lib.course.grading.grade import grade_folder
+    from gen_affect_lib.course.grading.grade import grade_folder, say
 
     table = grade_folder(
         options.folder,
@@ -580,7 +580,7 @@ def _course_grade(options: argparse.Namespace) -> None:
         late_percent=options.late_percent,
         partial=options.partial,
     )
-    print(f"the points are in {table}, and the feedback in {table.parent / 'feedback'}")
+    say(f"the points are in {table}, and the feedback in {table.parent / 'feedback'}")
 
 
 def _course_timings(options: argparse.Namespace) -> None:

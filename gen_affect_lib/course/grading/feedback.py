@@ -44,8 +44,6 @@ def page(grade: Grade) -> str:
             parts.append(
                 "<p>Nothing could be run, so there are no points. Please hand in the .ipynb file of the notebook.</p>"
             )
-    for exercise in grade.exercises:
-        parts += _exercise(grade, exercise)
     if grade.outcome.errors:
         parts.append("<h2>Cells that stopped with an error</h2>")
         parts.append("<p>Cells have the numbers that they get when you restart the kernel and run all cells.</p>\n<ul>")
@@ -53,6 +51,8 @@ def page(grade: Grade) -> str:
             line = f", in the line <code>{escape(error['line'])}</code>" if error["line"] else ""
             parts.append(f"<li>Cell [{error['cell']}]: {_text(error['error'])}{line}</li>")
         parts.append("</ul>")
+    for exercise in grade.exercises:
+        parts += _exercise(grade, exercise)
     body = "\n".join(parts)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

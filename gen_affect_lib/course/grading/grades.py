@@ -105,7 +105,9 @@ class Grade:
         if errors:
             first = self.outcome.errors[0]
             others = f", and {errors - 1} more cell{'s' * (errors > 2)} stopped" if errors > 1 else ""
-            stopped = [f"cell [{first['cell']}] stopped with {first['error']}{others}"]
+            said = first["error"]
+            said = said.removeprefix("it ") if said.startswith("it ") else f"stopped with {said}"
+            stopped = [f"cell [{first['cell']}] {said}{others}"]
         return "; ".join([*filter(None, [self.broken]), *self.outcome.problems, *stopped])
 
 

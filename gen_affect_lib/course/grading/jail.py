@@ -13,6 +13,7 @@ import signal
 import site
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from functools import cache
@@ -91,6 +92,7 @@ class Jail:
         self.process: subprocess.Popen | None = None
         self._family: list[psutil.Process] = []
         self._family_at = 0.0
+        self._ending = threading.Lock()
         for part in (*PARTS, "root"):
             (folder / part).mkdir()
 
@@ -188,23 +190,26 @@ class Jail:
         return lines[-1][:500] if lines else ""
 
     def kill(self) -> None:
-        """End the process and everything that it started."""
-        if self.process is None:
-            return
+        """End the process and everything that it started; once, whoever asks first."""
+        with self._ending:
+            if self.process is not None:
+                self._kill(self.process)
+                self.process = None
+
+    def _kill(self, process: subprocess.Popen) -> None:
         if self.container:
             subprocess.run([container_program(), "kill", self.name], capture_output=True)
-        self.process.kill()
+        process.kill()
         for _ in range(200):
             left = psutil.Process().children(recursive=True)  # the judge adopts what has lost its parent
             for one in left:
                 _of(one, lambda one: one.kill() or 0)
             if not psutil.wait_procs(left, timeout=0.05)[1]:
                 break
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
+        process.wait()
+        for stream in (process.stdin, process.stdout):
             if stream is not None:
                 stream.close()
-        self.process = None
 
 
 _FOLDERS = {
@@ -251,13 +256,12 @@ def _of(process: psutil.Process, quantity) -> float:
 def copy_of_the_kit(folder: Path) -> Path:
     """A copy of the library for players, with checks that know no reference, compiled."""
     import compileall
-    import py_compile
 
     from gen_affect_lib.course import notebooks
     from gen_affect_lib.course.checks import exercises
 
     kit = folder / "kit"
-    shutil.copytree(ROOT / "gen_affect_lib", kit / "gen_affect_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "gen_affect_lib", kit / "gen_affect_lib")  # with what is compiled already
     for path in notebooks():
         if own := exercises(path.stem):
             lines = ["from gen_affect_lib.course.grading.stub import Asked", ""]
@@ -268,8 +272,7 @@ def copy_of_the_kit(folder: Path) -> Path:
                 f"checks_{path.stem[:2]}.py",
             ):  # or of the first edition
                 (course / module).write_text("\n".join([*lines, ""]))
-    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    compileall.compile_dir(kit, quiet=2, workers=1, invalidation_mode=unchecked)
+    compileall.compile_dir(kit, quiet=2)
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return kit

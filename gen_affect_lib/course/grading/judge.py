@@ -61,9 +61,12 @@ def main() -> None:
     write = os.dup(1)
     os.dup2(2, 1)
 
+    ending = threading.Event()
+
     def listen():
         for line in sys.stdin:
             lines.put(line)
+        ending.set()
         for jail in list(current):  # the grader has ended
             jail.kill()
             shutil.rmtree(jail.folder, ignore_errors=True)
@@ -76,6 +79,8 @@ def main() -> None:
         try:
             outcome = judge(job, current)
         except Exception as error:
+            if ending.is_set():
+                time.sleep(60)  # `listen` ends this process
             traceback.print_exc()
             outcome = {"fault": f"{type(error).__name__}: {error}"}
         out.send(outcome)
@@ -200,6 +205,7 @@ class _Judging:
             elif "done" in reply:
                 break
             else:
+                self._notice("sends messages of its own to the grader")
                 raise Ended("sent what the grader does not understand")
         used = max(self.player.cpu() - cpu, (time.monotonic() - clock) / WALL)
         for name in own:
@@ -461,7 +467,7 @@ class _player:
             except queue.Empty:
                 pass
             if self.cpu() - before > 1.5 * cpu + 2 or time.monotonic() - start > wall:
-                raise Ended(f"did not finish within {cpu:g} seconds")
+                raise Ended(f"did not finish within {cpu:.3g} seconds")
             if self.jail.memory() > 1.25 * self.job["memory_gb"] * 2**30:  # on systems where `limits` sets no limit
                 raise Ended(f"took more than {self.job['memory_gb']:g} GB of memory")
 

@@ -280,7 +280,7 @@ class Player:
 
     def _on_alarm(self, *_: object) -> None:
         if self.timer_runs:
-            raise OutOfTime(f"did not finish within {self.seconds:g} seconds")
+            raise OutOfTime(f"did not finish within {self.seconds:.3g} seconds")
 
 
 def after_the_fault(code: str, error: Exception) -> str:

@@ -189,7 +189,7 @@ TAKES_NO_POINTS = {
         "while True:\n    pass\nlooks_ratio = 1",
         "unfinished",
         "it did not finish within",
-        "] stopped with",
+        "] did not finish within",
     ),
     "a number without end, deep in Python": (
         "looks_ratio = 7 ** 10**10",
