@@ -237,6 +237,9 @@ def make_trainer(
         shipped = load_shipped(size) if profile.from_nothing else None
         faces = FacePack()
         pictures = DrawnPictures(profile) if data is None else UserPictures(data, size, faces)
+        if processes().is_main_process:  # a run that is killed before its first checkpoint can be resumed as well
+            with writing_to(out_dir):
+                write_json(out_dir / RUN, {"profile": profile.name, "data": pictures.mark})
         parts = shipped_parts(shipped, faces) if shipped else random_parts(profile, pictures, out_dir)
         train, held_out = pictures.splits(parts.codec, faces)
     pipeline = assemble(profile, parts.codec, parts.transformer, parts.condition_encoder, faces, size)
@@ -282,12 +285,8 @@ def train_profile(
 
     The other arguments and the errors are those of `make_trainer`.
     """
-    begun = Path(out_dir) / RUN
-    if resume and not begun.is_file() and not has_checkpoint(Path(out_dir)):
+    if resume and not (Path(out_dir) / RUN).is_file() and not has_checkpoint(Path(out_dir)):
         raise UserError(f"{out_dir} contains no run: leave out --resume, or give the folder of a run")
-    if processes().is_main_process:  # a run that is killed before its first checkpoint can be resumed as well
-        with writing_to(Path(out_dir)):
-            write_json(begun, {"profile": profile.name, "data": None if data is None else str(data)})
     trainer, pipeline = make_trainer(profile, out_dir, data, retrain)
     trainer.fit(max_minutes=minutes, resume=resume)
     if processes().is_main_process:

@@ -203,8 +203,9 @@ def test_the_identity_is_read_from_the_square_that_is_learned_from(tmp_path):
     wide.paste(face, (236, 0))
     wide.save(entry.path)
     tokens = latent_pairs.folder_identities(FaceFolder(folder, 64), FacePack())
-    expected = FacePack().one(FaceFolder(DATA / "sample_folder", 64).images[2]).tokens
-    assert np.allclose(tokens[2], expected, atol=1e-5)
+    faces = FaceFolder(DATA / "sample_folder", 64).images[[2, 8]]
+    likeness = [tokens[2].ravel() @ FacePack().one(image).tokens.ravel() / tokens[2].size for image in faces]
+    assert likeness[0] > 0.98 and likeness[1] < 0.6
 
 
 def test_a_face_outside_its_square_is_named_before_anything_is_trained(tmp_path, monkeypatch, capsys):
@@ -329,7 +330,7 @@ def test_a_codec_is_kept_and_a_damaged_or_different_one_is_trained_again(tmp_pat
     assembly.make_codec(replace(SMOKE, codec_steps=31), pictures, tmp_path)
     assert len(trained) == 3
     (tmp_path / "last.safetensors").write_bytes(b"hours of work")
-    with pytest.raises(UserError, match="cannot resume .*: codec_steps was 31 and is now 30"):
+    with pytest.raises(UserError, match="cannot resume .*: codec_steps was 31 and is now 10;"):
         assembly.make_codec(SMOKE, pictures, tmp_path)
 
 
