@@ -10,17 +10,7 @@ _MODULES = {"gc", "ctypes", "cffi", "socket", "zmq", "subprocess", "multiprocess
 _NAMES = {
     *("_getframe", "currentframe", "f_back", "f_locals", "f_globals", "getsource", "getsourcelines", "getsourcefile"),
     *("__closure__", "cell_contents", "__code__", "__globals__", "__subclasses__", "get_referrers", "get_objects"),
-    *(
-        "setprofile",
-        "settrace",
-        "addaudithook",
-        "_exit",
-        "fork",
-        "killpg",
-        "getppid",
-        "exec_module",
-        "SourceFileLoader",
-    ),
+    *("setprofile", "settrace", "addaudithook", "_exit", "fork", "kill", "killpg", "getppid", "SourceFileLoader"),
 }
 _CALLED = {"exec", "eval", "compile", "__import__"}
 _TEXT = re.compile(r"/proc/|grades\.csv|checks[./]notebook_|course[./]grading")
