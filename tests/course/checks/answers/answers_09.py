@@ -287,10 +287,10 @@ ANSWERS = {
         ],
     ),
     "as_good_as_alone": Answers(
-        right=[lambda: "mask_50", lambda: " Mask_50"],
+        right=[lambda: "no_noise", lambda: " No_noise"],
         wrong=[
-            (lambda: "two", "`two` agrees well"),
-            (lambda: "share_50", "further to the right"),
+            (lambda: "ours", "`ours` agrees well"),
+            (lambda: "mask", "further to the right"),
             (lambda: "ceiling", "true drawings"),
             (lambda: "noise", "no variant of ours"),
             (lambda: 3, "return one of"),
