@@ -194,6 +194,7 @@ def test_course_hands_out_validates_and_grades(monkeypatch, tmp_path, capsys):
         cli.main(["course", "grade", str(given[0]), "--out", str(given[1]), "--seconds", "60", "--memory-gb", "2"]) == 0
     )
     limits = {"seconds": 60.0, "memory_gb": 2.0, "jobs": None, "counts": "best", "container": None}
+    limits |= {"roster": None, "form": "csv", "due": None, "late_percent": 0.0, "partial": False}
     assert calls == [(given[0],), ("02", 3), (*given, limits)]
     assert f"the points are in {given[1] / 'grades.csv'}" in capsys.readouterr().out
 

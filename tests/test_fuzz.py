@@ -137,11 +137,11 @@ def test_pictures_that_are_damaged_are_read_or_named(tmp_path, monkeypatch):
         (tmp_path / "face").write_bytes(content)
         opens_or_says_why(tmp_path / "face")
 
-    assert search(damaged(files), check) > 20
+    assert search(damaged(files), check)
 
 
 def test_pictures_in_memory_are_read_or_named():
-    assert search(in_memory(), opens_or_says_why) > 20
+    assert search(in_memory(), opens_or_says_why)
 
 
 def test_damaged_metadata_never_costs_a_picture(tmp_path):
@@ -183,11 +183,9 @@ RECORD = st.fixed_dictionaries(
     {},
     optional={"file_name": TEXT | VALUE, "identity": TEXT | VALUE, "expression": EXPRESSION, "text": VALUE},
 )
+GOOD_PICTURES = (("a", "joy"), ("b", "fear"))
 GOOD = st.sampled_from(
-    [
-        {"file_name": f"{name}.png", "identity": "ada", "expression": word}
-        for name, word in (("a", "joy"), ("b", "fear"))
-    ]
+    [{"file_name": f"{name}.png", "identity": "ada", "expression": word} for name, word in GOOD_PICTURES]
 )
 LINE = (
     st.builds(lambda record: json.dumps(record).encode(), RECORD | GOOD | VALUE)
@@ -209,9 +207,10 @@ def test_metadata_is_read_or_named_with_its_line(tmp_path):
         except UserError as error:
             assert one_line(error) and str(error).isprintable()
 
-    assert search(st.lists(LINE, max_size=4), check) > 20
-    if SECONDS >= 4:
-        assert read  # not all of them are wrong
+    lines = [{"file_name": f"{name}.png", "identity": "ada", "expression": word} for name, word in GOOD_PICTURES]
+    check([json.dumps(line).encode() for line in lines])
+    assert len(read) == 1
+    assert search(st.lists(LINE, max_size=4), check)
 
 
 # --- command lines ---------------------------------------------------------------------------------------------------
@@ -315,8 +314,8 @@ def nothing_runs_long(monkeypatch):
         (validate, "validate"), (doctor, "report"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, lambda *_, **__: 0)
-    monkeypatch.setattr(report, "say", str)
-    monkeypatch.setattr(variants, "say", str)
+    for module in (report, variants):
+        monkeypatch.setattr(module, "say", lambda *_: "")
     monkeypatch.setattr(readers, "TRAINERS", {name: lambda *_: None for name in readers.TRAINERS})
 
 
@@ -341,5 +340,8 @@ def test_a_command_line_ends_in_a_result_or_in_one_line(tmp_path, monkeypatch, c
         if line[0] != "render":
             assert (tmp_path / "face.png").read_bytes() == before
 
-    assert search(command_line(), check) > 20
-    assert set(codes) <= {0, 1, 2} and {0, 2} <= set(codes)
+    check(["render", "--size", "16", "--out", "out.png"])
+    check(["render", "--size", "big"])
+    assert codes == [0, 2]
+    assert search(command_line(), check)
+    assert set(codes) <= {0, 1, 2}

@@ -72,9 +72,9 @@ def generated_latents(
         noise = torch.randn(batch["target"].shape, generator=random, device=transformer.device)
         sigmas = torch.linspace(sigma, 0, max(1, round(sigma / STEP)) + 1)
         velocity = _guided(transformer, condition_encoder, flow, batch["identity"], batch["expression"], scale)
-        made.append(sample(velocity, interpolate(batch["target"], noise, sigma), sigmas).half().cpu())
+        made.append(sample(velocity, interpolate(batch["target"], noise, sigma), sigmas).cpu())
         pictures.append(target)
-    return Generated(torch.cat(made), np.concatenate(pictures))
+    return Generated(torch.cat(made).half(), np.concatenate(pictures))  # autocast cannot join half precision
 
 
 def _guided(transformer, condition_encoder, flow, identity, expression, scale):

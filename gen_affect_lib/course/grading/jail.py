@@ -161,6 +161,10 @@ class Jail:
             self._family_at = time.monotonic() - (0.9 if young else 0)
         return self._family
 
+    def look_again(self) -> None:
+        """Let `family` look for processes at its next call, however short the last one is ago."""
+        self._family_at = 0.0
+
     def cpu(self) -> float:
         """CPU time in seconds; 0 in a container, where only the player's own limit and the clock count."""
         return 0.0 if self.container else sum(_of(one, lambda one: sum(one.cpu_times()[:2])) for one in self.family())

@@ -33,7 +33,7 @@ from gen_affect_lib.course.grading.wire import Channel, Closed, decode, encode
 
 TRIES = 4  # how often a run is started, each time without the cell that ended the one before
 GUESSES = 2  # how many different answers to a prediction count
-STARTS = 120.0  # seconds in which a player must be ready
+STARTS = 300.0  # seconds in which a player must be ready, on a busy machine too
 _RANKS = ("unfinished", "wrong", "right")
 
 
@@ -421,6 +421,7 @@ class _player:
         try:
             self.send({**self.start, "work": str(self.jail.inside / "work")})
             self.receive(STARTS, STARTS)
+            self.jail.look_again()  # the player is there now: its time until here counts for no cell
         except Ended as ended:
             words = self.jail.last_line() or ended.words
             self.__exit__()

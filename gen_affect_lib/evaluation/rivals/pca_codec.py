@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
@@ -26,8 +26,8 @@ from gen_affect_lib.tensors import to_tensor
 PATCH = 16
 
 
-class PCACodec(ModelMixin, ConfigMixin):
-    """Pictures (B, 3, S, S) in [-1, 1] to latents (B, C, s, s), and back. `fit_pca_codec` fits it.
+class PCACodec(LatentCodec):
+    """Pictures (B, 3, S, S) in [-1, 1] to latents (B, C, s, s), and back; `LatentCodec` without its networks.
 
     A component of standard deviation d is divided by √d: with d alone, the many small components would have the largest
     part of a generator's loss; undivided, noise would hide them. All are then scaled to unit variance together.
@@ -39,15 +39,15 @@ class PCACodec(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(self, latent_channels: int = 64, image_size: int = 64):
-        super().__init__()
+        ModelMixin.__init__(self)
         side, numbers = image_size // PATCH, 3 * PATCH * PATCH
         self.latent_channels, self.downscale = latent_channels, PATCH
+        self.mean: Tensor
+        self.basis: Tensor
+        self.scale: Tensor
         self.register_buffer("mean", torch.zeros(numbers, side, side))
         self.register_buffer("basis", torch.zeros(side, side, numbers, latent_channels))
         self.register_buffer("scale", torch.ones(latent_channels, side, side))
-
-    def latent_size(self, image_size: int) -> int:
-        return image_size // self.downscale
 
     def encode(self, images: Tensor) -> Tensor:
         size = self.config["image_size"]
@@ -60,9 +60,6 @@ class PCACodec(ModelMixin, ConfigMixin):
         patches = torch.einsum("bchw,hwdc->bdhw", latents * self.scale, self.basis) + self.mean
         return F.pixel_shuffle(patches, PATCH)  # (B, D, s, s) -> (B, 3, S, S)
 
-    # How a data set is encoded, and by which mark its latents are known, does not depend on the network.
-    encode_all, encoded, mark = LatentCodec.encode_all, LatentCodec.encoded, LatentCodec.mark
-
 
 @torch.no_grad()
 def fit_pca_codec(codec: PCACodec, images: np.ndarray, recipe: Recipe, pictures: int = 4096) -> list:
@@ -74,7 +71,8 @@ def fit_pca_codec(codec: PCACodec, images: np.ndarray, recipe: Recipe, pictures:
     for row in range(codec.mean.shape[1]):
         for column in range(codec.mean.shape[2]):
             x = patches[:, :, row, column] - codec.mean[:, row, column]  # (M, D)
-            variances, components = torch.linalg.eigh(x.T @ x / len(x))  # ascending
+            with torch.autocast(x.device.type, enabled=False):  # bfloat16 is too coarse for the small components
+                variances, components = torch.linalg.eigh(x.T @ x / len(x))  # ascending
             codec.basis[row, column] = components.flip(1)[:, : codec.latent_channels]
             kept = variances.flip(0)[: codec.latent_channels].clamp_min(1e-6)
             codec.scale[:, row, column] = kept**0.25

@@ -16,9 +16,9 @@ import numpy as np
 from gen_affect_lib.avatars import Expression
 from gen_affect_lib.device import pick_device
 from gen_affect_lib.encoders.pack import FacePack
-from gen_affect_lib.evaluation.metrics.bootstrap import difference, estimate, ratio
+from gen_affect_lib.evaluation.metrics.bootstrap import Statistic, difference, estimate, ratio
 from gen_affect_lib.evaluation.metrics.nearest import difference as face_difference
-from gen_affect_lib.evaluation.metrics.nearest import true_faces
+from gen_affect_lib.evaluation.metrics.nearest import strong_edges, true_faces
 from gen_affect_lib.evaluation.report import read_rows, write_rows
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.evaluation.studies.study import Scoring, generate
@@ -56,6 +56,7 @@ SAMPLERS = {
     "euler_2": Sampler(2),
 }
 BAR = "euler_20"
+FIGURES = ("right", "found", "face", "edges")
 
 
 def compare_few_steps(plan: Plan, names: list[str], path: Path) -> dict:
@@ -63,7 +64,7 @@ def compare_few_steps(plan: Plan, names: list[str], path: Path) -> dict:
 
     Returns the rows that it writes to `path`. A row has "evaluations", and in "people" one number for each person:
     "right" and "found" as of `Scoring`, in how many pictures; "face", the mean difference to the true face, see
-    `nearest.difference`. `table` makes figures of them.
+    `nearest.difference`; "edges", the mean of `nearest.strong_edges`. `table` makes figures of them.
     """
     pipeline = GenAffectPipeline.from_pretrained(SHIPPED).to(pick_device())
     pipeline.face_pack = FacePack()
@@ -82,7 +83,11 @@ def compare_few_steps(plan: Plan, names: list[str], path: Path) -> dict:
             np.mean([face_difference(image, true_faces(who, what, size)) for image, what in zip(pictures, expressions)])
             for pictures, who in zip(images, plan.identities)
         ]
-        people = score(images) | {"face": [round(float(face), 5) for face in faces]}
+        edges = [np.mean([strong_edges(image) for image in pictures]) for pictures in images]
+        people = score(images) | {
+            "face": [round(float(face), 5) for face in faces],
+            "edges": [round(float(edge), 5) for edge in edges],
+        }
         rows.append({"name": name, **vars(sampler), "evaluations": sampler.evaluations, "people": people})
         write_rows(path, rows, about)
     return write_rows(path, rows, about)
@@ -96,14 +101,14 @@ def table(result: dict, bar: str = BAR) -> dict[str, dict[str, dict[str, float]]
     people, words = result["plan"]["people"], len(result["words"])
     rows = {row["name"]: row["people"] for row in result["rows"]}
 
-    def statistic(name: str, figure: str):
-        return ratio(np.array(rows[name][figure]) / (1 if figure == "face" else words))
+    def statistic(name: str, figure: str) -> Statistic:
+        return ratio(np.array(rows[name][figure]) / (words if figure in ("right", "found") else 1))
 
     return {
-        name: {figure: estimate(statistic(name, figure), people) for figure in ("right", "found", "face")}
+        name: {figure: estimate(statistic(name, figure), people) for figure in FIGURES}
         | {
             f"to_bar_{figure}": difference(statistic(name, figure), statistic(bar, figure), people)
-            for figure in ("right", "found", "face")
+            for figure in FIGURES
         }
         for name in rows
     }
@@ -113,9 +118,6 @@ def say(result: dict) -> str:
     """The figures of a comparison as text, in brackets the difference to the sampler `BAR`."""
     lines = []
     for name, row in table(result).items():
-        said = (
-            f"{figure} {row[figure]['value']:.4f} ({row[f'to_bar_{figure}']['value']:+.4f})"
-            for figure in ("right", "found", "face")
-        )
+        said = (f"{figure} {row[figure]['value']:.4f} ({row[f'to_bar_{figure}']['value']:+.4f})" for figure in FIGURES)
         lines.append(f"{name:18} {SAMPLERS[name].evaluations:2} evaluations: " + ", ".join(said))
     return "\n".join(lines)

@@ -78,15 +78,12 @@ class BlindFusion(IdentityExpressionFusion):
         return super().forward(identity, expression, keep_identity, keep_expression)
 
 
-Codec = LatentCodec | PCACodec
-
-
 @dataclass(frozen=True)
 class CodecKind:
     """An autoencoder of a comparison: `make` builds it for a profile, `fit` trains it on pictures with a recipe."""
 
     about: str
-    make: Callable[[Profile], Codec]
+    make: Callable[[Profile], LatentCodec]
     fit: Callable[..., list[loop.Row]]
 
 
@@ -107,7 +104,7 @@ CODEC_KINDS = {
 STUDY_CODEC = "pca"  # of all comparisons of networks: it needs no training
 
 
-def study_codec(name: str, profile: Profile, folder: Path) -> Codec:
+def study_codec(name: str, profile: Profile, folder: Path) -> LatentCodec:
     """The codec of that kind that is saved in `folder`; if there is none, it is trained and saved there."""
     kind, kept = CODEC_KINDS[name], folder / f"codec-{name}"
     seed_everything(0)
@@ -188,7 +185,7 @@ def has_amx() -> bool:
 class Study:
     """What all variants have in common: a codec, the latents of the drawn pairs, the face pack."""
 
-    def __init__(self, profile: Profile, codec: Codec):
+    def __init__(self, profile: Profile, codec: LatentCodec):
         self.profile, self.codec, self.faces = profile, codec, FacePack()
         self.splits = [
             cache_split(PairCache.open(config), codec, self.faces, profile.references)

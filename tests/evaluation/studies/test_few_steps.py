@@ -43,6 +43,7 @@ def test_each_sampler_draws_once_and_rows_tell_of_each_person(tmp_path, monkeypa
     for row in (euler, heun):
         assert sum(row["people"]["right"]) >= 3 and sum(row["people"]["found"]) >= 3, "of 4 pictures"
         assert all(0.01 < face < 0.09 for face in row["people"]["face"])
+        assert all(0.01 < edges < 0.1 for edges in row["people"]["edges"])
     monkeypatch.setattr(few_steps, "generate", lambda *_, **__: pytest.fail("drawn again"))
     assert compare_few_steps(plan, ["heun_2"], path) == result
 
@@ -51,8 +52,11 @@ def test_the_table_compares_with_the_bar_on_the_same_people():
     rng = np.random.default_rng(0)
     faces = rng.uniform(0.03, 0.08, 30)
     people = [
-        dict(name=BAR, people=dict(right=[10] * 30, found=[8] * 30, face=faces.tolist())),
-        dict(name="euler_4", people=dict(right=[9] * 30, found=[8] * 30, face=(faces + 0.002).tolist())),
+        dict(name=BAR, people=dict(right=[10] * 30, found=[8] * 30, face=faces.tolist(), edges=[0.05] * 30)),
+        dict(
+            name="euler_4",
+            people=dict(right=[9] * 30, found=[8] * 30, face=(faces + 0.002).tolist(), edges=[0.04] * 30),
+        ),
     ]
     rows = table(dict(plan=dict(people=30), words=["w"] * 10, rows=people))
     four = rows["euler_4"]
@@ -64,8 +68,8 @@ def test_the_table_compares_with_the_bar_on_the_same_people():
 
 def test_what_is_said_has_the_figures_and_the_differences():
     people = [
-        dict(name=name, people=dict(right=[right] * 4, found=[5] * 4, face=[face] * 4))
+        dict(name=name, people=dict(right=[right] * 4, found=[5] * 4, face=[face] * 4, edges=[0.05] * 4))
         for name, right, face in ((BAR, 10, 0.05), ("euler_4", 9, 0.052))
     ]
     said = few_steps.say(dict(plan=dict(people=4), words=["w"] * 10, rows=people)).splitlines()
-    assert "right 0.9000 (-0.1000), found 0.5000 (+0.0000), face 0.0520 (+0.0020)" in said[1]
+    assert "right 0.9000 (-0.1000), found 0.5000 (+0.0000), face 0.0520 (+0.0020), edges 0.0500 (+0.0000)" in said[1]
