@@ -1,9 +1,8 @@
 """A linear autoencoder: the principal components of each patch of 16 x 16 pixels, fitted in seconds without training.
 
 Faces are drawn at the same place in all pictures, so each place of the picture has its own mean and its own components.
-The kit's comparisons of fusions and recipes use it, because no autoencoder has to be trained before. In the comparison
-of codecs it is a rival: no linear map of as many numbers keeps more variance, but lines are blurred, and the edges of
-the patches show.
+No linear map of as many numbers keeps more variance. As a rival of the kit's codec it shows that this is not enough: it
+reconstructs well, and a generator learns its latents badly.
 
 Letters: B images, M images of a data set, S the picture's side, s = S / 16 the latents' side, C latent channels,
 D = 768 numbers of a patch.
