@@ -109,7 +109,7 @@ def test_missing_corrupt_and_empty_pictures_get_one_clear_line(tiny, tmp_path):
     for source, words in (
         (tmp_path / "none.png", "is no file"), (tmp_path / "corrupt.png", "no picture"),
         (tmp_path / "empty.jpg", "no picture"),
-        (np.zeros((8, 8), np.uint8), "uint8"),
+        (np.zeros((8, 8), np.uint16), "uint8"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=words):
             tiny.read([source])
