@@ -104,6 +104,16 @@ def compare_fronts(
     return write_rows(path, rows, about)
 
 
+def shares(result: dict) -> dict[str, np.ndarray]:
+    """The shares right and found of each trained variant: (S, K, 2, N), for trainings, scales, both figures, people."""
+    found: dict[str, np.ndarray] = {}
+    for name in dict.fromkeys(row["name"] for row in result["rows"] if "steps" in row):
+        runs = [row["points"] for row in result["rows"] if row["name"] == name]
+        counts = np.array([[(point["right"], point["found"]) for point in points] for points in runs])
+        found[name] = counts / len(result["words"])
+    return found
+
+
 def table(result: dict, draws: int = 500) -> dict[str, dict[str, dict[str, float]]]:
     """The fronts of a comparison in numbers, for each trained variant, with 95 % intervals.
 
@@ -114,15 +124,11 @@ def table(result: dict, draws: int = 500) -> dict[str, dict[str, dict[str, float
     The bootstrap draws people, the same ones for all variants, and of each variant its trainings. With one training
     the interval does not contain the variance between trainings.
     """
-    words, people = len(result["words"]), result["plan"]["people"]
-    shares: dict[str, np.ndarray] = {}  # of each variant: (S, K, 2, N), right and found
-    for name in dict.fromkeys(row["name"] for row in result["rows"] if "steps" in row):
-        runs = [row["points"] for row in result["rows"] if row["name"] == name]
-        shares[name] = np.array([[(p["right"], p["found"]) for p in points] for points in runs]) / words
+    people, runs = result["plan"]["people"], shares(result)
 
     def values(chosen: np.ndarray, rng: np.random.Generator | None) -> dict[str, dict[str, float]]:
         drawn = {}
-        for name, of in shares.items():
+        for name, of in runs.items():
             trainings = np.arange(len(of)) if rng is None else rng.integers(0, len(of), len(of))
             drawn[name] = of[trainings][..., chosen].mean(axis=3)  # (S, K, 2)
         figures = {name: {"area": float(np.mean([area(points) for points in of]))} for name, of in drawn.items()}

@@ -10,7 +10,15 @@ from gen_affect_lib.avatars import pairs
 from gen_affect_lib.evaluation import sets
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.evaluation.studies import fronts
-from gen_affect_lib.evaluation.studies.fronts import BASELINES, GUIDANCE, SCALES, compare_fronts, scales_of, table
+from gen_affect_lib.evaluation.studies.fronts import (
+    BASELINES,
+    GUIDANCE,
+    SCALES,
+    compare_fronts,
+    scales_of,
+    shares,
+    table,
+)
 from gen_affect_lib.profiles import PROFILES
 from gen_affect_lib.training.trainer import Trainer
 
@@ -67,6 +75,12 @@ def measured(**fronts_of):
         for points in trainings
     ]
     return dict(words=["w"] * 10, plan=dict(people=40), rows=rows)
+
+
+def test_shares_have_a_row_for_each_training_and_a_column_for_each_person():
+    found = shares(measured(ours=[[(0.9, 0.5), (0.5, 0.9)], [(0.8, 0.4), (0.4, 0.8)]], other=[[(0.8, 0.5)]]))
+    assert found["ours"].shape == (2, 2, 2, 40) and found["other"].shape == (1, 1, 2, 40)
+    np.testing.assert_allclose(found["ours"][1, :, :, 7], [(0.8, 0.4), (0.4, 0.8)])
 
 
 def test_the_table_has_areas_differences_and_shortfalls():
