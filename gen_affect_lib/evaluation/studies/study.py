@@ -101,8 +101,7 @@ CODEC_KINDS = {
         "principal components of each patch", lambda profile: PCACodec(image_size=profile.pairs.size), fit_pca_codec
     ),
 }
-# Of all comparisons of networks. After a training this short its reconstructions are the best of the learned ones; the
-# noise on the latents pays off in longer trainings.
+# Of all comparisons of networks. After a training this short its reconstructions are the best of the learned ones.
 STUDY_CODEC = "kl"
 
 

@@ -32,8 +32,8 @@ def make(name):
     return CODEC_KINDS[name].make(SMOKE)
 
 
-@pytest.mark.parametrize("name", CODEC_KINDS)
-def test_every_autoencoder_has_the_interface_and_the_size_of_ours(name, pictures):
+@pytest.mark.parametrize("name", [name for name in CODEC_KINDS if name != "pca"])  # pca has a test of its own
+def test_every_trained_autoencoder_has_the_interface_and_the_size_of_ours(name, pictures):
     codec, images = make(name), to_tensor(pictures[:2, 0])
     with torch.no_grad():
         codec.eval().calibrate(images)
