@@ -22,6 +22,7 @@ FLOORS = [
         "course": "the notebooks: checks of exercises, grading, release and timings",
     }),
     ("Evaluation", "#FBF0D2", {
+        "reproduce": "every stage of training, from nothing",
         "readers": "train and measure an encoder or a judge",
         "evaluation": "judges, metrics, baselines, studies, reported figures",
         "widgets": "sliders and panels in the notebooks",

@@ -66,10 +66,18 @@ def main() -> None:
     def listen():
         for line in sys.stdin:
             lines.put(line)
-        ending.set()
-        for jail in list(current):  # the grader has ended
-            jail.kill()
-            shutil.rmtree(jail.folder, ignore_errors=True)
+        ending.set()  # the grader has ended
+        folders, quiet = set(), 0
+        for _ in range(100):  # the other thread may just be starting a player, and a folder may still be written to
+            for jail in list(current):
+                folders.add(jail.folder)
+                jail.kill()
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+            quiet = 0 if any(folder.exists() for folder in folders) else quiet + 1
+            if quiet == 5:
+                break
+            time.sleep(0.1)
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
