@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gen_affect_lib.course import read_measured
+from gen_affect_lib.files import atomic
 from gen_affect_lib.machine import describe_machine
 from gen_affect_lib.paths import OUTPUTS, REFERENCE
 
@@ -41,8 +42,8 @@ def compare_run(
     """
     numbers = {quantity: float(value) for quantity, (value, _) in measured.items()}
     file = last_run(notebook, profile)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(numbers, indent=2) + "\n")
+    with atomic(file) as partial:
+        partial.write_text(json.dumps(numbers, indent=2) + "\n")
     of_profile = (load() if reference is None else reference).get(profile, {})
     known = of_profile.get("notebooks", {}).get(notebook, {})
     width = max(map(len, measured))
@@ -76,4 +77,5 @@ def keep_reference(notebook: str, profile: str, path: Path = RESULTS) -> None:
     of_profile = everything.setdefault(profile, {"machine": {}, "notebooks": {}})
     of_profile["machine"] = describe_machine()
     of_profile["notebooks"] = dict(sorted({**of_profile["notebooks"], notebook: json.loads(file.read_text())}.items()))
-    path.write_text(json.dumps(everything, indent=2) + "\n")
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(everything, indent=2) + "\n")

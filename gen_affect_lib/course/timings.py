@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from gen_affect_lib.course import read_measured
+from gen_affect_lib.files import atomic
 from gen_affect_lib.machine import describe_machine
 from gen_affect_lib.paths import REFERENCE
 
@@ -33,8 +34,8 @@ def record(profile: str, notebook: str, seconds: float, memory_gb: float, path: 
     measured[notebook] = {"seconds": round(seconds, 1), "memory_gb": round(memory_gb, 2)}
     timings[profile]["notebooks"] = dict(sorted(measured.items()))
     ordered = {size: timings[size] for size in SIZES if size in timings}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(ordered, indent=2) + "\n")
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(ordered, indent=2) + "\n")
     return ordered
 
 
