@@ -98,6 +98,7 @@ def test_other_weights_draw_new_pictures(result, checkpoint, tmp_path, monkeypat
     shutil.copytree(checkpoint, tmp_path / "pipeline")
     weights = tmp_path / "pipeline" / "codec" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    (tmp_path / "pipeline" / "weights.sha256").unlink()  # other weights, not damaged ones
     monkeypatch.setattr(GenAffectPipeline, "__call__", lambda *_, **__: pytest.fail("drawn"))
     with pytest.raises(pytest.fail.Exception):
         evaluate(tmp_path / "pipeline", PLAN)
