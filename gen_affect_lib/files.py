@@ -111,10 +111,10 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def write_json(path: str | Path, content: object) -> None:
-    """Write `content` as JSON, indented by 1 space, atomically."""
+def write_json(path: str | Path, content: object, indent: int = 1) -> None:
+    """Write `content` as JSON atomically."""
     with atomic(path) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n")
+        partial.write_text(json.dumps(content, indent=indent) + "\n")
 
 
 def require_output(path: Path, what: str, inputs: Iterable[Path] = ()) -> None:

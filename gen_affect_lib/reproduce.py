@@ -76,6 +76,8 @@ SMOKE_MINUTES = {"detector": 1.0}  # trained for less it finds no face, and the 
 
 
 def _codec(profile: Profile, out: Path) -> Made:
+    import torch
+
     from gen_affect_lib.tensors import to_tensor
     from gen_affect_lib.training.assembly import DrawnPictures, make_codec
 
@@ -84,7 +86,8 @@ def _codec(profile: Profile, out: Path) -> Made:
     codec = make_codec(profile, pictures, out / "autoencoder")
     some = pictures.held_out[:: max(1, len(pictures.held_out) // 256)]
     true = to_tensor(some).to(codec.device)
-    error = codec.decode(codec.encode(true)).sub(true).square().mean().item()
+    with torch.no_grad():
+        error = codec.decode(codec.encode(true)).sub(true).square().mean().item()
     return _pictures(profile), {"validation_mse": round(error, 5)}
 
 
@@ -115,8 +118,7 @@ def _decoder(profile: Profile, out: Path) -> Made:
     pictures = DrawnPictures(profile)
     pipeline = GenAffectPipeline.from_pretrained(out / "generator" / "pipeline").to(pick_device())
     split, _ = pictures.splits(pipeline.codec, FacePack())
-    networks = pipeline.transformer, pipeline.condition_encoder
-    generated = generated_latents(*networks, pipeline.flow, split, profile.generated_latents)
+    generated = generated_latents(pipeline, split, profile.generated_latents)
     recipe = replace(FINISHING_RECIPE, steps=profile.decoder_steps, batch_size=profile.decoder_batch)
     history = finish_decoder(pipeline.codec, generated, pictures.images, recipe, PerceptualLoss(pipeline.codec.device))
     pipeline.save_pretrained(SHIPPED)

@@ -8,25 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
 from gen_affect_lib.codec import LatentCodec, PixelCodec
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.tensors import to_images, to_tensor  # fmt: skip
 from gen_affect_lib.training.codec import CODEC_RECIPE, DECODER_RECIPE, face_weight, fit_codec, fit_decoder
-
-TINY = dict(
-    latent_channels=8,
-    encoder_widths=(16, 16, 16),
-    encoder_blocks=(1, 1, 1),
-    decoder_widths=(16, 16, 16, 16),
-    decoder_blocks=(1, 1, 1, 1),
-)
+from tests.tiny_codec import TINY, drawn
 
 
 @pytest.fixture(scope="module")
 def pictures():
-    avatars = [Avatar(Identity.sample(s), Expression.sample(s), Appearance.sample(s)) for s in range(48)]
-    return np.stack([avatar.render(32) for avatar in avatars])
+    return drawn()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gen_affect_lib.course import read_measured
-from gen_affect_lib.files import atomic
+from gen_affect_lib.files import write_json
 from gen_affect_lib.machine import describe_machine
 from gen_affect_lib.paths import OUTPUTS, REFERENCE
 
@@ -42,8 +42,7 @@ def compare_run(
     """
     numbers = {quantity: float(value) for quantity, (value, _) in measured.items()}
     file = last_run(notebook, profile)
-    with atomic(file) as partial:
-        partial.write_text(json.dumps(numbers, indent=2) + "\n")
+    write_json(file, numbers, indent=2)
     of_profile = (load() if reference is None else reference).get(profile, {})
     known = of_profile.get("notebooks", {}).get(notebook, {})
     width = max(map(len, measured))
@@ -77,5 +76,4 @@ def keep_reference(notebook: str, profile: str, path: Path = RESULTS) -> None:
     of_profile = everything.setdefault(profile, {"machine": {}, "notebooks": {}})
     of_profile["machine"] = describe_machine()
     of_profile["notebooks"] = dict(sorted({**of_profile["notebooks"], notebook: json.loads(file.read_text())}.items()))
-    with atomic(path) as partial:
-        partial.write_text(json.dumps(everything, indent=2) + "\n")
+    write_json(path, everything, indent=2)

@@ -3,11 +3,10 @@
 `course run` writes the file; `release.tables` writes it into the notebooks, README.md and INSTRUCTORS.md.
 """
 
-import json
 from pathlib import Path
 
 from gen_affect_lib.course import read_measured
-from gen_affect_lib.files import atomic
+from gen_affect_lib.files import write_json
 from gen_affect_lib.machine import describe_machine
 from gen_affect_lib.paths import REFERENCE
 
@@ -34,8 +33,7 @@ def record(profile: str, notebook: str, seconds: float, memory_gb: float, path: 
     measured[notebook] = {"seconds": round(seconds, 1), "memory_gb": round(memory_gb, 2)}
     timings[profile]["notebooks"] = dict(sorted(measured.items()))
     ordered = {size: timings[size] for size in SIZES if size in timings}
-    with atomic(path) as partial:
-        partial.write_text(json.dumps(ordered, indent=2) + "\n")
+    write_json(path, ordered, indent=2)
     return ordered
 
 

@@ -23,7 +23,7 @@ from gen_affect_lib.encoders.landmark_net import SIZE as LANDMARK_SIZE
 from gen_affect_lib.encoders.onnx_files import export, load_weights
 from gen_affect_lib.encoders.views import ALIGNMENT, SIZE, VIEWS, aligned
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.files import atomic
+from gen_affect_lib.files import write_json
 from gen_affect_lib.keys import Producer, fingerprint
 from gen_affect_lib.paths import CHECKPOINTS
 from gen_affect_lib.pictures import open_picture
@@ -255,8 +255,7 @@ def update_json(path: Path, part: str, content: dict) -> None:
         known = dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):  # missing or damaged
         known = {}
-    with atomic(path) as partial:
-        partial.write_text(json.dumps({**known, part: content}, indent=2, sort_keys=True) + "\n")
+    write_json(path, dict(sorted({**known, part: dict(sorted(content.items()))}.items())), indent=2)
 
 
 def load_recognizer(folder: Path = FOLDER) -> ArcFaceNet:

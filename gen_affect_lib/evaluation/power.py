@@ -17,16 +17,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from gen_affect_lib.avatars import Avatar, Identity, face
-from gen_affect_lib.avatars.drawing import FACE, draw, painted
+from gen_affect_lib.avatars import Avatar, Identity
 from gen_affect_lib.avatars.factors import Choice
-from gen_affect_lib.avatars.geometry import Geometry
 from gen_affect_lib.avatars.landmarks import landmarks
-from gen_affect_lib.avatars.pen import Pen
+from gen_affect_lib.avatars.omission import without
 from gen_affect_lib.avatars.splits import REPORT_SEED, VALIDATION_SEED
 from gen_affect_lib.evaluation.metrics.bootstrap import estimate, ratio
 from gen_affect_lib.evaluation.metrics.nearest import true_faces
-from gen_affect_lib.evaluation.metrics.small_things import HALF, THINGS, Drawn, WithoutLines, has, read_things, tilt_of
+from gen_affect_lib.evaluation.metrics.small_things import HALF, THINGS, Drawn, has, read_things, tilt_of
 from gen_affect_lib.evaluation.metrics.two_sample import two_sample_test
 from gen_affect_lib.evaluation.quality import reduced
 from gen_affect_lib.evaluation.sets import Plan
@@ -128,25 +126,6 @@ def with_two_eye_colors(avatar: Avatar, size: int, seed: int) -> np.ndarray:
 # --- detectors --------------------------------------------------------------------------------------------------------
 
 
-def left_out(thing: str, avatar: Avatar, size: int) -> np.ndarray:
-    """The drawing of an avatar without a thing: uint8 (P, P, 3)."""
-    identity, look = avatar.identity, avatar.appearance
-    if thing == "freckles":
-        return Avatar(replace(identity, freckles="none"), avatar.expression, look).render(size)
-    if thing == "frames":
-        return Avatar(replace(identity, glasses="none"), avatar.expression, look).render(size)
-    if thing == "earrings":
-        return Avatar(identity, avatar.expression, replace(look, earrings="none")).render(size)
-    parts = [part for part in FACE if part is not face.folds or thing != "folds"]
-    shade = Geometry.of(identity, avatar.expression).colors["hair_shade"]
-
-    def paint(canvas):
-        pen = WithoutLines(canvas, shade) if thing == "curls" else Pen(canvas)
-        draw(pen, identity, avatar.expression, look, parts)
-
-    return np.ascontiguousarray(painted(size, paint)[..., :3])
-
-
 def detector_accuracy(plan: Plan) -> dict[str, dict[str, float]]:
     """How often each thing is found on true drawings, see `measure_power`."""
     found: dict[str, list[tuple[bool, bool]]] = {thing: [] for thing in (*THINGS, "earrings")}
@@ -160,9 +139,9 @@ def detector_accuracy(plan: Plan) -> dict[str, dict[str, float]]:
             drawn = look.earrings != "none" if thing == "earrings" else not np.isnan(read[thing])
             if not drawn or (thing in ("freckles", "frames") and not has(thing, identity)):
                 continue
-            without = read_things(left_out(thing, avatar, SIDE), true_face)[thing]
+            bare = read_things(without(avatar, thing, SIDE), true_face)[thing]
             share = read["pair"] if thing == "earrings" else read[thing]
-            found[thing].append((share >= HALF, without < HALF))
+            found[thing].append((share >= HALF, bare < HALF))
     table = {}
     for thing, rows in found.items():
         present, absent = np.mean(rows, axis=0) if rows else (float("nan"),) * 2

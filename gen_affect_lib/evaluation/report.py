@@ -1,13 +1,15 @@
 """Reports: the figures of a model as tables to save, compare and print.
 
 `report` returns all figures of one model, for the command `evaluate`. `score_row` returns one row of a comparison of
-several models; `write_rows` and `read_rows` save and load its rows.
+several models; `Rows` keeps the rows of all models and saves them.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +269,32 @@ def read_rows(path: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
         if saved.get(name, value) != value:
             raise UserError(f"{path} holds a comparison with another {name}: give --json another name, or remove it")
     return rows
+
+
+class Rows:
+    """The rows of a comparison, saved after each one, so that an interrupted comparison can be resumed.
+
+    `rows` begins with those that the file already holds. Raises UserError if its heading differs from `about`.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any]):
+        self.path, self.about, self.rows = path, about, read_rows(path, about)
+
+    def __contains__(self, name: str) -> bool:
+        return any(row["name"] == name for row in self.rows)
+
+    def missing(self, names: Iterable[str], seeds: int) -> Iterator[tuple[int, str]]:
+        """Seed and name of the rows that are not there yet: all names with the first seed, then with the next."""
+        there = {(row.get("seed"), row["name"]) for row in self.rows}
+        return (one for one in product(range(seeds), names) if one not in there)
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        self.save()
+
+    def save(self) -> dict[str, Any]:
+        """Save the rows; return what is saved, see `write_rows`."""
+        return write_rows(self.path, self.rows, self.about)
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:

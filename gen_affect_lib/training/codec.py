@@ -72,10 +72,7 @@ def fit_codec(
     def loss(batch: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         return reconstruction_loss(codec(batch), batch, weight, perceptual)
 
-    history = fit_pictures(codec, codec, loss, images, recipe, "autoencoder")
-    some = np.sort(np.random.default_rng(recipe.seed).integers(0, len(images), 512))
-    codec.calibrate(to_tensor(images[some]).to(codec.device))
-    return history
+    return fit_whole(codec, loss, images, recipe, "autoencoder")
 
 
 def fit_decoder(
@@ -93,6 +90,20 @@ def fit_decoder(
         return reconstruction_loss(codec.decode(latents), batch, weight, perceptual)
 
     return fit_pictures(codec, codec.decoder, loss, images, recipe, "decoder")
+
+
+def fit_whole(
+    codec: LatentCodec,
+    loss_of: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    images: np.ndarray,
+    recipe: Recipe,
+    name: str,
+) -> list[loop.Row]:
+    """Train all of the codec, then calibrate it on 512 of the images; returns the history. See `fit_pictures`."""
+    history = fit_pictures(codec, codec, loss_of, images, recipe, name)
+    some = np.sort(np.random.default_rng(recipe.seed).integers(0, len(images), 512))
+    codec.calibrate(to_tensor(images[some]).to(codec.device))
+    return history
 
 
 def fit_pictures(

@@ -24,9 +24,8 @@ from tqdm.auto import tqdm
 
 from gen_affect_lib.avatars.regions import face_weight
 from gen_affect_lib.codec import LatentCodec
-from gen_affect_lib.flow import RectifiedFlow, guide_one, interpolate, sample, timestep
-from gen_affect_lib.model.fusion import IdentityExpressionFusion
-from gen_affect_lib.model.mmdit import MMDiT
+from gen_affect_lib.flow import interpolate, sample
+from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.recipe import Recipe
 from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.training import loop
@@ -51,44 +50,24 @@ class Generated:
 
 @torch.no_grad()
 def generated_latents(
-    transformer: MMDiT,
-    condition_encoder: IdentityExpressionFusion,
-    flow: RectifiedFlow,
-    split: Split,
-    count: int,
-    batch_size: int = 64,
-    seed: int = 0,
+    pipeline: GenAffectPipeline, split: Split, count: int, batch_size: int = 64, seed: int = 0
 ) -> Generated:
     """At least `count` latents: true ones, noised to a sigma of SIGMAS and denoised by the generator."""
-    rng, random = np.random.default_rng(seed), torch.Generator(transformer.device).manual_seed(seed)
-    for network in (transformer, condition_encoder):
+    device = pipeline.transformer.device
+    rng, random = np.random.default_rng(seed), torch.Generator(device).manual_seed(seed)
+    for network in (pipeline.transformer, pipeline.condition_encoder):
         network.eval()
     made, pictures = [], []
     for _ in tqdm(range(-(-count // batch_size)), desc="Generating latents", unit="batch"):
         place, target = split.pick(rng, batch_size)
-        batch = split.at(place, target)
-        batch = {name: tensor.to(transformer.device) for name, tensor in batch.items()}
+        batch = {name: tensor.to(device) for name, tensor in split.at(place, target).items()}
         sigma, scale = rng.uniform(*SIGMAS), float(rng.choice(SCALES))
-        noise = torch.randn(batch["target"].shape, generator=random, device=transformer.device)
+        noise = torch.randn(batch["target"].shape, generator=random, device=device)
         sigmas = torch.linspace(sigma, 0, max(1, round(sigma / STEP)) + 1)
-        velocity = _guided(transformer, condition_encoder, flow, batch["identity"], batch["expression"], scale)
+        velocity = pipeline.guided_velocity(batch["identity"], batch["expression"], scale, scale)
         made.append(sample(velocity, interpolate(batch["target"], noise, sigma), sigmas).cpu())
         pictures.append(target)
     return Generated(torch.cat(made).half(), np.concatenate(pictures))  # autocast cannot join half precision
-
-
-def _guided(transformer, condition_encoder, flow, identity, expression, scale):
-    """The velocity for different people, guided with one scale for both conditions, as a function for `flow.sample`."""
-    dropped = torch.zeros(len(identity), dtype=torch.bool, device=identity.device)
-    full, empty = condition_encoder(identity, expression), condition_encoder(identity, expression, dropped, dropped)
-
-    def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-        conditional = flow.velocity_from(transformer(x, *full, timestep(sigma)), x, sigma)
-        if scale == 1:
-            return conditional
-        return guide_one(flow.velocity_from(transformer(x, *empty, timestep(sigma)), x, sigma), conditional, scale)
-
-    return velocity
 
 
 class PatchDiscriminator(nn.Module):

@@ -16,19 +16,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
-import skia
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gen_affect_lib.avatars import face
-from gen_affect_lib.avatars.colors import Color
-from gen_affect_lib.avatars.drawing import FACE, Avatar, draw, painted
-from gen_affect_lib.avatars.geometry import Geometry
-from gen_affect_lib.avatars.pen import Pen
+from gen_affect_lib.avatars.drawing import Avatar
+from gen_affect_lib.avatars.omission import without
 from gen_affect_lib.avatars.regions import face_weight
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.recipe import Recipe
@@ -37,43 +32,9 @@ from gen_affect_lib.training import loop
 from gen_affect_lib.training.codec import picture_loss
 from gen_affect_lib.training.finishing import Generated
 
-THINGS = ("hair lines", "folds", "earrings")
+THINGS = ("curls", "folds", "earrings")
 LEAST = 3e-4  # mean of |difference| over the picture, in [0, 1]: things that change less than this weigh less
 TYPICAL = 0.3  # the error, in [-1, 1], where a thing is missing
-
-
-class WithoutLines(Pen):
-    """A pen that omits the lines inside hair: strands, and the rings of curls."""
-
-    def __init__(self, canvas: skia.Canvas, color: Color):
-        super().__init__(canvas)
-        self.color = color
-
-    def stroke(self, path, color, width, alpha=1.0):
-        if color != self.color:
-            super().stroke(path, color, width, alpha)
-
-    def ring(self, x, y, radius, color, width, alpha=1.0):
-        if color != self.color:
-            super().ring(x, y, radius, color, width, alpha)
-
-
-def without(avatar: Avatar, thing: str, size: int) -> np.ndarray:
-    """The picture uint8 (size, size, 3) of an avatar without one of THINGS. Raises ValueError for another thing."""
-    identity, expression, appearance = avatar.identity, avatar.expression, avatar.appearance
-
-    def paint(canvas: skia.Canvas) -> None:
-        if thing == "earrings":
-            draw(Pen(canvas), identity, expression, replace(appearance, earrings="none"))
-        elif thing == "folds":
-            draw(Pen(canvas), identity, expression, appearance, [part for part in FACE if part is not face.folds])
-        elif thing == "hair lines":
-            shade = Geometry.of(identity, expression).colors["hair_shade"]
-            draw(WithoutLines(canvas, shade), identity, expression, appearance)
-        else:
-            raise ValueError(f"there is no thing {thing!r}: give one of {', '.join(THINGS)}")
-
-    return np.ascontiguousarray(painted(size, paint)[:, :, :3])
 
 
 def thing_weight(avatar: Avatar, size: int) -> np.ndarray:

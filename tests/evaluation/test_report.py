@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gen_affect_lib.errors import UserError
-from gen_affect_lib.evaluation.report import heading, read_rows, write_rows
+from gen_affect_lib.evaluation.report import Rows, heading, read_rows, write_rows
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.profiles import PROFILES
 
@@ -45,3 +45,15 @@ def test_a_file_that_holds_no_comparison_is_named_and_kept(tmp_path, content):
     with pytest.raises(UserError, match="rows.json holds no comparison: give --json another name, or remove it"):
         read_rows(path, heading(SMOKE, PLAN, 0.5, None))
     assert path.read_text() == content
+
+
+def test_rows_are_saved_after_each_one_and_those_that_are_there_are_not_missing(tmp_path):
+    path, about = tmp_path / "rows.json", heading(SMOKE, PLAN, 0.5, None)
+    rows = Rows(path, about)
+    assert list(rows.missing(["ours", "sum"], 2)) == [(0, "ours"), (0, "sum"), (1, "ours"), (1, "sum")]
+    rows.add({"name": "drawings"})
+    rows.add({"name": "sum", "seed": 0})
+    again = Rows(path, about)  # as after an interruption
+    assert again.rows == rows.rows and "drawings" in again and "ours" not in again
+    assert list(again.missing(["ours", "sum"], 2)) == [(0, "ours"), (1, "ours"), (1, "sum")]
+    assert again.save()["rows"] == rows.rows

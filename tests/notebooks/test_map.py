@@ -40,6 +40,7 @@ HELPERS = {  # public, and not on the map: why
     "training.codec.picture_loss": "a part of reconstruction_loss",
     "training.codec.fit_codec": "trains the autoencoder by the loop of all trainings",
     "training.codec.fit_pictures": "what fit_codec and fit_decoder share",
+    "training.codec.fit_whole": "what fit_codec and fit_kl_codec share",
 }
 
 

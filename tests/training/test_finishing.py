@@ -9,6 +9,7 @@ from torch import nn
 
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.flow import RectifiedFlow
+from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.training.finishing import (
     FINISHING_RECIPE,
@@ -45,6 +46,15 @@ class Passing(nn.Module):
         return identity, expression
 
 
+class Pipeline:
+    """The two networks, with the guidance of the pipeline."""
+
+    guided_velocity, flow = GenAffectPipeline.guided_velocity, RectifiedFlow()
+
+    def __init__(self):
+        self.transformer, self.condition_encoder = Knowing(), Passing()
+
+
 def split_of(latents: np.ndarray, targets: np.ndarray) -> Split:
     """Targets in the given order, whatever the random generator says."""
     given = iter(targets.reshape(-1, 4))
@@ -59,13 +69,13 @@ def split_of(latents: np.ndarray, targets: np.ndarray) -> Split:
 
 def test_generated_latents_belong_to_their_pictures():
     latents = np.random.default_rng(0).standard_normal((6, 2, 4, 4)).astype(np.float32)
-    targets, network = np.array([3, 1, 4, 1, 5, 0, 2, 2]), Knowing()
-    made = generated_latents(network, Passing(), RectifiedFlow(), split_of(latents, targets), 7, batch_size=4)
+    targets, pipeline = np.array([3, 1, 4, 1, 5, 0, 2, 2]), Pipeline()
+    made = generated_latents(pipeline, split_of(latents, targets), 7, batch_size=4)
     assert (made.pictures == targets).all() and made.latents.dtype == torch.float16
     # Guidance 1.5 moves beyond the condition, by half of its difference from "no condition", which is 0 here.
     ratio = (made.latents.float() / torch.from_numpy(latents[targets])).flatten(1).median(dim=1).values
     assert set(np.round(ratio.numpy(), 1)) <= {1.0, 1.5}
-    assert SIGMAS[0] <= max(network.sigmas) <= SIGMAS[1]
+    assert SIGMAS[0] <= max(pipeline.transformer.sigmas) <= SIGMAS[1]
 
 
 @pytest.fixture

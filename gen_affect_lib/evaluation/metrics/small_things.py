@@ -10,19 +10,18 @@ Letters: P pixels a side, T tilts, K pixels of a thing and around it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import skia
 import torch
 import torch.nn.functional as F
 
-from gen_affect_lib.avatars import Appearance, Expression, Identity, face
+from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
 from gen_affect_lib.avatars.colors import EARRING
-from gen_affect_lib.avatars.drawing import FACE, MAX_TILT, NECK, draw, earrings, painted
+from gen_affect_lib.avatars.drawing import MAX_TILT, NECK, earrings, painted
 from gen_affect_lib.avatars.geometry import ZOOM, ZOOM_X, ZOOM_Y, Geometry
+from gen_affect_lib.avatars.omission import without
 from gen_affect_lib.avatars.pen import Pen
 from gen_affect_lib.avatars.regions import INNER_FACE, pixel_box
 from gen_affect_lib.evaluation.metrics.nearest import TILTS, crop
@@ -64,21 +63,6 @@ def face_error(image: np.ndarray, drawn: Drawn) -> float:
 # --- drawings with and without a thing --------------------------------------------------------------------------------
 
 
-class WithoutLines(Pen):
-    """A pen that leaves out the lines inside hair: rings of curls, and strands."""
-
-    def __init__(self, canvas, color):
-        super().__init__(canvas)
-        self.color = color
-
-    def ring(self, *args):
-        pass
-
-    def stroke(self, path, color, width, alpha=1.0):
-        if color != self.color:
-            super().stroke(path, color, width, alpha)
-
-
 @dataclass(frozen=True)
 class Drawn:
     """The true face of a person with an expression at a tilt, in a plain appearance: `whole`, and without a thing."""
@@ -88,12 +72,14 @@ class Drawn:
     tilt: float
     size: int
 
-    def _picture(
-        self, identity: Identity, pen: Callable[[skia.Canvas], Pen] = Pen, parts=FACE, look: Appearance = PLAIN
-    ) -> np.ndarray:
-        tilted = replace(look, head_tilt=self.tilt)
-        pixels = painted(self.size, lambda canvas: draw(pen(canvas), identity, self.expression, tilted, parts))
-        return pixels[..., :3].astype(np.float32) / 255
+    def _avatar(self, identity: Identity, look: Appearance = PLAIN) -> Avatar:
+        return Avatar(identity, self.expression, replace(look, head_tilt=self.tilt))
+
+    def _picture(self, identity: Identity, look: Appearance = PLAIN) -> np.ndarray:
+        return _in_unit_range(self._avatar(identity, look).render(self.size))
+
+    def _without(self, identity: Identity, thing: str) -> np.ndarray:
+        return _in_unit_range(without(self._avatar(identity), thing, self.size))
 
     @cached_property
     def whole(self) -> np.ndarray:
@@ -111,20 +97,20 @@ class Drawn:
     def pair(self, thing: str) -> tuple[np.ndarray, np.ndarray]:
         """The drawing with a thing and without it: float32 (P, P, 3) in [0, 1] each.
 
-        If the person does not have freckles or glasses, the first has got them (round ones).
+        A person without freckles, or without glasses, has them in the first (round ones). Curls are compared without
+        frames, whose lines may cross them.
         """
         identity = self.identity
-        if thing in ("freckles", "frames"):
-            name = {"freckles": "freckles", "frames": "glasses"}[thing]
-            without = self._picture(replace(identity, **{name: "none"}))
-            if has(thing, identity):
-                return self.whole, without
-            return self._picture(replace(identity, **{name: {"freckles": "some", "frames": "round"}[thing]})), without
-        if thing == "folds":
-            return self.whole, self._picture(identity, parts=[part for part in FACE if part is not face.folds])
-        bare = replace(identity, glasses="none")  # frames are rings as well
-        shade = Geometry.of(bare, self.expression).colors["hair_shade"]
-        return self._picture(bare), self._picture(bare, pen=lambda canvas: WithoutLines(canvas, shade))
+        if thing == "curls":
+            identity = replace(identity, glasses="none")
+        elif thing in ("freckles", "frames") and not has(thing, identity):
+            identity = replace(identity, **{"freckles": dict(freckles="some"), "frames": dict(glasses="round")}[thing])
+        whole = self.whole if identity is self.identity else self._picture(identity)
+        return whole, self._without(identity, thing)
+
+
+def _in_unit_range(pixels: np.ndarray) -> np.ndarray:
+    return pixels.astype(np.float32) / 255
 
 
 def has(thing: str, identity: Identity) -> bool:

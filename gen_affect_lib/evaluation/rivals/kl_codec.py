@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.recipe import Recipe
-from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.training import loop
-from gen_affect_lib.training.codec import Perceptual, fit_pictures, reconstruction_loss
+from gen_affect_lib.training.codec import Perceptual, fit_whole, reconstruction_loss
 
 KL_WEIGHT = 2e-4
 
@@ -92,7 +91,4 @@ def fit_kl_codec(
     def loss(batch: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         return kl_loss(codec, batch, weight, perceptual)
 
-    history = fit_pictures(codec, codec, loss, images, recipe, "KL autoencoder")
-    some = np.sort(np.random.default_rng(recipe.seed).integers(0, len(images), 512))
-    codec.calibrate(to_tensor(images[some]).to(codec.device))
-    return history
+    return fit_whole(codec, loss, images, recipe, "KL autoencoder")

@@ -18,7 +18,7 @@ from gen_affect_lib.avatars import Expression
 from gen_affect_lib.evaluation.metrics.bootstrap import Statistic, ratio
 from gen_affect_lib.evaluation.metrics.nearest import difference, strong_edges, true_faces
 from gen_affect_lib.evaluation.quality import restore
-from gen_affect_lib.evaluation.report import heading, intervals, read_rows, write_rows
+from gen_affect_lib.evaluation.report import Rows, heading, intervals
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.evaluation.studies.study import (
     CODEC_KINDS,
@@ -48,29 +48,23 @@ def compare_codecs(
     `figures`; those of the row "drawings" are the ceiling, drawings of the same people with other appearances.
     """
     profile = profile.compared()
-    about = heading(profile, plan, minutes, steps)
-    rows, score = read_rows(path, about), Scoring(plan)
+    rows, score = Rows(path, heading(profile, plan, minutes, steps)), Scoring(plan)
     true = plan.true_drawings()[:, 0]
     scales, sigmas = (profile.identity_scale, profile.expression_scale), schedule(profile.sampling_steps)
 
     def keep(row: dict, pictures: dict[str, np.ndarray]) -> None:
-        rows.append(row | {of: intervals(figures(images, plan, score), plan.people) for of, images in pictures.items()})
-        write_rows(path, rows, about)
+        rows.add(row | {of: intervals(figures(images, plan, score), plan.people) for of, images in pictures.items()})
 
-    if not any(row["name"] == "drawings" for row in rows):
+    if "drawings" not in rows:
         keep({"name": "drawings", "about": "the true drawings"}, {"drawn": plan.true_drawings("other")[:, 0]})
-    for seed in range(seeds):
-        for name in names:
-            if any((row["name"], row.get("seed")) == (name, seed) for row in rows):
-                continue
-            codec = study_codec(name, profile, folder)
-            study = Study(profile, codec)
-            variant = Variant(CODEC_KINDS[name].about)
-            row, pipeline = study.trained(name, variant, seed, minutes, steps, folder)
-            row["codec_parameters"] = sum(p.numel() for p in codec.parameters())
-            pictures = {"reconstructed": restore(codec, true), "generated": generate(pipeline, plan, scales, sigmas)}
-            keep(row, pictures)
-    return write_rows(path, rows, about)
+    for seed, name in rows.missing(names, seeds):
+        codec = study_codec(name, profile, folder)
+        study = Study(profile, codec)
+        row, pipeline = study.trained(name, Variant(CODEC_KINDS[name].about), seed, minutes, steps, folder)
+        row["codec_parameters"] = sum(p.numel() for p in codec.parameters())
+        pictures = {"reconstructed": restore(codec, true), "generated": generate(pipeline, plan, scales, sigmas)}
+        keep(row, pictures)
+    return rows.save()
 
 
 def figures(

@@ -19,7 +19,7 @@ from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.evaluation.metrics.bootstrap import Statistic, difference, estimate, ratio
 from gen_affect_lib.evaluation.metrics.nearest import difference as face_difference
 from gen_affect_lib.evaluation.metrics.nearest import strong_edges, true_faces
-from gen_affect_lib.evaluation.report import read_rows, write_rows
+from gen_affect_lib.evaluation.report import Rows
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.evaluation.studies.study import Scoring, generate
 from gen_affect_lib.flow import schedule
@@ -69,11 +69,11 @@ def compare_few_steps(plan: Plan, names: list[str], path: Path) -> dict:
     pipeline = GenAffectPipeline.from_pretrained(SHIPPED).to(pick_device())
     pipeline.face_pack = FacePack()
     about = {"weights": fingerprint(SHIPPED), "plan": asdict(plan), "words": list(plan.target_words)}
-    rows, score = read_rows(path, about), Scoring(plan)
+    rows, score = Rows(path, about), Scoring(plan)
     scales = pipeline.config["identity_scale"], pipeline.config["expression_scale"]
     expressions = [Expression.named(word) for word in plan.target_words]
     for name in dict.fromkeys([BAR, *names]):
-        if any(row["name"] == name for row in rows):
+        if name in rows:
             continue
         sampler = SAMPLERS[name]
         sigmas = schedule(sampler.steps, sampler.shift)
@@ -88,9 +88,8 @@ def compare_few_steps(plan: Plan, names: list[str], path: Path) -> dict:
             "face": [round(float(face), 5) for face in faces],
             "edges": [round(float(edge), 5) for edge in edges],
         }
-        rows.append({"name": name, **vars(sampler), "evaluations": sampler.evaluations, "people": people})
-        write_rows(path, rows, about)
-    return write_rows(path, rows, about)
+        rows.add({"name": name, **vars(sampler), "evaluations": sampler.evaluations, "people": people})
+    return rows.save()
 
 
 def table(result: dict, bar: str = BAR) -> dict[str, dict[str, dict[str, float]]]:

@@ -23,7 +23,7 @@ import numpy as np
 
 from gen_affect_lib.evaluation.metrics.fronts import area, shortfall
 from gen_affect_lib.evaluation.quality import restore
-from gen_affect_lib.evaluation.report import heading, read_rows, write_rows
+from gen_affect_lib.evaluation.report import Rows, heading
 from gen_affect_lib.evaluation.rivals.decoupled import DecoupledDiT
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.evaluation.studies.study import STUDY_CODEC, Scoring, Study, Variant, generate, study_codec
@@ -77,31 +77,23 @@ def compare_fronts(
     gives them.
     """
     profile = profile.compared()
-    about = heading(profile, plan, minutes, steps)
-    rows = read_rows(path, about)
+    rows = Rows(path, heading(profile, plan, minutes, steps))
     study, score = Study(profile, study_codec(STUDY_CODEC, profile, folder)), Scoring(plan)
     sigmas = schedule(profile.sampling_steps)
 
-    def keep(row: dict) -> None:
-        rows.append(row)
-        write_rows(path, rows, about)
-
-    if not any(row["name"] == "drawings" for row in rows):
+    if "drawings" not in rows:
         true = plan.true_drawings()[:, 0]
-        keep({"name": "drawings", "about": "the true drawings", "points": [score(true)]})
+        rows.add({"name": "drawings", "about": "the true drawings", "points": [score(true)]})
         restored = restore(study.codec, true)
-        keep({"name": "reconstructed", "about": "their reconstructions", "points": [score(restored)]})
-    for seed in range(seeds):
-        for name in names:
-            if any((row["name"], row.get("seed")) == (name, seed) for row in rows):
-                continue
-            row, pipeline = study.trained(name, BASELINES[name], seed, minutes, steps, folder)
-            points = [
-                {"scales": list(scales)} | score(generate(pipeline, plan, scales, sigmas))
-                for scales in scales_of(BASELINES[name])
-            ]
-            keep(row | {"points": points})
-    return write_rows(path, rows, about)
+        rows.add({"name": "reconstructed", "about": "their reconstructions", "points": [score(restored)]})
+    for seed, name in rows.missing(names, seeds):
+        row, pipeline = study.trained(name, BASELINES[name], seed, minutes, steps, folder)
+        points = [
+            {"scales": list(scales)} | score(generate(pipeline, plan, scales, sigmas))
+            for scales in scales_of(BASELINES[name])
+        ]
+        rows.add(row | {"points": points})
+    return rows.save()
 
 
 def shares(result: dict) -> dict[str, np.ndarray]:

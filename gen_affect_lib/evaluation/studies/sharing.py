@@ -24,7 +24,7 @@ from gen_affect_lib.device import pick_device
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.evaluation.figures import GroundTruth
 from gen_affect_lib.evaluation.judges.networks import both_judges
-from gen_affect_lib.evaluation.report import intervals, read_rows, score_row, write_rows
+from gen_affect_lib.evaluation.report import Rows, intervals, score_row
 from gen_affect_lib.evaluation.rivals.sharing import (
     CONSISTORY,
     EVERYTHING,
@@ -150,12 +150,12 @@ def compare_sharing(plan: Plan, names: list[str], path: Path, folder: Path = OUT
     pipeline, weights = _shipped(), fingerprint(SHIPPED)
     assert pipeline.face_pack is not None
     about = {"weights": weights, "plan": asdict(plan), "words": list(plan.target_words)}
-    rows, truth = read_rows(path, about), GroundTruth(plan, both_judges())
-    if not rows:
+    rows, truth = Rows(path, about), GroundTruth(plan, both_judges())
+    if not rows.rows:
         for name, figures in (("ceiling", truth.ceiling()), ("floor", truth.floor())):
-            rows.append({"name": name, "figures": intervals(figures, plan.people)})
+            rows.rows.append({"name": name, "figures": intervals(figures, plan.people)})
     for name in names:
-        if any(row["name"] == name for row in rows):
+        if name in rows:
             continue
         method = METHODS[name]
         config = {"plan": asdict(plan), "method": name, "consistency": repr(method.consistency)}
@@ -163,10 +163,9 @@ def compare_sharing(plan: Plan, names: list[str], path: Path, folder: Path = OUT
         sets = draw_sets(draw_with(method, pipeline), plan, folder / name / mark)
         seconds = float(sets.seconds.mean() / (plan.seeds * plan.words))
         row = {"name": name, "about": method.about, "seconds_per_image": round(seconds, 4)}
-        rows.append(row | score_row(sets, truth))
-        write_rows(path, rows, about)
+        rows.add(row | score_row(sets, truth))
     order = ["ceiling", "floor", *METHODS]
-    rows.sort(key=lambda row: order.index(row["name"]))
+    rows.rows.sort(key=lambda row: order.index(row["name"]))
     if names == list(METHODS):
-        about |= {"costs": costs()}
-    return write_rows(path, rows, about)
+        rows.about |= {"costs": costs()}
+    return rows.save()

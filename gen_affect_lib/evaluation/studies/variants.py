@@ -25,7 +25,7 @@ from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.figures import GroundTruth
 from gen_affect_lib.evaluation.judges.networks import both_judges
-from gen_affect_lib.evaluation.report import COMPARED, heading, read_rows, score_row, write_rows
+from gen_affect_lib.evaluation.report import COMPARED, Rows, heading, score_row
 from gen_affect_lib.evaluation.sets import PLAN, Draw, Plan, draw_sets, drawn_by
 from gen_affect_lib.evaluation.studies import codecs, few_steps, fronts
 from gen_affect_lib.evaluation.studies.codecs import compare_codecs
@@ -146,27 +146,22 @@ def compare_variants(
 ) -> dict:
     """Train each variant with each seed, and score it at the profile's guidance scales, with `report.score_row`."""
     profile = profile.compared()
-    about = heading(profile, plan, minutes, steps)
-    rows, truth = read_rows(path, about), GroundTruth(plan, both_judges())
+    rows, truth = Rows(path, heading(profile, plan, minutes, steps)), GroundTruth(plan, both_judges())
     study = Study(profile, study_codec(STUDY_CODEC, profile, folder))
     mark = key(VARIANT_SETS, {"plan": asdict(plan)}, study.codec.mark, *study.faces.weights)
 
     def keep(row: dict, draw: Draw, where: str) -> None:
         sets = draw_sets(draw, plan, folder / where / f"sets-{mark}")
-        rows.append(row | score_row(sets, truth))
-        write_rows(path, rows, about)
+        rows.add(row | score_row(sets, truth))
 
-    for seed in range(seeds):
-        for name in names:
-            if any((row["name"], row["seed"]) == (name, seed) for row in rows):
-                continue
-            row, pipeline = study.trained(name, TABLES[table][name], seed, minutes, steps, folder)
-            keep(row, drawn_by(pipeline, consistency=0), f"{name}-{seed}")
+    for seed, name in rows.missing(names, seeds):
+        row, pipeline = study.trained(name, TABLES[table][name], seed, minutes, steps, folder)
+        keep(row, drawn_by(pipeline, consistency=0), f"{name}-{seed}")
     if names == list(BASELINES):
         for name, (phrase, draw) in untrained(study).items():
-            if not any(row["name"] == name for row in rows):
+            if name not in rows:
                 keep({"name": name, "about": phrase, "seed": 0}, draw, name)
-    return write_rows(path, rows, about)
+    return rows.save()
 
 
 def untrained(study: Study) -> dict[str, tuple[str, Draw]]:

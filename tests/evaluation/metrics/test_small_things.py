@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
+from gen_affect_lib.avatars.omission import without
 from gen_affect_lib.evaluation.metrics.nearest import true_faces
 from gen_affect_lib.evaluation.metrics.small_things import (
     HALF,
@@ -17,7 +18,7 @@ from gen_affect_lib.evaluation.metrics.small_things import (
     tilt_of,
     worn,
 )
-from gen_affect_lib.evaluation.power import blurred, left_out
+from gen_affect_lib.evaluation.power import blurred
 
 PERSON = Identity(skin=0.3, hair_style="curly", hair_color="brown", glasses="square", freckles="some")
 WORRIED = Expression(au1=0.8, au2=0.6, au12=0.5, au25=0.4, head_yaw=0.3)
@@ -41,7 +42,7 @@ def test_a_drawing_has_the_whole_contrast_of_every_thing():
 
 @pytest.mark.parametrize("thing", THINGS)
 def test_without_a_thing_there_is_none_of_its_contrast_and_all_of_the_others(thing):
-    things = read(left_out(thing, AVATAR, SIDE))
+    things = read(without(AVATAR, thing, SIDE))
     assert things[thing] < 0.1
     assert all(things[other] > 0.55 for other in THINGS if other != thing), things
 
@@ -77,13 +78,13 @@ def test_the_tilt_is_found_between_the_tilts_that_are_compared():
 @pytest.mark.parametrize("style", ["stud", "hoop", "drop"])
 def test_an_earring_is_found_at_the_ear_that_wears_it(style):
     with_both = Avatar(PERSON, WORRIED, replace(DRESSED, earrings=style)).render(SIDE)
-    without = left_out("earrings", AVATAR, SIDE)
-    one = np.concatenate([with_both[:, : SIDE // 2], without[:, SIDE // 2 :]], axis=1)
-    for image, expected in ((with_both, [style, style]), (without, ["none", "none"]), (one, [style, "none"])):
+    bare = without(AVATAR, "earrings", SIDE)
+    one = np.concatenate([with_both[:, : SIDE // 2], bare[:, SIDE // 2 :]], axis=1)
+    for image, expected in ((with_both, [style, style]), (bare, ["none", "none"]), (one, [style, "none"])):
         assert worn(image.astype(np.float32) / 255, TRUE) == expected
     things = read(one)
     assert things["earrings"] == 1 and things["pair"] == 0
-    assert read(without)["earrings"] == 0
+    assert read(bare)["earrings"] == 0
 
 
 def test_the_error_of_a_face_does_not_depend_on_the_appearance_but_on_the_expression():

@@ -6,24 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
 from gen_affect_lib.evaluation.rivals.kl_codec import KL_WEIGHT, KLCodec, fit_kl_codec, kl_loss
 from gen_affect_lib.tensors import to_tensor
 from gen_affect_lib.training.codec import CODEC_RECIPE, reconstruction_loss
-
-TINY = dict(
-    latent_channels=8,
-    encoder_widths=(16, 16, 16),
-    encoder_blocks=(1, 1, 1),
-    decoder_widths=(16, 16, 16, 16),
-    decoder_blocks=(1, 1, 1, 1),
-)
+from tests.tiny_codec import TINY, drawn
 
 
 @pytest.fixture(scope="module")
 def pictures():
-    avatars = [Avatar(Identity.sample(s), Expression.sample(s), Appearance.sample(s)) for s in range(48)]
-    return np.stack([avatar.render(32) for avatar in avatars])
+    return drawn()
 
 
 def test_the_posterior_starts_with_little_noise(pictures):
