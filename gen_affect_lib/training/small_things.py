@@ -1,7 +1,7 @@
-"""The decoder learns to draw small things that the latents know: lines in the hair, folds of the skin, earrings.
+"""Training the decoder to draw small things that the latents encode: curls, folds of the skin, earrings.
 
 They cover few pixels, so a mean over all pixels hardly counts them, and the codec's decoder leaves them out or draws
-them faintly, although hair style and expression are in the latents. The renderer says where they are: it draws the same
+them faintly, although the latents encode hair style and expression. The renderer says where they are: it draws the same
 avatar with and without a thing, and the difference of the two pictures weights a loss.
 
 Only the decoder is trained, so the generator of the latents remains valid. Measured on the shipped codec after 400

@@ -1,4 +1,4 @@
-"""What the checks find out about an answer, next to the answer; see `answer`. Nothing here knows what is right.
+"""What the checks find out about an answer, next to the answer; see `answer`. Nothing here contains a right answer.
 
 First what `compare` needs, then what single exercises need. A function that a check passes to an answer is here, too:
 only by its name can it go to another process.

@@ -194,7 +194,7 @@ class Jail:
         return lines[-1][:500] if lines else ""
 
     def kill(self) -> None:
-        """End the process and everything that it started; once, whoever asks first."""
+        """End the process and everything that it started. Further calls do nothing."""
         with self._ending:
             if self.process is not None:
                 self._kill(self.process)
@@ -258,7 +258,7 @@ def _of(process: psutil.Process, quantity) -> float:
 
 
 def copy_of_the_kit(folder: Path) -> Path:
-    """A copy of the library for players, with checks that know no reference, compiled."""
+    """A compiled copy of the library for players. Its checks contain no reference answers."""
     import compileall
 
     from gen_affect_lib.course import notebooks

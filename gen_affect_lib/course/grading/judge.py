@@ -411,7 +411,7 @@ def _as_python(source: str) -> str:
 
 
 class _player:
-    """A player in a folder of its own, ready to be told what to do; ended, with all that it started, afterwards."""
+    """A running player in a folder of its own. On exit it is ended, with all processes that it started."""
 
     def __init__(self, job: dict[str, Any], start: dict[str, Any], current: list[Jail]):
         self.job, self.start, self.current = job, start, current
