@@ -1,4 +1,6 @@
-"""Runs the cells of one submission, and calls its answers as the judge asks. It contains no reference answers and judges nothing.
+"""Runs the cells of one submission, and calls its answers with the arguments that the judge sends.
+
+It contains no reference answers and judges nothing.
 
 `judge` starts this as a process, inside the limits of `jail` and `limits`, on a copy of the kit in which the modules of
 checks are replaced by `stub`. The judge says what to do, one message at a time:
