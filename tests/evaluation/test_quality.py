@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from gen_affect_lib.avatars.omission import without
 from gen_affect_lib.codec import PixelCodec
 from gen_affect_lib.evaluation import quality as module
 from gen_affect_lib.evaluation.metrics.two_sample import Verdicts
-from gen_affect_lib.evaluation.power import blurred, left_out
+from gen_affect_lib.evaluation.power import blurred
 from gen_affect_lib.evaluation.quality import KINDS, look_at, picture_figures, quality, reduced, restore, told_apart
 from gen_affect_lib.evaluation.report import QUALITY_TITLES
 from gen_affect_lib.evaluation.sets import Plan
@@ -52,7 +53,7 @@ def test_another_word_is_the_floor(drawings, true):
 def test_a_thing_left_out_is_missed_and_the_others_are_not(drawings, true, thing):
     pictures = drawings["other"].copy()
     for place, avatar in PLAN.true_avatars("other"):
-        pictures[place] = left_out(thing, avatar, SIDE)
+        pictures[place] = without(avatar, thing, SIDE)
     figures = values(pictures, true)
     assert figures[thing] < 0.1
     assert all(figures[other] > 0.9 for other in ("freckles", "frames", "folds", "earrings") if other != thing)
@@ -61,7 +62,7 @@ def test_a_thing_left_out_is_missed_and_the_others_are_not(drawings, true, thing
 def test_earrings_at_one_ear_count_as_missing(drawings, true):
     pictures = drawings["other"].copy()
     for place, avatar in PLAN.true_avatars("other"):
-        pictures[place][:, : SIDE // 2] = left_out("earrings", avatar, SIDE)[:, : SIDE // 2]
+        pictures[place][:, : SIDE // 2] = without(avatar, "earrings", SIDE)[:, : SIDE // 2]
     assert values(pictures, true)["earrings"] < 0.1
 
 
