@@ -47,6 +47,7 @@ ARKIT = {
 }
 TURN = np.radians((35.0, 25.0))  # of the head, at head_yaw and head_pitch 1
 TILT = np.radians(20.0)  # at tilt 1
+SUPERSAMPLING = 1.5
 NECK, HEAD = (5.75, 6.35), (0.0, 6.7, 0.1)  # between these heights the turn grows from none to all; its centre
 
 
@@ -137,7 +138,7 @@ class Person:
         # Of opposite targets (…-incr and …-decr) one is drawn.
         for group in _opposites():
             if rng.random() < 0.5:
-                local[rng.choice(group)] = abs(rng.normal(0, 0.4))
+                local[rng.choice(group)] = abs(rng.normal(0, 0.3))
         tone = rng.random()
         light, middle, dark = np.array([[0.80, 0.58, 0.47], [0.48, 0.27, 0.17], [0.10, 0.05, 0.033]])
         skin = light + (middle - light) * 2 * tone if tone < 0.5 else middle + (dark - middle) * (2 * tone - 1)
@@ -214,8 +215,8 @@ class Scene:
         warm = rng.normal(0, 0.08)
         return cls(
             tilt=float(np.clip(rng.normal(0, 0.4), -1, 1)),
-            height=rng.uniform(3.1, 5.5),
-            shift=tuple(rng.uniform(-0.06, 0.06, 2)),
+            height=rng.uniform(2.9, 4.6),
+            shift=tuple(rng.uniform(-0.04, 0.04, 2)),
             distance=rng.uniform(6, 25),
             lamp=tuple(direction * rng.uniform(0.4, 0.95)),
             ambient=rng.uniform(0.2, 0.5),
@@ -269,14 +270,14 @@ def arkit_units(expression: Expression, balance: float = 0.0) -> np.ndarray:
 def render_head(person: Person, expression: Expression, scene: Scene | None = None, size: int = 256) -> np.ndarray:
     """A picture of a person with an expression: uint8 (size, size, 3), RGB.
 
-    The expression's head_yaw and head_pitch turn the head by up to TURN. Rendered at twice the size and averaged.
+    The expression's head_yaw and head_pitch turn the head by up to TURN. Rendered at SUPERSAMPLING times the size.
     """
     scene, head = scene or Scene(), heads()
     rng = np.random.default_rng([13, scene.seed])
     balance = float(np.clip(rng.normal(0, 0.08), -0.2, 0.2)) if scene.noise else 0.0
     moved = (arkit_units(expression, balance) @ head.units).reshape(-1, 3)
     points = person.points() + moved
-    side = 2 * size
+    side = round(SUPERSAMPLING * size)
     turned = _turn(points, expression, scene.tilt)
     xy, depth = _project(turned, scene, side)
     normals = _normals(turned, head.triangles)
@@ -362,24 +363,28 @@ def rasterise(
         the covered pixels, as indices into the flattened picture (P,); the triangle at each (P,); its barycentric
         coordinates, the weights of the three corners (P, 3).
     """
+    xy, nearness = xy.astype(np.float32), nearness.astype(np.float32)
     a, b, c = (xy[triangles[:, k]] for k in range(3))
     area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
     low = np.maximum(np.ceil(np.minimum(np.minimum(a, b), c)), 0).astype(np.int64)
     high = np.minimum(np.floor(np.maximum(np.maximum(a, b), c)), side - 1).astype(np.int64)
     seen = np.flatnonzero((area < -1e-9) & (high >= low).all(axis=1))  # y points down, which turns the sign
     low, high, a, b, c, area = (array[seen] for array in (low, high, a, b, c, area))
-    # Every pixel of every triangle's bounding box is a candidate.
+    # Every pixel of every triangle's bounding box is a candidate. The weights of the corners a and b are linear in x, y.
+    u_x, u_y = (b[:, 1] - c[:, 1]) / area, (c[:, 0] - b[:, 0]) / area
+    v_x, v_y = (c[:, 1] - a[:, 1]) / area, (a[:, 0] - c[:, 0]) / area
+    start = low - c
+    u_0, v_0 = (u_x * start[:, 0] + u_y * start[:, 1]), (v_x * start[:, 0] + v_y * start[:, 1])
     width = high[:, 0] - low[:, 0] + 1
     count = width * (high[:, 1] - low[:, 1] + 1)
-    of = np.repeat(np.arange(len(seen)), count)
-    nth = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)
-    x, y = low[of, 0] + nth % width[of], low[of, 1] + nth // width[of]
-    a, b, c = a[of], b[of], c[of]
-    u = ((b[:, 0] - x) * (c[:, 1] - y) - (b[:, 1] - y) * (c[:, 0] - x)) / area[of]
-    v = ((c[:, 0] - x) * (a[:, 1] - y) - (c[:, 1] - y) * (a[:, 0] - x)) / area[of]
-    weights = np.stack([u, v, 1 - u - v], axis=1)
-    inside = np.flatnonzero((weights >= 0).all(axis=1))
-    weights, triangle, pixel = weights[inside], seen[of[inside]], y[inside] * side + x[inside]
+    of = np.repeat(np.arange(len(seen), dtype=np.int32), count)
+    nth = np.arange(len(of), dtype=np.int32) - np.repeat((np.cumsum(count) - count).astype(np.int32), count)
+    down, right = np.divmod(nth, width.astype(np.int32)[of])
+    u, v = u_0[of] + right * u_x[of] + down * u_y[of], v_0[of] + right * v_x[of] + down * v_y[of]
+    inside = np.flatnonzero((u >= 0) & (v >= 0) & (u + v <= 1))
+    u, v, of = u[inside], v[inside], of[inside]
+    weights, triangle = np.stack([u, v, 1 - u - v], axis=1), seen[of]
+    pixel = (low[of, 1] + down[inside]) * side + low[of, 0] + right[inside]
     order = np.argsort((weights * nearness[triangles[triangle]]).sum(axis=1))
     nearest = np.full(side * side, -1)
     nearest[pixel[order]] = order  # of equal pixels the last one stays: the nearest
@@ -434,9 +439,9 @@ def _paint(person: Person, scene: Scene, rest: np.ndarray, part: np.ndarray, hea
     thickness, height, arch = person.brow
     t = (x - 0.12) / 0.42
     ridge = 7.455 + 0.02 * height + (0.055 + 0.03 * arch) * np.sin(np.pi * np.clip(t, 0, 1) ** 1.3 * 0.85)
-    half = (0.036 + 0.012 * thickness) * (1 - 0.55 * np.clip(t, 0, 1) ** 2)
+    half = (0.045 + 0.014 * thickness) * (1 - 0.55 * np.clip(t, 0, 1) ** 2)
     brow = np.clip((half - np.abs(y - ridge)) / 0.02, 0, 1) * np.clip(t / 0.08, 0, 1) * np.clip((1 - t) / 0.2, 0, 1)
-    brow = np.where(z > 0.6, brow * np.clip(0.8 + 0.25 * _pattern(rest, person.pattern + 2, 60.0), 0, 1), 0)
+    brow = np.where(z > 0.6, brow * np.clip(0.9 + 0.2 * _pattern(rest, person.pattern + 2, 50.0), 0.3, 1), 0)
     brow_colour = np.minimum(person.hair, 0.25) * 0.9
     colour = _mix(colour, brow_colour, 0.92 * brow)
     shine = shine * (1 - brow)
@@ -495,15 +500,21 @@ def _light(normal: np.ndarray, colour: np.ndarray, shine: np.ndarray, scene: Sce
 
 
 def _hollows(pixel: np.ndarray, nearness: np.ndarray, side: int, scale: float) -> np.ndarray:
-    """Darkness of hollows (P,), 1 where there is none: pixels that lie behind the mean of their neighbourhood."""
-    filled, here = np.zeros(side * side, np.float32), np.zeros(side * side, np.float32)
-    filled[pixel], here[pixel] = nearness, 1
-    dark = np.ones(len(pixel), np.float32)
+    """Light that reaches the pixels (P,), from 0.1 in deep hollows to 1: less behind the mean of the surroundings.
+
+    The means are taken on a picture of a quarter of the side. scale: pixels for a decimetre.
+    """
+    filled, here = np.zeros((2, side, side), np.float32)
+    filled.ravel()[pixel], here.ravel()[pixel] = nearness, 1
+    quarter = (side // 4, side // 4)
+    filled, here = (cv2.resize(image, quarter, interpolation=cv2.INTER_AREA) for image in (filled, here))
+    lit = np.ones(len(pixel), np.float32)
     for reach, strength in ((0.06, 4.0), (0.2, 1.2)):
-        blur = lambda image: cv2.GaussianBlur(image.reshape(side, side), (0, 0), reach * scale).ravel()[pixel]
-        behind = blur(filled) / np.maximum(blur(here), 1e-3) - nearness
-        dark *= 1 - np.clip(strength * behind, 0, 0.7)
-    return dark
+        sums = (cv2.GaussianBlur(image, (0, 0), reach * scale / 4) for image in (filled, here))
+        mean = next(sums) / np.maximum(next(sums), 1e-3)
+        mean = cv2.resize(mean, (side, side), interpolation=cv2.INTER_LINEAR).ravel()[pixel]
+        lit *= 1 - np.clip(strength * (mean - nearness), 0, 0.7)
+    return lit
 
 
 def _lash_line(eyes: np.ndarray, side: int) -> np.ndarray:
