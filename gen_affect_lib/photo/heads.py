@@ -25,15 +25,16 @@ from gen_affect_lib.paths import DATA
 HEADS = DATA / "heads" / "heads.npz"
 STEP = 0.001  # of the stored displacements
 
-# Action units as units of ARKit at strength 1; a name without a side stands for both sides.
+# Action units at strength 1 as units of ARKit; a name without a side stands for both sides. Where MakeHuman's unit moves
+# the skin less than the strongest intensity of FACS does, the strength is above 1.
 ARKIT = {
-    "au1": {"browInnerUp": 1.0},
-    "au2": {"browOuterUp": 1.0},
+    "au1": {"browInnerUp": 1.4},
+    "au2": {"browOuterUp": 1.2},
     "au4": {"browDown": 1.0},
     "au5": {"eyeWide": 1.0},
-    "au6": {"cheekSquint": 1.0},
+    "au6": {"cheekSquint": 1.2},
     "au7": {"eyeSquint": 1.0},
-    "au9": {"noseSneer": 1.0},
+    "au9": {"noseSneer": 1.4},
     "au10": {"mouthUpperUp": 1.0},
     "au12": {"mouthSmile": 0.9},
     "au14": {"mouthDimple": 1.0},
@@ -253,7 +254,7 @@ def arkit_units(expression: Expression, balance: float = 0.0) -> np.ndarray:
     right, up = expression.gaze_x, expression.gaze_y
     for name, strength in {
         "eyeLookOutLeft": right, "eyeLookInRight": right, "eyeLookInLeft": -right, "eyeLookOutRight": -right,
-        "eyeLookUp": up, "eyeLookDown": -up,
+        "eyeLookUp": 1.5 * up, "eyeLookDown": -up,
     }.items():  # fmt: skip
         add(name, max(0.0, strength))
     # Closed lids do not open for other units.
@@ -442,7 +443,7 @@ def _paint(person: Person, scene: Scene, rest: np.ndarray, part: np.ndarray, hea
     half = (0.045 + 0.014 * thickness) * (1 - 0.55 * np.clip(t, 0, 1) ** 2)
     brow = np.clip((half - np.abs(y - ridge)) / 0.02, 0, 1) * np.clip(t / 0.08, 0, 1) * np.clip((1 - t) / 0.2, 0, 1)
     brow = np.where(z > 0.6, brow * np.clip(0.9 + 0.2 * _pattern(rest, person.pattern + 2, 50.0), 0.3, 1), 0)
-    brow_colour = np.minimum(person.hair, 0.25) * 0.9
+    brow_colour = person.hair * min(1.0, 0.16 / person.hair.max())
     colour = _mix(colour, brow_colour, 0.92 * brow)
     shine = shine * (1 - brow)
 
