@@ -293,11 +293,12 @@ def render_head(person: Person, expression: Expression, scene: Scene | None = No
     corners = head.triangles[triangle]  # (P, 3)
 
     def at_pixels(values: np.ndarray) -> np.ndarray:
-        return np.einsum("pk,pkc->pc", weights, values[corners])
+        values = values.astype(np.float32)
+        return sum(weights[:, k, None] * values[corners[:, k]] for k in range(3))
 
     rest = at_pixels(head.points)
     normal = at_pixels(normals)
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
+    normal /= np.sqrt((normal**2).sum(axis=1, keepdims=True)) + 1e-9
     part = head.part[corners[:, 0]]
     colour, shine = _paint(person, scene, rest, part, head)
     hollow = _hollows(pixel, (weights * depth[corners]).sum(axis=1), side, side / scene.height)
@@ -412,59 +413,65 @@ def _hair_cover(rest: np.ndarray, ear: np.ndarray | None, person: Person) -> np.
     return inside if ear is None else np.where(ear, -1.0, inside)
 
 
-def _mix(colour: np.ndarray, other: np.ndarray, share: np.ndarray) -> np.ndarray:
-    return colour + (other - colour) * np.clip(share, 0, 1)[:, None]
+def _mix(colour: np.ndarray, other: np.ndarray, share: np.ndarray, where: np.ndarray | None = None) -> None:
+    """Blend another colour (3,) or (P, 3) into `colour` by a share (P,); with `where`, only at these pixels."""
+    where = np.flatnonzero(share > 0) if where is None else where[share > 0]
+    other = other[share > 0] if other.ndim == 2 else other
+    share = np.minimum(share[share > 0], 1)[:, None]
+    colour[where] += (other - colour[where]) * share
 
 
 def _paint(person: Person, scene: Scene, rest: np.ndarray, part: np.ndarray, head: Heads):
     """Colour (P, 3) and strength of the highlights (P,) at the pixels, from coordinates on the average head (P, 3)."""
+    rest = rest.astype(np.float32)
     x, y, z = np.abs(rest[:, 0]), rest[:, 1], rest[:, 2]
     coarse, fine = _pattern(rest, person.pattern, 6.0), _pattern(rest, person.pattern + 1, 45.0)
-    colour = person.skin * (1 + 0.05 * coarse + 0.02 * fine)[:, None]
-    warm = np.array([1.0, 0.72, 0.72])
-    near = lambda cx, cy, r: np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * r * r))
-    colour = colour * (1 - (1 - warm) * (0.7 * near(0.42, 6.95, 0.16) + 0.5 * near(0, 6.95, 0.1))[:, None])
-    colour = colour * (1 - 0.15 * near(0.3, 7.15, 0.08))[:, None]
-    shine = np.full(len(rest), 0.12)
+    face = np.flatnonzero((z > 0.3) & (y > 6.0) & (y < 7.75))
+    at = lambda values: values[face]
+
+    # skin, redder on cheeks and nose, darker under the eyes
+    near = lambda cx, cy, r: np.exp(-((at(x) - cx) ** 2 + (at(y) - cy) ** 2) / (2 * r * r))
+    colour = (person.skin * (1 + 0.05 * coarse + 0.02 * fine)[:, None]).astype(np.float32)
+    red = 0.28 * (0.7 * near(0.42, 6.95, 0.16) + 0.5 * near(0, 6.95, 0.1))
+    colour[face] *= (1 - red[:, None] * (0, 1, 1)) * (1 - 0.15 * near(0.3, 7.15, 0.08))[:, None]
+    shine = np.full(len(rest), 0.12, np.float32)
 
     # lips: between a line with a cupid's bow and an arc
-    corner = np.clip(1 - (x / 0.245) ** 2, 0, 1)
-    upper = 6.603 + 0.073 * corner**0.8 - 0.012 * np.exp(-((x / 0.03) ** 2))
+    corner = np.clip(1 - (at(x) / 0.245) ** 2, 0, 1)
+    upper = 6.603 + 0.073 * corner**0.8 - 0.012 * np.exp(-((at(x) / 0.03) ** 2))
     lower = 6.598 - 0.118 * corner**0.6
-    lip = np.minimum(upper - y, y - lower) / 0.012 + 0.5
-    lip = np.where((x < 0.25) & (z > 1.15) & (corner > 0), np.clip(lip, 0, 1), 0)
-    colour = _mix(colour, person.lips * (1 + 0.06 * fine)[:, None], lip)
-    shine = shine + 0.15 * lip
+    lip = np.minimum(upper - at(y), at(y) - lower) / 0.012 + 0.5
+    lip = np.where((at(z) > 1.15) & (corner > 0), np.clip(lip, 0, 1), 0)
+    _mix(colour, person.lips * (1 + 0.06 * at(fine))[:, None], lip, face)
+    shine[face] += 0.15 * lip
 
     # brows
     thickness, height, arch = person.brow
-    t = (x - 0.12) / 0.42
+    t = (at(x) - 0.12) / 0.42
     ridge = 7.455 + 0.02 * height + (0.055 + 0.03 * arch) * np.sin(np.pi * np.clip(t, 0, 1) ** 1.3 * 0.85)
     half = (0.045 + 0.014 * thickness) * (1 - 0.55 * np.clip(t, 0, 1) ** 2)
-    brow = np.clip((half - np.abs(y - ridge)) / 0.02, 0, 1) * np.clip(t / 0.08, 0, 1) * np.clip((1 - t) / 0.2, 0, 1)
-    brow = np.where(z > 0.6, brow * np.clip(0.9 + 0.2 * _pattern(rest, person.pattern + 2, 50.0), 0.3, 1), 0)
-    brow_colour = person.hair * min(1.0, 0.16 / person.hair.max())
-    colour = _mix(colour, brow_colour, 0.92 * brow)
-    shine = shine * (1 - brow)
+    brow = np.clip((half - np.abs(at(y) - ridge)) / 0.02, 0, 1) * np.clip(t / 0.08, 0, 1) * np.clip((1 - t) / 0.2, 0, 1)
+    brow *= np.clip(0.9 + 0.2 * _pattern(at(rest), person.pattern + 2, 50.0), 0.3, 1) * (at(z) > 0.6)
+    _mix(colour, person.hair * min(1.0, 0.16 / person.hair.max()), 0.92 * brow, face)
+    shine[face] *= 1 - brow
 
     # beard and hair
-    strands = 1 + 0.3 * _pattern(rest * (1, 0.25, 1), person.pattern + 3, 40.0)
-    if person.beard:
-        edge = np.interp(x, [0, 0.2, 0.5, 0.75], [6.82, 6.75, 6.72, 7.1])
-        beard = np.clip((edge - y) / 0.08, 0, 1) * np.clip((y - 6.1) / 0.1, 0, 1) * (1 - lip)
-        beard = np.where(z > 0.35, beard, 0) * np.clip(0.75 + 0.3 * fine, 0, 1)
-        colour = _mix(colour, person.hair * strands[:, None], person.beard * beard)
     cover = _hair_cover(rest, None, person) + 0.03 * fine + 0.02 * coarse
     share = np.clip(cover / 0.05, 0, 1) * (0.75 if person.hair_style == "shaved" else 1.0)
-    ear = (x > 0.7) & (z > -0.12) & (z < 0.42) & (y > 6.72) & (y < 7.42)
-    share = np.where(ear, 0, share)
-    colour = _mix(colour, person.hair * np.maximum(strands, 0.3)[:, None], share)
+    share[(x > 0.7) & (z > -0.12) & (z < 0.42) & (y > 6.72) & (y < 7.42)] = 0  # the ears
+    if person.beard:
+        edge = np.interp(at(x), [0, 0.2, 0.5, 0.75], [6.82, 6.75, 6.72, 7.1])
+        beard = np.clip((edge - at(y)) / 0.08, 0, 1) * np.clip((at(y) - 6.1) / 0.1, 0, 1) * (1 - lip)
+        beard *= (at(z) > 0.35) * np.clip(0.75 + 0.3 * at(fine), 0, 1)
+        _mix(colour, person.hair, person.beard * beard, face)
+    hairy = np.flatnonzero(share > 0)
+    strands = np.maximum(1 + 0.3 * _pattern(rest[hairy] * (1, 0.25, 1), person.pattern + 3, 40.0), 0.3)
+    _mix(colour, person.hair * strands[:, None], share[hairy], hairy)
 
     clothes = np.clip((5.95 + 0.12 * (x - 0.3) + np.clip(-z, 0, 1) * 0.3 - y) / 0.02, 0, 1)
-    colour = _mix(colour, np.array(scene.clothes), clothes)
-    shine = shine * (1 - clothes)
+    _mix(colour, np.array(scene.clothes), clothes)
+    shine *= 1 - clothes
 
-    colour, shine = colour.astype(np.float32), shine.astype(np.float32)
     for name in ("left eye", "right eye"):
         index = head.part_names.index(name)
         here = np.flatnonzero(part == index)
@@ -472,32 +479,29 @@ def _paint(person: Person, scene: Scene, rest: np.ndarray, part: np.ndarray, hea
         middle = (own.min(axis=0) + own.max(axis=0)) / 2
         away = np.linalg.norm((rest[here] - middle)[:, :2], axis=1)
         front = rest[here, 2] > middle[2]
-        white = np.array([0.72, 0.68, 0.66]) * np.ones((len(here), 1))
-        iris = np.where(front, np.clip((0.067 - away) / 0.006, 0, 1), 0)
         ring = 1 - 0.5 * np.clip((away - 0.05) / 0.015, 0, 1)
-        eye = _mix(white, person.iris * ring[:, None], iris)
-        eye = _mix(eye, np.array([0.005] * 3), np.where(front, np.clip((0.027 - away) / 0.005, 0, 1), 0))
-        colour[here], shine[here] = eye, 0.9
-    colour[part == head.part_names.index("teeth")] = (0.62, 0.56, 0.47)
-    colour[part == head.part_names.index("tongue")] = (0.35, 0.1, 0.09)
-    mouth = part == head.part_names.index("mouth")
-    colour[mouth] = (0.16, 0.035, 0.03)
+        colour[here], shine[here] = (0.72, 0.68, 0.66), 0.9
+        _mix(colour, person.iris * ring[:, None], np.clip((0.067 - away) / 0.006, 0, 1) * front, here)
+        _mix(colour, np.full(3, 0.005), np.clip((0.027 - away) / 0.005, 0, 1) * front, here)
+    for name, own in {"teeth": (0.62, 0.56, 0.47), "tongue": (0.35, 0.1, 0.09), "mouth": (0.16, 0.035, 0.03)}.items():
+        colour[part == head.part_names.index(name)] = own
     return colour, shine
 
 
 def _light(normal: np.ndarray, colour: np.ndarray, shine: np.ndarray, scene: Scene) -> np.ndarray:
     """Linear RGB (P, 3): a lamp that wraps a little around the head, light from all sides, and highlights."""
-    lamp = np.array(scene.lamp)
-    strength = np.linalg.norm(lamp)
-    lamp = lamp / strength
-    along = normal @ lamp
-    diffuse = np.clip((along + 0.15) / 1.15, 0, 1)
+    strength = float(np.linalg.norm(scene.lamp))
+    lamp = np.array(scene.lamp, np.float32) / strength
+    half = lamp + np.array((0, 0, 1), np.float32)
+    diffuse = np.clip((normal @ lamp + 0.15) / 1.15, 0, 1)
     sky = 0.75 + 0.25 * normal[:, 1]
-    half = lamp + (0, 0, 1)
-    half /= np.linalg.norm(half)
-    highlight = np.clip(normal @ half, 0, 1) ** np.where(shine > 0.5, 120, 14) * shine * strength
-    light = (scene.ambient * sky + strength * 1.25 * diffuse)[:, None]
-    return ((colour * light + highlight[:, None] * 0.5) * scene.tint).astype(np.float32)
+    facing = np.clip(normal @ (half / np.linalg.norm(half)), 0, 1)
+    wet = shine > 0.5
+    facing[wet] **= 120
+    facing[~wet] **= 14
+    lit = colour * (scene.ambient * sky + strength * 1.25 * diffuse)[:, None]
+    lit += (0.5 * strength * facing * shine)[:, None]
+    return lit * np.array(scene.tint, np.float32)
 
 
 def _hollows(pixel: np.ndarray, nearness: np.ndarray, side: int, scale: float) -> np.ndarray:
