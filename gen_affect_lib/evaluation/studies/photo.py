@@ -26,7 +26,7 @@ from gen_affect_lib.machine import describe_machine
 from gen_affect_lib.paths import CACHE, REFERENCE
 from gen_affect_lib.photo.heads import Person, Scene, render_head
 from gen_affect_lib.photo.landmarker import SHA256, Face, FaceLandmarker
-from gen_affect_lib.photo.units import UnitModel, read_expression
+from gen_affect_lib.photo.units import UnitModel, read_units
 from gen_affect_lib.training.photo import RENDERED, Sample
 
 UNITS = tuple(f"au{unit}" for unit in ACTION_UNITS)
@@ -139,7 +139,7 @@ def measure(plan: HeadsPlan, model: UnitModel) -> dict:
     result: dict = {"pictures": len(faces), "found": float(np.mean([face is not None for face in faces]))}
     groups = {}
     for name, reader in (("before", None), ("after", model)):
-        read = np.stack([(read_expression(face, reader) if face else neutral).to_vector() for face in faces])
+        read = np.stack([(read_units(face, reader) if face else neutral).to_vector() for face in faces])
         result[name] = {part: accuracy(read[where], truth[where]) for part, where in parts.items()}
         groups[name] = right_groups(read[kinds["words"]], words)
     sizes = np.bincount(branches()[len(GROUPS)][words])
