@@ -19,10 +19,10 @@ from gen_affect_lib.keys import Producer, key
 from gen_affect_lib.paths import CACHE
 from gen_affect_lib.photo.heads import HEADS, Person, Scene, render_head
 from gen_affect_lib.photo.landmarker import SHA256, FaceLandmarker
-from gen_affect_lib.photo.units import features
+from gen_affect_lib.photo.units import face_crop
 
-RENDERED = Producer("rendered heads", 1, uses=(FACTORS,), data=(HEADS,))
-CHUNK = 250
+RENDERED = Producer("rendered heads", 2, uses=(FACTORS,), data=(HEADS,))
+CHUNK = 100
 
 
 def sample_expression(seed: int) -> Expression:
@@ -46,29 +46,29 @@ def samples(first: int, count: int) -> Iterator[Sample]:
         yield Person.sample(seed), sample_expression(seed), Scene.sample(seed)
 
 
-def read_heads(pictures: Iterable[Sample], landmarker: FaceLandmarker) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Render pictures and read the face of each.
+def read_heads(pictures: Iterable[Sample], landmarker: FaceLandmarker) -> dict[str, np.ndarray]:
+    """Render pictures and read the face of each; pictures in which no face is found are left out.
 
-    Returns:
-        features float32 (N, F), expression vectors float32 (N, 21), and whether a face was found (N,).
-        Features are 0 where none was.
+    Returns "points" float32 (N, 478, 3) and "blendshapes" float32 (N, 52), see `Face`; "rotation" (N, 3, 3); "crops"
+    uint8 (N, S, S), see `face_crop`; "vectors", the true expressions, float32 (N, 21); "found", bool, of all pictures.
     """
-    read, vectors, found = [], [], []
+    rows, found = [], []
     for person, expression, scene in pictures:
-        faces = landmarker.faces(render_head(person, expression, scene))
+        picture = render_head(person, expression, scene)
+        faces = landmarker.faces(picture)
         found.append(bool(faces))
-        read.append(features(faces[0]) if faces else None)
-        vectors.append(expression.to_vector())
-    width = next(len(one) for one in read if one is not None)
-    rows = [np.zeros(width, np.float32) if one is None else one for one in read]
-    return np.stack(rows), np.stack(vectors), np.array(found)
+        if faces:
+            face = faces[0]
+            crop = face_crop(picture, face)
+            rows.append((face.aligned, face.blendshapes, face.rotation, crop, expression.to_vector()))
+    names = ("points", "blendshapes", "rotation", "crops", "vectors")
+    return {name: np.stack(column) for name, column in zip(names, zip(*rows))} | {"found": np.array(found)}
 
 
-def rendered_people(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, F) and expression vectors (N, 21) of one picture each of the people from seed `first` on.
+def rendered_people(first: int, count: int) -> dict[str, np.ndarray]:
+    """What `read_heads` gives, for one picture each of the people from seed `first` on.
 
-    Read from the cache where they are there; written to it every CHUNK pictures. Pictures in which no face was found
-    are left out.
+    Read from the cache where it is there; written to it every CHUNK pictures.
     """
     landmarker, parts = None, []
     for start in range(first, first + count, CHUNK):
@@ -76,10 +76,8 @@ def rendered_people(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         path = CACHE / "heads" / f"{key(RENDERED, {'first': start, 'count': size}, SHA256)}.npz"
         if not path.is_file():
             landmarker = landmarker or FaceLandmarker.load()
-            read, vectors, found = read_heads(samples(start, size), landmarker)
             with atomic(path) as partial:
-                np.savez(partial, read=read[found], vectors=vectors[found])
+                np.savez(partial, **read_heads(samples(start, size), landmarker))
         with np.load(path) as file:
-            parts.append((file["read"], file["vectors"]))
-    read, vectors = (np.concatenate(part) for part in zip(*parts))
-    return read, vectors
+            parts.append(dict(file))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
