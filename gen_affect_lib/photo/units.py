@@ -21,8 +21,11 @@ from gen_affect_lib.avatars.factors import Expression
 from gen_affect_lib.files import atomic, write_json
 from gen_affect_lib.photo.landmarker import NAMES, Face
 
-FEATURES = 478 * 3 + 52
-CROP = 112
+CROP, CELL, BINS = 112, 8, 9  # pixels of the crop's and of a cell's side; directions
+HOG = (CROP // CELL - 1) ** 2 * 4 * BINS
+BLOCKS = (478 * 3, 52, HOG)  # the parts of the features: points, blendshapes, histograms
+FEATURES = sum(BLOCKS)
+GRADIENT = np.array([-1, 0, 1], np.float32)
 
 # Unit: blendshapes (left and right are averaged, several are added), and their sum at rest and at full strength.
 TABLE = {
@@ -69,9 +72,39 @@ def face_crop(pixels: np.ndarray, face: Face) -> np.ndarray:
     return cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
 
 
-def features(face: Face) -> np.ndarray:
-    """What a learned model of units reads: float32 (F,), 478 aligned points (x, y, z) and 52 blendshapes."""
-    return np.concatenate([face.aligned.reshape(-1), face.blendshapes]).astype(np.float32)  # (478, 3) -> (1434,)
+def hog(crop: np.ndarray) -> np.ndarray:
+    """Histograms of oriented gradients (Dalal and Triggs 2005) of a grey square, float32 (HOG,), as OpenFace reads units.
+
+    In each cell of 8 x 8 pixels the gradients vote for BINS directions, modulo 180 degrees, with their lengths. Blocks of
+    2 x 2 cells are normalised, so that the strength of the light has little influence.
+    """
+    grey, cells = crop.astype(np.float32), len(crop) // CELL
+    x, y = (cv2.filter2D(grey, -1, kernel) for kernel in (GRADIENT[None], GRADIENT[:, None]))
+    direction = np.arctan2(y, x) % np.pi * (BINS / np.pi) - 0.5
+    lower = np.floor(direction).astype(np.int64)
+    length, share = np.hypot(x, y), direction - lower
+    place = np.arange(len(crop)) // CELL
+    cell = place[:, None] * cells + place  # (S, S)
+    votes = np.zeros(cells * cells * BINS)
+    for bin_, weight in ((lower % BINS, 1 - share), ((lower + 1) % BINS, share)):
+        votes += np.bincount((cell * BINS + bin_).ravel(), (length * weight).ravel(), len(votes))
+    votes = votes.reshape(cells, cells, BINS)
+    blocks = np.concatenate([votes[a : cells - 1 + a, b : cells - 1 + b] for a in (0, 1) for b in (0, 1)], axis=2)
+    # The constant, one grey level a pixel, keeps noise in smooth skin small. Then clip and normalise again (L2-Hys).
+    blocks /= np.sqrt((blocks**2).sum(axis=2, keepdims=True) + (CELL * CELL) ** 2)
+    blocks = np.minimum(blocks, 0.2)
+    blocks /= np.sqrt((blocks**2).sum(axis=2, keepdims=True) + 0.01)
+    return blocks.astype(np.float32).ravel()
+
+
+def features(face: Face, pixels: np.ndarray) -> np.ndarray:
+    """What the model of units reads of a face in a picture (H, W, 3), float32 (F,); see `stack`."""
+    return stack(face.aligned, face.blendshapes, face_crop(pixels, face))
+
+
+def stack(points: np.ndarray, blendshapes: np.ndarray, crop: np.ndarray) -> np.ndarray:
+    """Aligned points (478, 3), blendshapes (52,) and the histograms of a crop (S, S) as one vector, float32 (F,)."""
+    return np.concatenate([points.ravel(), blendshapes, hog(crop)]).astype(np.float32)
 
 
 def from_blendshapes(blendshapes: np.ndarray) -> dict[str, float]:
@@ -114,11 +147,11 @@ def gaze(face: Face) -> tuple[float, float]:
     return float(np.clip(x / GAZE[0], -1, 1)), float(np.clip((y - GAZE_REST) / GAZE[1], -1, 1))
 
 
-def read_units(face: Face, model: UnitModel | None = None) -> Expression:
-    """The expression of a face: the units of the model as it gives them, the others by `TABLE`."""
+def read_units(face: Face, pixels: np.ndarray, model: UnitModel | None = None) -> Expression:
+    """The expression of a face in a picture (H, W, 3): the units of the model as it gives them, the others by `TABLE`."""
     values = from_blendshapes(face.blendshapes)
     if model is not None:
-        values |= dict(zip(model.units, model.predict(features(face)[None])[0].tolist()))
+        values |= dict(zip(model.units, model.predict(features(face, pixels)[None])[0].tolist()))
     names = ("gaze_x", "gaze_y", "head_yaw", "head_pitch")
     values |= dict(zip(names, (*gaze(face), *head_turn(face))))
     return Expression(**values)
