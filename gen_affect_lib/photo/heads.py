@@ -116,6 +116,7 @@ class Person:
         hairline: height of the hairline above its usual place, in decimetres.
         brow: thickness, height and arch of the brows, each from -1 to 1.
         beard: opacity of a beard, in [0, 1].
+        tone: of the skin, from 0 (light) to 1 (dark).
     """
 
     overall: np.ndarray
@@ -128,6 +129,7 @@ class Person:
     hairline: float = 0.0
     brow: tuple[float, float, float] = (0.0, 0.0, 0.0)
     beard: float = 0.0
+    tone: float = 0.5
     pattern: int = 0  # the seed of the unevenness of skin and hair
 
     @classmethod
@@ -159,6 +161,7 @@ class Person:
             hairline=rng.uniform(-0.18, 0.1),
             brow=tuple(rng.uniform(-1, 1, 3)),
             beard=rng.uniform(0.3, 0.9) if rng.random() < 0.15 else 0.0,
+            tone=tone,
             pattern=int(rng.integers(1 << 30)),
         )
 

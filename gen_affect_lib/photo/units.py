@@ -97,13 +97,11 @@ def hog(crop: np.ndarray) -> np.ndarray:
     return blocks.astype(np.float32).ravel()
 
 
-def features(face: Face, pixels: np.ndarray) -> np.ndarray:
-    """What the model of units reads of a face in a picture (H, W, 3), float32 (F,); see `stack`."""
-    return stack(face.aligned, face.blendshapes, face_crop(pixels, face))
-
-
 def stack(points: np.ndarray, blendshapes: np.ndarray, crop: np.ndarray) -> np.ndarray:
-    """Aligned points (478, 3), blendshapes (52,) and the histograms of a crop (S, S) as one vector, float32 (F,)."""
+    """What a model of units reads: aligned points (478, 3), blendshapes (52,) and the histograms of a crop (S, S).
+
+    Returns float32 (F,).
+    """
     return np.concatenate([points.ravel(), blendshapes, hog(crop)]).astype(np.float32)
 
 
@@ -149,9 +147,15 @@ def gaze(face: Face) -> tuple[float, float]:
 
 def read_units(face: Face, pixels: np.ndarray, model: UnitModel | None = None) -> Expression:
     """The expression of a face in a picture (H, W, 3): the units of the model as it gives them, the others by `TABLE`."""
+    return read_crop(face, face_crop(pixels, face), model)
+
+
+def read_crop(face: Face, crop: np.ndarray, model: UnitModel | None = None) -> Expression:
+    """`read_units` with the crop of the face (CROP, CROP) in place of the picture."""
     values = from_blendshapes(face.blendshapes)
     if model is not None:
-        values |= dict(zip(model.units, model.predict(features(face, pixels)[None])[0].tolist()))
+        read = model.predict(stack(face.aligned, face.blendshapes, crop)[None])
+        values |= dict(zip(model.units, read[0].tolist()))
     names = ("gaze_x", "gaze_y", "head_yaw", "head_pitch")
     values |= dict(zip(names, (*gaze(face), *head_turn(face))))
     return Expression(**values)

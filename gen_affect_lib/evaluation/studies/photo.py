@@ -1,6 +1,6 @@
 """What the reading of expressions from pictures of heads finds: rendered heads whose action units are known.
 
-    python -m gen_affect_lib.evaluation.studies.photo
+    python -m gen_affect_lib compare photo
 
 The people were never trained on. Three kinds of pictures: each unit alone at three strengths in three poses; mixtures
 of 2 to 5 units; and words of the table, for the 25 groups. The table of blendshapes alone is the state before the
@@ -12,7 +12,7 @@ Letters: N pictures, U = 17 units.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from gen_affect_lib.machine import describe_machine
 from gen_affect_lib.paths import CACHE, REFERENCE
 from gen_affect_lib.photo.heads import Person, Scene, render_head
 from gen_affect_lib.photo.landmarker import SHA256, Face, FaceLandmarker
-from gen_affect_lib.photo.units import UnitModel, read_units
+from gen_affect_lib.photo.units import UnitModel, face_crop, read_crop
 from gen_affect_lib.training.photo import RENDERED, Sample
 
 UNITS = tuple(f"au{unit}" for unit in ACTION_UNITS)
@@ -72,7 +72,10 @@ class HeadsPlan:
         return {name: slice(*ends[k : k + 2]) for k, name in enumerate(("units", "mixtures", "words"))}
 
 
-def faces_of(plan: HeadsPlan, chunk: int = 100) -> tuple[list[Face | None], np.ndarray]:
+Found = tuple[Face, np.ndarray]  # a face and its crop, uint8 (S, S)
+
+
+def faces_of(plan: HeadsPlan, chunk: int = 100) -> tuple[list[Found | None], np.ndarray]:
     """The faces found in a plan's pictures, None where none was, and the true expression vectors (N, 21).
 
     Read from the cache where they are there; written to it every `chunk` pictures.
@@ -83,25 +86,29 @@ def faces_of(plan: HeadsPlan, chunk: int = 100) -> tuple[list[Face | None], np.n
         path = CACHE / "heads" / f"{key(RENDERED, {'plan': vars(plan), 'start': start, 'size': chunk}, SHA256)}.npz"
         if not path.is_file():
             landmarker = landmarker or FaceLandmarker.load()
-            found = [landmarker.faces(render_head(*sample)) for sample in samples[start : start + chunk]]
-            _save_faces(path, [some[0] if some else None for some in found])
-        faces += _load_faces(path)
+            pictures = [render_head(*sample) for sample in samples[start : start + chunk]]
+            found = [landmarker.faces(picture)[:1] for picture in pictures]
+            _save(path, [(some[0], face_crop(picture, some[0])) if some else None for picture, some in zip(pictures, found)])
+        faces += _load(path)
     return faces, np.stack([expression.to_vector() for _, expression, _ in samples])
 
 
-def _save_faces(path: Path, faces: list[Face | None]) -> None:
-    there = [face for face in faces if face]
-    fields = {name: np.array([vars(face)[name] for face in there]) for name in Face.__dataclass_fields__}
+NAMES = tuple(Face.__dataclass_fields__)
+
+
+def _save(path: Path, faces: list[Found | None]) -> None:
+    there = [one for one in faces if one]
+    fields = {name: np.array([vars(face)[name] for face, _ in there]) for name in NAMES}
     with atomic(path) as partial:
-        np.savez(partial, there=np.array([face is not None for face in faces]), **fields)
+        np.savez(partial, there=[one is not None for one in faces], crops=[crop for _, crop in there], **fields)
 
 
-def _load_faces(path: Path) -> list[Face | None]:
+def _load(path: Path) -> list[Found | None]:
     with np.load(path) as file:
         arrays = dict(file)
-    there = arrays.pop("there")
-    rows = iter([Face(*values) for values in zip(*(arrays[name] for name in Face.__dataclass_fields__))])
-    return [next(rows) if one else None for one in there]
+    rows = zip(*(arrays[name] for name in NAMES), arrays["crops"])
+    there = iter([(Face(*values), crop) for *values, crop in rows])
+    return [next(there) if one else None for one in arrays["there"]]
 
 
 def accuracy(read: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, float]]:
@@ -139,7 +146,7 @@ def measure(plan: HeadsPlan, model: UnitModel) -> dict:
     result: dict = {"pictures": len(faces), "found": float(np.mean([face is not None for face in faces]))}
     groups = {}
     for name, reader in (("before", None), ("after", model)):
-        read = np.stack([(read_units(face, reader) if face else neutral).to_vector() for face in faces])
+        read = np.stack([(read_crop(*face, reader) if face else neutral).to_vector() for face in faces])
         result[name] = {part: accuracy(read[where], truth[where]) for part, where in parts.items()}
         groups[name] = right_groups(read[kinds["words"]], words)
     sizes = np.bincount(branches()[len(GROUPS)][words])
