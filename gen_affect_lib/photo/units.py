@@ -73,10 +73,10 @@ def face_crop(pixels: np.ndarray, face: Face) -> np.ndarray:
 
 
 def hog(crop: np.ndarray) -> np.ndarray:
-    """Histograms of oriented gradients (Dalal and Triggs 2005) of a grey square, float32 (HOG,), as OpenFace reads units.
+    """Histograms of oriented gradients (Dalal and Triggs 2005) of a grey square, float32 (HOG,), as in OpenFace.
 
-    In each cell of 8 x 8 pixels the gradients vote for BINS directions, modulo 180 degrees, with their lengths. Blocks of
-    2 x 2 cells are normalised, so that the strength of the light has little influence.
+    In each cell of 8 x 8 pixels the gradients vote for BINS directions, modulo 180 degrees, with their lengths. Blocks
+    of 2 x 2 cells are normalised, so that the light's strength matters little.
     """
     grey, cells = crop.astype(np.float32), len(crop) // CELL
     x, y = (cv2.filter2D(grey, -1, kernel) for kernel in (GRADIENT[None], GRADIENT[:, None]))
@@ -146,7 +146,7 @@ def gaze(face: Face) -> tuple[float, float]:
 
 
 def read_units(face: Face, pixels: np.ndarray, model: UnitModel | None = None) -> Expression:
-    """The expression of a face in a picture (H, W, 3): the units of the model as it gives them, the others by `TABLE`."""
+    """The expression of a face in a picture (H, W, 3): units of the model as it gives them, the others by `TABLE`."""
     return read_crop(face, face_crop(pixels, face), model)
 
 

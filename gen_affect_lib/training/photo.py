@@ -127,7 +127,7 @@ def mirrored(faces: Faces, points: np.ndarray) -> Faces:
 
 
 def varied(faces: Faces, rng: np.random.Generator) -> Faces:
-    """The faces with inexact points, and with crops that are shifted, turned, scaled, blurred, noisy or unevenly lit."""
+    """The faces with inexact points, and with crops shifted, turned, scaled, blurred, noisy or unevenly lit."""
     crops = []
     for crop in faces["crops"]:
         side = crop.shape[0]
@@ -185,7 +185,7 @@ class Sums:
         self.count += len(x)
 
     def ridge(self, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-        """Weight (U, F) and bias (U,) for raw features, with the least sum of squares + count · penalty · |weights|²."""
+        """Weight (U, F) and bias (U,) for raw features, with the least sum of squares + count · penalty · |weight|²."""
         inputs, targets = self.inputs / self.count, self.targets / self.count
         covariance = self.gram / self.count - np.outer(inputs, inputs)
         covariance[np.diag_indices_from(covariance)] += penalty / 1000
@@ -221,8 +221,8 @@ def settle(weight: np.ndarray, bias: np.ndarray, features: np.ndarray, truth: np
 def fit_units(train: Faces, validation: Faces, average: np.ndarray, copies: int = 2, seed: int = 0) -> UnitModel:
     """The model of the units that it reads better than the table of blendshapes, on the validation people.
 
-    Each face is learned with its mirror image and with `copies` varied copies of both, see `varied`. The penalty of each
-    unit is chosen, and its scale and shift are set, on the validation people.
+    Each face is learned with its mirror image and with `copies` varied copies of both, see `varied`. The penalty of
+    each unit is chosen, and its scale and shift are set, on the validation people.
 
     Args:
         average: the average face, see `mirrored_points`.

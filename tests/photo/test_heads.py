@@ -31,9 +31,7 @@ def test_every_action_unit_has_units_of_arkit_that_exist():
         assert all(name in names or name + "Left" in names for name in parts)
 
 
-@pytest.mark.parametrize(
-    "unit, up", [("au1", 1), ("au2", 1), ("au4", -1), ("au10", 1), ("au12", 1), ("au15", -1)]
-)
+@pytest.mark.parametrize("unit, up", [("au1", 1), ("au2", 1), ("au4", -1), ("au10", 1), ("au12", 1), ("au15", -1)])
 def test_units_move_the_skin_up_or_down(unit, up):
     vertical = moved(**{unit: 1.0})[:, 1]
     assert up * vertical[np.abs(vertical).argmax()] > 0.02
