@@ -21,11 +21,11 @@ from gen_affect_lib.avatars.factors import Expression
 from gen_affect_lib.files import atomic, write_json
 from gen_affect_lib.photo.landmarker import NAMES, Face
 
-CROP, CELL, BINS = 112, 8, 9  # pixels of the crop's and of a cell's side; directions
-HOG = (CROP // CELL - 1) ** 2 * 4 * BINS
-BLOCKS = (478 * 3, 52, HOG)  # the parts of the features: points, blendshapes, histograms
+CROP, INNER = 112, slice(11, 101)  # pixels of the crop's side; its inner part
+CELLS, BINS = (8, 5), 9  # pixels of a cell's side, in the crop and in its inner part; directions
+BLOCKS = (478 * 3, 52, (112 // 8) ** 2 * BINS, (90 // 5) ** 2 * BINS)  # parts of the features, see `stack`
 FEATURES = sum(BLOCKS)
-GRADIENT = np.array([-1, 0, 1], np.float32)
+FURTHEST = 3.0  # standard deviations: further ones count as this, since photographs differ from renderings
 
 # Unit: blendshapes (left and right are averaged, several are added), and their sum at rest and at full strength.
 TABLE = {
@@ -72,37 +72,42 @@ def face_crop(pixels: np.ndarray, face: Face) -> np.ndarray:
     return cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
 
 
-def hog(crop: np.ndarray) -> np.ndarray:
-    """Histograms of oriented gradients (Dalal and Triggs 2005) of a grey square, float32 (HOG,), as in OpenFace.
+def hog(grey: np.ndarray, cell: int) -> np.ndarray:
+    """Histograms of oriented gradients of a grey square (S, S), float32 (S / cell, S / cell, BINS).
 
-    In each cell of 8 x 8 pixels the gradients vote for BINS directions, modulo 180 degrees, with their lengths. Blocks
-    of 2 x 2 cells are normalised, so that the light's strength matters little.
+    Dalal and Triggs 2005, in the short form of Felzenszwalb et al. 2010, as in OpenFace. In each
+    cell of cell x cell pixels the gradients vote for BINS directions, modulo 180 degrees, with their lengths. The votes
+    are divided by the lengths in four squares of 2 x 2 cells around the cell, so that the light's strength matters
+    little, and the mean of the four quotients is taken.
     """
-    grey, cells = crop.astype(np.float32), len(crop) // CELL
-    x, y = (cv2.filter2D(grey, -1, kernel) for kernel in (GRADIENT[None], GRADIENT[:, None]))
+    grey, cells = grey.astype(np.float32), len(grey) // cell
+    x, y = np.zeros((2, *grey.shape), np.float32)
+    x[:, 1:-1], y[1:-1] = grey[:, 2:] - grey[:, :-2], grey[2:] - grey[:-2]
     direction = np.arctan2(y, x) % np.pi * (BINS / np.pi) - 0.5
     lower = np.floor(direction).astype(np.int64)
     length, share = np.hypot(x, y), direction - lower
-    place = np.arange(len(crop)) // CELL
-    cell = place[:, None] * cells + place  # (S, S)
+    place = np.arange(len(grey)) // cell
+    of_cell = place[:, None] * cells + place  # (S, S)
     votes = np.zeros(cells * cells * BINS)
-    for bin_, weight in ((lower % BINS, 1 - share), ((lower + 1) % BINS, share)):
-        votes += np.bincount((cell * BINS + bin_).ravel(), (length * weight).ravel(), len(votes))
+    for direction, weight in ((lower % BINS, 1 - share), ((lower + 1) % BINS, share)):
+        votes += np.bincount((of_cell * BINS + direction).ravel(), (length * weight).ravel(), len(votes))
     votes = votes.reshape(cells, cells, BINS)
-    blocks = np.concatenate([votes[a : cells - 1 + a, b : cells - 1 + b] for a in (0, 1) for b in (0, 1)], axis=2)
-    # The constant, one grey level a pixel, keeps noise in smooth skin small. Then clip and normalise again (L2-Hys).
-    blocks /= np.sqrt((blocks**2).sum(axis=2, keepdims=True) + (CELL * CELL) ** 2)
-    blocks = np.minimum(blocks, 0.2)
-    blocks /= np.sqrt((blocks**2).sum(axis=2, keepdims=True) + 0.01)
-    return blocks.astype(np.float32).ravel()
+    energy = (votes**2).sum(axis=2)
+    squares = energy[:-1, :-1] + energy[1:, :-1] + energy[:-1, 1:] + energy[1:, 1:]
+    # The constant, one grey level a pixel, keeps noise in smooth skin small.
+    lengths = np.sqrt(np.pad(squares, 1, mode="edge") + cell**4)[..., None]
+    around = (lengths[a : a + cells, b : b + cells] for a in (0, 1) for b in (0, 1))
+    return np.mean([np.minimum(votes / one, 0.2) for one in around], axis=0).astype(np.float32)
 
 
 def stack(points: np.ndarray, blendshapes: np.ndarray, crop: np.ndarray) -> np.ndarray:
-    """What a model of units reads: aligned points (478, 3), blendshapes (52,) and the histograms of a crop (S, S).
+    """What a model of units reads, float32 (F,): aligned points (478, 3), blendshapes (52,), histograms of a crop.
 
-    Returns float32 (F,).
+    The histograms are coarse over the whole crop (S, S), and finer between brows and chin.
     """
-    return np.concatenate([points.ravel(), blendshapes, hog(crop)]).astype(np.float32)
+    inner = crop[INNER, INNER]
+    parts = points, blendshapes, hog(crop, CELLS[0]), hog(inner, CELLS[1])
+    return np.concatenate([part.ravel() for part in parts]).astype(np.float32)
 
 
 def from_blendshapes(blendshapes: np.ndarray) -> dict[str, float]:
@@ -163,29 +168,36 @@ def read_crop(face: Face, crop: np.ndarray, model: UnitModel | None = None) -> E
 
 @dataclass(frozen=True)
 class UnitModel:
-    """A linear model of the units that the blendshapes do not show.
+    """A linear model of units, of standardised features that are clipped to FURTHEST.
 
     Attributes:
         units: the action units, U names such as "au4".
+        middle, scale: mean and standard deviation of the features, float32 (F,).
         weight, bias: float32 (U, F) and (U,).
     """
 
     units: tuple[str, ...]
+    middle: np.ndarray
+    scale: np.ndarray
     weight: np.ndarray
     bias: np.ndarray
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """The units of M faces in [0, 1], from (M, F) to (M, U)."""
-        return (features @ self.weight.T + self.bias).clip(0, 1)
+        standard = np.clip((features - self.middle) / self.scale, -FURTHEST, FURTHEST)
+        return (standard @ self.weight.T + self.bias).clip(0, 1)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic(folder / "model.safetensors") as partial:
-            save_file({"weight": self.weight, "bias": self.bias}, partial)
+            save_file({name: np.ascontiguousarray(getattr(self, name)) for name in ARRAYS}, partial)
         write_json(folder / "config.json", {"units": list(self.units), "features": FEATURES})
 
     @classmethod
     def load(cls, folder: Path) -> UnitModel:
         config = json.loads((folder / "config.json").read_text())
         weights = load_file(folder / "model.safetensors")
-        return cls(tuple(config["units"]), weights["weight"], weights["bias"])
+        return cls(tuple(config["units"]), *(weights[name] for name in ARRAYS))
+
+
+ARRAYS = ("middle", "scale", "weight", "bias")

@@ -23,7 +23,7 @@ from gen_affect_lib.keys import Producer, key
 from gen_affect_lib.paths import CACHE
 from gen_affect_lib.photo.heads import HEADS, Person, Scene, render_head
 from gen_affect_lib.photo.landmarker import NAMES, SHA256, FaceLandmarker
-from gen_affect_lib.photo.units import BLOCKS, UnitModel, face_crop, from_blendshapes, stack
+from gen_affect_lib.photo.units import BLOCKS, FURTHEST, UnitModel, face_crop, from_blendshapes, stack
 
 RENDERED = Producer("rendered heads", 2, uses=(FACTORS,), data=(HEADS,))
 CHUNK = 100  # pictures that are kept together
@@ -151,9 +151,11 @@ def feature_rows(faces: Faces) -> np.ndarray:
 
 # --- regression ------------------------------------------------------------------------------------------------------
 
-FLOORS = np.repeat((0.02, 0.005, 0.02), BLOCKS).astype(np.float32)  # least scale of a feature: 0.2 mm, …
-SHARES = np.repeat((1.0, 1.0, 0.75), BLOCKS) / np.sqrt(np.repeat((sum(BLOCKS[:2]), sum(BLOCKS[:2]), BLOCKS[2]), BLOCKS))
-PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)  # of the ridge regression, tried on the validation people
+FLOORS = np.repeat((0.02, 0.005, 0.005, 0.005), BLOCKS).astype(np.float32)  # least scale of a feature: 0.2 mm, …
+# The penalty counts a block of features as one, whatever the number of its features.
+SIZES = np.repeat((sum(BLOCKS[:2]), sum(BLOCKS[:2]), *BLOCKS[2:]), BLOCKS)
+SHARES = (np.repeat((1.0, 1.0, 0.75, 0.75), BLOCKS) / np.sqrt(SIZES)).astype(np.float32)
+PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)  # of the ridge regression, in thousandths; tried on the validation people
 
 
 @dataclass
@@ -172,12 +174,15 @@ class Sums:
     def of(cls, some: np.ndarray, targets: int) -> Sums:
         """Empty sums, with the standardisation of some features (N, F)."""
         size = some.shape[1]
-        scale = np.maximum(some.std(axis=0), FLOORS) / SHARES.astype(np.float32)
         zeros = lambda *shape: np.zeros(shape, np.float32)
+        scale = np.maximum(some.std(axis=0), FLOORS)
         return cls(some.mean(axis=0), scale, zeros(size, size), zeros(size, targets), zeros(size), zeros(targets))
 
+    def standard(self, features: np.ndarray) -> np.ndarray:
+        return np.clip((features - self.middle) / self.scale, -FURTHEST, FURTHEST)
+
     def add(self, features: np.ndarray, targets: np.ndarray) -> None:
-        x = (features - self.middle) / self.scale
+        x = self.standard(features) * SHARES
         self.gram += x.T @ x
         self.moment += x.T @ targets
         self.inputs += x.sum(axis=0)
@@ -185,13 +190,13 @@ class Sums:
         self.count += len(x)
 
     def ridge(self, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-        """Weight (U, F) and bias (U,) for raw features, with the least sum of squares + count · penalty · |weight|²."""
+        """Weight (U, F) and bias (U,) for standardised features: least mean of squares + penalty / 1000 · |weight|²."""
         inputs, targets = self.inputs / self.count, self.targets / self.count
         covariance = self.gram / self.count - np.outer(inputs, inputs)
         covariance[np.diag_indices_from(covariance)] += penalty / 1000
         shared = self.moment / self.count - np.outer(inputs, targets)
-        weight = np.linalg.solve(covariance, shared).T / self.scale  # (U, F)
-        return weight, targets - weight @ (self.middle + inputs * self.scale)
+        weight = np.linalg.solve(covariance, shared).T  # (U, F)
+        return weight * SHARES, targets - weight @ inputs
 
 
 def correlations(read: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -210,7 +215,7 @@ def settle(weight: np.ndarray, bias: np.ndarray, features: np.ndarray, truth: np
     read = features @ weight.T + bias
     least = np.full(len(bias), np.inf)
     scale, shift = np.ones(len(bias)), np.zeros(len(bias))
-    for s in np.linspace(1.0, 1.8, 9):
+    for s in np.linspace(0.9, 1.5, 7):
         for b in np.linspace(-0.3, 0.05, 15):
             error = ((np.clip(read * s + b, 0, 1) - truth) ** 2).mean(axis=0)
             better = error < least
@@ -236,7 +241,7 @@ def fit_units(train: Faces, validation: Faces, average: np.ndarray, copies: int 
                 sums = sums or Sums.of(rows, len(UNITS))
                 sums.add(rows, some["vectors"][:, : len(UNITS)])
     assert sums is not None
-    rows, truth = feature_rows(validation), validation["vectors"][:, : len(UNITS)]
+    rows, truth = sums.standard(feature_rows(validation)), validation["vectors"][:, : len(UNITS)]
     fits = [sums.ridge(penalty) for penalty in PENALTIES]
     scores = np.stack([correlations(np.clip(rows @ weight.T + bias, 0, 1), truth) for weight, bias in fits])
     best = scores.argmax(axis=0)
@@ -247,7 +252,8 @@ def fit_units(train: Faces, validation: Faces, average: np.ndarray, copies: int 
     learned = correlations(np.clip(rows @ weight.T + bias, 0, 1), truth)
     better = np.flatnonzero(learned > correlations(table, truth))
     units = tuple(UNITS[unit] for unit in better)
-    return UnitModel(units, weight[better].astype(np.float32), bias[better].astype(np.float32))
+    arrays = sums.middle, sums.scale, weight[better], bias[better]
+    return UnitModel(units, *(array.astype(np.float32) for array in arrays))
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
