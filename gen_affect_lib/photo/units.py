@@ -75,10 +75,10 @@ def face_crop(pixels: np.ndarray, face: Face) -> np.ndarray:
 def hog(grey: np.ndarray, cell: int) -> np.ndarray:
     """Histograms of oriented gradients of a grey square (S, S), float32 (S / cell, S / cell, BINS).
 
-    Dalal and Triggs 2005, in the short form of Felzenszwalb et al. 2010, as in OpenFace. In each
-    cell of cell x cell pixels the gradients vote for BINS directions, modulo 180 degrees, with their lengths. The votes
-    are divided by the lengths in four squares of 2 x 2 cells around the cell, so that the light's strength matters
-    little, and the mean of the four quotients is taken.
+    Dalal and Triggs 2005, in the short form of Felzenszwalb et al. 2010, as in OpenFace. In each cell of cell x cell
+    pixels the gradients vote for BINS directions, modulo 180 degrees, with their lengths. The votes are divided by the
+    lengths in four squares of 2 x 2 cells around the cell, so that the light's strength matters little, and the mean of
+    the four quotients is taken.
     """
     grey, cells = grey.astype(np.float32), len(grey) // cell
     x, y = np.zeros((2, *grey.shape), np.float32)
