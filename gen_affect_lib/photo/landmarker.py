@@ -66,7 +66,7 @@ SUBSET = np.array([
 DETECTOR_SIDE, MESH_SIDE = 128, 256
 LEAST_SCORE, LEAST_OVERLAP = 0.5, 0.3  # of a detection; of two detections of one face (IoU)
 EXPAND = 1.5  # the side of the square for the mesh, in sides of the detected box
-MOST_TILES = 1500
+MOST_TILES = 400  # squares that are searched, a second's work
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,14 @@ def task_file(path: str | Path | None = None) -> Path:
         if file.is_file():
             return file
     raise UserError(f"reading photographs needs Google's face landmarker: {INSTALL}, or give a face_landmarker.task")
+
+
+def is_installed() -> bool:
+    """Whether `FaceLandmarker.load()` finds its file."""
+    try:
+        return task_file().is_file()
+    except UserError:
+        return False
 
 
 class FaceLandmarker:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import colorsys
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -206,7 +207,7 @@ class Frame:
         x, y = np.meshgrid(places - 0.5, places - EYE_Y)
         y = np.where(y < 0, y * skull / DRAWN_SKULL, y)
         sampled = (center + x[..., None] * of_x + y[..., None] * of_y).astype(np.float32)  # (S, S, 2)
-        warped = cv2.remap(pixels, sampled, None, cv2.INTER_LINEAR)
+        warped = cv2.remap(pixels, sampled[..., 0], sampled[..., 1], cv2.INTER_LINEAR)
         known = ((sampled >= 0) & (sampled < pixels.shape[1::-1])).all(axis=-1)
         return cls(to_lab(warped), warped, known)
 
@@ -252,7 +253,7 @@ def hair_map(frame: Frame) -> np.ndarray:
     """
     y, x = (np.mgrid[:FRAME, :FRAME] + 0.5) / FRAME
     aside, inner = abs(x - 0.5), _eroded(head_mask(), 7)
-    colors, known = frame.colors * np.float32([LIGHTNESS, 1, 1]), frame.known
+    colors, known = frame.colors * np.array([LIGHTNESS, 1, 1], np.float32), frame.known
     cheeks = colors[known & inner & (y > 0.50) & (y < 0.62) & (aside > 0.05)]
     around = colors[known & ((y < 0.06) | (aside > 0.42)) & (y < 0.75)]
     clothes = colors[known & body_mask() & (y > 0.9)]
@@ -440,10 +441,10 @@ def _eye_band(face: Face, pixels: np.ndarray) -> np.ndarray:
     across = p[263] - p[33]
     down = np.array([-across[1], across[0]])
     x, y = np.meshgrid((np.arange(160) + 0.5) / 100 - 0.8, (np.arange(80) + 0.5) / 100 - 0.25)
-    sampled = (p[33] + p[263]) / 2 + x[..., None] * across + y[..., None] * down
+    sampled = ((p[33] + p[263]) / 2 + x[..., None] * across + y[..., None] * down).astype(np.float32)
     side = int(np.linalg.norm(across) / 120)
     pixels = cv2.blur(pixels, (side, side)) if side > 1 else pixels
-    return cv2.remap(pixels, sampled.astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(pixels, sampled[..., 0], sampled[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 # Where a beard grows: on the chin, along both jaws, and above the lip.
@@ -510,7 +511,8 @@ def read_likeness(
     width = float(np.linalg.norm(points[RIGHT] - points[LEFT]))
     ahead = float(np.clip((face.rotation[2, 2] - 0.8) / 0.15, 0, 1))  # 1 within 18 degrees, 0 from 37 on
     large = float(np.clip((width - 20) / 60, 0, 1))
-    factors, sure = dict(PLAIN), dict.fromkeys(NOT_READ, 0.0)
+    factors: dict[str, Any] = dict(PLAIN)
+    sure: dict[str, float] = dict.fromkeys(NOT_READ, 0.0)
     for name, z in z_scores(face, colors, world).items():
         low = -1 if name == "eye_tilt" else 0
         middle, step = (0.0, 0.4) if name == "eye_tilt" else (0.5, 0.2)
@@ -531,12 +533,12 @@ def read_likeness(
     return Identity(**factors), Appearance(**appearance), sure | appearance_sure
 
 
-def read_appearance(face: Face, frame: Frame) -> tuple[dict[str, float], dict[str, float]]:
+def read_appearance(face: Face, frame: Frame) -> tuple[dict[str, Any], dict[str, float]]:
     """Tilt of the head, colours of the background and of the clothes, where they are sure; the others stay plain."""
     y, x = (np.mgrid[:FRAME, :FRAME] + 0.5) / FRAME
     roll = np.degrees(np.arctan2(*(face.landmarks[263, 1::-1] - face.landmarks[33, 1::-1])))
-    factors = {"head_tilt": float(np.clip(roll / MAX_TILT, -1, 1))}
-    sure = dict.fromkeys(Appearance.NAMES, 0.0) | {"head_tilt": 0.95}
+    factors: dict[str, Any] = {"head_tilt": float(np.clip(roll / MAX_TILT, -1, 1))}
+    sure: dict[str, float] = dict.fromkeys(Appearance.NAMES, 0.0) | {"head_tilt": 0.95}
     places = {
         "background": (((y < 0.1) | (abs(x - 0.5) > 0.42)) & (y < 0.6), 0.42, 0.4),
         "clothes": (body_mask() & (y > 0.93) & (abs(x - 0.5) > 0.12), 0.22, 0.5),
