@@ -129,7 +129,7 @@ def read_photo(
     if lightness < DARKEST:
         raise UserError(f"the face in {what} is too dark to be read: give a photograph in even light")
     identity, appearance, confidence = read_likeness(near, part)
-    expression = read_units(near, UnitModel.load(UNITS) if UNITS.is_dir() else None)
+    expression = read_units(near, part, UnitModel.load(UNITS) if UNITS.is_dir() else None)
     confidence |= expression_confidence(near, width)
     return PhotoReading(identity, expression, appearance, confidence, face.landmarks[:, :2], face.box)
 

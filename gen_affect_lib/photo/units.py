@@ -2,7 +2,8 @@
 
 `TABLE` is the usual correspondence of ARKit's blendshapes to FACS (https://arkit-face-blendshapes.com, and Ekman and
 Friesen's manual), with the values at rest and at full strength that the landmarker gives. It is nearly blind for
-cheekSquint, noseSneer and mouthDimple, and weak for browDown: `UnitModel` reads those units from the points.
+cheekSquint, noseSneer and mouthDimple, and weak for browDown. `UnitModel` therefore reads units from the points and
+from the picture of the face as well, as OpenFace does (Baltrusaitis et al. 2018).
 
 Letters: M faces, F features, U learned units.
 """
