@@ -2,7 +2,8 @@
 
 `TABLE` is the usual correspondence of ARKit's blendshapes to FACS (https://arkit-face-blendshapes.com, and Ekman and
 Friesen's manual), with the values at rest and at full strength that the landmarker gives. It is nearly blind for
-cheekSquint, noseSneer and mouthDimple, and weak for browDown: `UnitModel` reads those units from the points.
+cheekSquint, noseSneer and mouthDimple, and weak for browDown. `UnitModel` therefore reads units from the points and
+from the picture of the face as well, as OpenFace does (Baltrusaitis et al. 2018).
 
 Letters: M faces, F features, U learned units.
 """
@@ -13,6 +14,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
@@ -20,7 +22,11 @@ from gen_affect_lib.avatars.factors import Expression
 from gen_affect_lib.files import atomic, write_json
 from gen_affect_lib.photo.landmarker import NAMES, Face
 
-FEATURES = 478 * 3 + 52
+CROP, INNER = 112, slice(11, 101)  # pixels of the crop's side; its inner part
+CELLS, BINS = (8, 5), 9  # pixels of a cell's side, in the crop and in its inner part; directions
+BLOCKS = (478 * 3, 52, (112 // 8) ** 2 * BINS, (90 // 5) ** 2 * BINS)  # parts of the features, see `stack`
+FEATURES = sum(BLOCKS)
+FURTHEST = 3.0  # standard deviations: further ones count as this, since photographs differ from renderings
 
 # Unit: blendshapes (left and right are averaged, several are added), and their sum at rest and at full strength.
 TABLE = {
@@ -48,9 +54,62 @@ TURN, PITCH_REST = np.radians((41.0, 25.0)), np.radians(-8.0)
 GAZE, GAZE_REST = (0.155, 0.06), 0.07
 
 
-def features(face: Face) -> np.ndarray:
-    """What a learned model of units reads: float32 (F,), 478 aligned points (x, y, z) and 52 blendshapes."""
-    return np.concatenate([face.aligned.reshape(-1), face.blendshapes]).astype(np.float32)  # (478, 3) -> (1434,)
+def face_crop(pixels: np.ndarray, face: Face) -> np.ndarray:
+    """The face in grey, turned to the front as far as an affine map can: uint8 (CROP, CROP).
+
+    The map takes the landmarks to the aligned points with the least squares. The crop shows 17 cm of the aligned frame,
+    from brows to chin.
+
+    Args:
+        pixels: the picture in which the face was found, uint8 (H, W, 3), RGB.
+    """
+    flat = np.column_stack([face.landmarks[:, :2], np.ones(len(face.landmarks))])
+    scale = CROP / 17.0
+    wanted = (face.aligned[:, :2] * (1, -1) + (8.5, 7.5)) * scale  # in pixels of the crop
+    to_crop = np.linalg.lstsq(flat, wanted, rcond=None)[0].T  # (2, 3)
+    shrink = np.sqrt(abs(np.linalg.det(to_crop[:, :2])))
+    if shrink < 0.7:  # average what bilinear sampling would skip
+        pixels = cv2.GaussianBlur(pixels, (0, 0), 0.5 / shrink)
+    crop = cv2.warpAffine(pixels, to_crop, (CROP, CROP), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+
+
+def hog(grey: np.ndarray, cell: int) -> np.ndarray:
+    """Histograms of oriented gradients of a grey square (S, S), float32 (S / cell, S / cell, BINS).
+
+    Dalal and Triggs 2005, in the short form of Felzenszwalb et al. 2010, as in OpenFace. In each cell of cell x cell
+    pixels the gradients vote for BINS directions, modulo 180 degrees, with their lengths. The votes are divided by the
+    lengths in four squares of 2 x 2 cells around the cell, so that the light's strength matters little, and the mean of
+    the four quotients is taken.
+    """
+    grey, cells = grey.astype(np.float32), len(grey) // cell
+    x, y = np.zeros((2, *grey.shape), np.float32)
+    x[:, 1:-1], y[1:-1] = grey[:, 2:] - grey[:, :-2], grey[2:] - grey[:-2]
+    direction = np.arctan2(y, x) % np.pi * (BINS / np.pi) - 0.5
+    lower = np.floor(direction).astype(np.int64)
+    length, share = np.hypot(x, y), direction - lower
+    place = np.arange(len(grey)) // cell
+    of_cell = place[:, None] * cells + place  # (S, S)
+    votes = np.zeros(cells * cells * BINS)
+    for direction, weight in ((lower % BINS, 1 - share), ((lower + 1) % BINS, share)):
+        votes += np.bincount((of_cell * BINS + direction).ravel(), (length * weight).ravel(), len(votes))
+    votes = votes.reshape(cells, cells, BINS)
+    energy = (votes**2).sum(axis=2)
+    squares = energy[:-1, :-1] + energy[1:, :-1] + energy[:-1, 1:] + energy[1:, 1:]
+    # The constant, one grey level a pixel, keeps noise in smooth skin small.
+    lengths = np.sqrt(np.pad(squares, 1, mode="edge") + cell**4)[..., None]
+    around = (lengths[a : a + cells, b : b + cells] for a in (0, 1) for b in (0, 1))
+    return np.mean([np.minimum(votes / one, 0.2) for one in around], axis=0).astype(np.float32)
+
+
+def stack(points: np.ndarray, blendshapes: np.ndarray, crop: np.ndarray) -> np.ndarray:
+    """What a model of units reads, float32 (F,): aligned points (478, 3), blendshapes (52,), histograms of a crop.
+
+    The histograms are coarse over the whole crop (S, S), and finer between brows and chin.
+    """
+    inner = crop[INNER, INNER]
+    parts = points, blendshapes, hog(crop, CELLS[0]), hog(inner, CELLS[1])
+    return np.concatenate([part.ravel() for part in parts]).astype(np.float32)
 
 
 def from_blendshapes(blendshapes: np.ndarray) -> dict[str, float]:
@@ -93,11 +152,17 @@ def gaze(face: Face) -> tuple[float, float]:
     return float(np.clip(x / GAZE[0], -1, 1)), float(np.clip((y - GAZE_REST) / GAZE[1], -1, 1))
 
 
-def read_units(face: Face, model: UnitModel | None = None) -> Expression:
-    """The expression of a face: the units of the model as it gives them, the others by `TABLE`."""
+def read_units(face: Face, pixels: np.ndarray, model: UnitModel | None = None) -> Expression:
+    """The expression of a face in a picture (H, W, 3): units of the model as it gives them, the others by `TABLE`."""
+    return read_crop(face, face_crop(pixels, face), model)
+
+
+def read_crop(face: Face, crop: np.ndarray, model: UnitModel | None = None) -> Expression:
+    """`read_units` with the crop of the face (CROP, CROP) in place of the picture."""
     values = from_blendshapes(face.blendshapes)
     if model is not None:
-        values |= dict(zip(model.units, model.predict(features(face)[None])[0].tolist()))
+        read = model.predict(stack(face.aligned, face.blendshapes, crop)[None])
+        values |= dict(zip(model.units, read[0].tolist()))
     names = ("gaze_x", "gaze_y", "head_yaw", "head_pitch")
     values |= dict(zip(names, (*gaze(face), *head_turn(face))))
     return Expression(**values)
@@ -105,29 +170,36 @@ def read_units(face: Face, model: UnitModel | None = None) -> Expression:
 
 @dataclass(frozen=True)
 class UnitModel:
-    """A linear model of the units that the blendshapes do not show.
+    """A linear model of units, of standardised features that are clipped to FURTHEST.
 
     Attributes:
         units: the action units, U names such as "au4".
+        middle, scale: mean and standard deviation of the features, float32 (F,).
         weight, bias: float32 (U, F) and (U,).
     """
 
     units: tuple[str, ...]
+    middle: np.ndarray
+    scale: np.ndarray
     weight: np.ndarray
     bias: np.ndarray
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """The units of M faces in [0, 1], from (M, F) to (M, U)."""
-        return (features @ self.weight.T + self.bias).clip(0, 1)
+        standard = np.clip((features - self.middle) / self.scale, -FURTHEST, FURTHEST)
+        return (standard @ self.weight.T + self.bias).clip(0, 1)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic(folder / "model.safetensors") as partial:
-            save_file({"weight": self.weight, "bias": self.bias}, partial)
+            save_file({name: np.ascontiguousarray(getattr(self, name)) for name in ARRAYS}, partial)
         write_json(folder / "config.json", {"units": list(self.units), "features": FEATURES})
 
     @classmethod
     def load(cls, folder: Path) -> UnitModel:
         config = json.loads((folder / "config.json").read_text())
         weights = load_file(folder / "model.safetensors")
-        return cls(tuple(config["units"]), weights["weight"], weights["bias"])
+        return cls(tuple(config["units"]), *(weights[name] for name in ARRAYS))
+
+
+ARRAYS = ("middle", "scale", "weight", "bias")
