@@ -46,6 +46,7 @@ def report() -> int:
         ("System libraries", check_system_libraries()),
         ("Machine", check_machine()),
         ("Shipped networks", check_networks()),
+        ("Photographs", check_landmarker()),
     ):
         print(heading)
         for finding in findings:
@@ -143,17 +144,21 @@ def check_machine(root: Path = ROOT, disk_gb: float = DISK_GB, memory_gb: float 
     )
 
 
-def check_landmarker() -> Finding:
+def check_landmarker() -> Iterator[Finding]:
     """Whether photographs can be read, which needs an optional package."""
-    from gen_affect_lib.photo import landmarker  # here: it loads packages that may be missing
-
+    try:
+        from gen_affect_lib.photo import landmarker  # here: it loads packages that may be missing
+    except ImportError as error:
+        yield Finding(False, f"photographs cannot be read ({error}): {INSTALL}")
+        return
     if not landmarker.is_installed():
-        return Finding(True, f"photographs cannot be read (optional): {landmarker.INSTALL}")
+        yield Finding(True, f"photographs cannot be read, which is optional: {landmarker.INSTALL}")
+        return
     try:
         landmarker.FaceLandmarker.load()
+        yield Finding(True, "the face landmarker works: photographs can be read")
     except Exception as error:  # damaged files and broken packages raise anything
-        return Finding(False, f"the face landmarker does not work ({error!s:.300}): {landmarker.INSTALL}")
-    return Finding(True, "the face landmarker works: photographs can be read")
+        yield Finding(False, f"the face landmarker does not work ({error!s:.300}): {landmarker.INSTALL}")
 
 
 def check_networks() -> Iterator[Finding]:
@@ -189,7 +194,6 @@ def check_networks() -> Iterator[Finding]:
             yield Finding(
                 False, f"{name} does not work ({reason:.300}): restore {CHECKPOINTS / name} from the repository"
             )
-    yield check_landmarker()
 
 
 def notebook_lines() -> Iterator[str]:

@@ -274,10 +274,12 @@ class GenAffectPipeline(DiffusionPipeline):
 
     def _read_expression(self, source, as_drawn: bool) -> ExpressionReading:
         if self.expression_encoder is None and is_picture(source):
-            photo = None if as_drawn else self._read_photo(source, "largest", "a picture of an expression")
+            name = str(source) if isinstance(source, (str, Path)) else "a picture of an expression"
+            source = open_picture(source)
+            photo = None if as_drawn else self._read_photo(source, "largest", name)
             if photo is not None:
                 return photo.meaning
-            source = self._open_portrait(source)  # the shipped encoder crops a fixed box, with or without a face in it
+            self._require_portrait(source, name)  # the shipped encoder crops a fixed box, with or without a face in it
         return read_expression(source, self.expression_encoder)
 
     def _read_photo(self, source, which: int | str, name: str) -> PhotoReading | None:
@@ -292,10 +294,8 @@ class GenAffectPipeline(DiffusionPipeline):
             return None
         return read_photo(source, which, self.landmarker, name)
 
-    def _open_portrait(self, source) -> Image.Image:
-        """Open a picture. Raises UserError unless its head is placed and sized as in a portrait, see `is_portrait`."""
-        picture = open_picture(source)
-        name = str(source) if isinstance(source, (str, Path)) else "a picture of an expression"
+    def _require_portrait(self, picture: Image.Image, name: str) -> None:
+        """Raise UserError unless the head in a picture is placed and sized as in a portrait, see `is_portrait`."""
         self.face_pack = self.face_pack or FacePack()
         box = self.face_pack.one(picture, "largest", name=name).box
         width, height = picture.size
@@ -306,7 +306,6 @@ class GenAffectPipeline(DiffusionPipeline):
                 f"the face in {name} reaches from {top:.0%} to {bottom:.0%} of its height: crop it so that the head "
                 f"reaches from {100 * TYPICAL_TOP:.0f} % to {100 * TYPICAL_BOTTOM:.0f} %, as in a portrait"
             )
-        return picture
 
     def guided_velocity(
         self,

@@ -20,14 +20,13 @@ from gen_affect_lib.encoders.reading import ExpressionReading
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import CHECKPOINTS
 from gen_affect_lib.photo.kind import is_drawn
-from gen_affect_lib.photo.landmarker import Face, FaceLandmarker
+from gen_affect_lib.photo.landmarker import CERTAIN, Face, FaceLandmarker
 from gen_affect_lib.photo.likeness import read_likeness, to_lab
 from gen_affect_lib.photo.units import UnitModel, read_units
 from gen_affect_lib.pictures import Source, open_picture
 
 UNITS = CHECKPOINTS / "photo"  # the learned model of units
 SMALLEST, SIDEWAYS, DARKEST = 40, 0.6, 14  # pixels of the face's width; cosine of its turn; lightness of its skin
-PERSON = 0.98  # the least presence of a face; of people it is above 0.999, of a cat 0.9
 READ_WIDTH = 240  # of a face in pixels; larger ones are reduced
 
 
@@ -121,13 +120,13 @@ def read_photo(
     if face.rotation[2, 2] < SIDEWAYS:
         raise UserError(f"the face in {what} looks aside: give a photograph of a face that looks at the camera")
     part, near = _close_up(pixels, face)
-    if is_drawn(part, near):
-        raise UserError(f"{what} is a drawing and no photograph: give it as it is, with --as-drawn or as_drawn=True")
-    if face.presence < PERSON:
-        raise UserError(f"no person's face found in {what}: give a photograph of a person who looks at the camera")
     lightness = float(np.median(to_lab(part)[_inside(near, part.shape)][:, 0]))
     if lightness < DARKEST:
         raise UserError(f"the face in {what} is too dark to be read: give a photograph in even light")
+    if is_drawn(part, near):
+        raise UserError(f"{what} is a drawing and no photograph: give it as it is, with --as-drawn or as_drawn=True")
+    if face.presence < CERTAIN:
+        raise UserError(f"no person's face found in {what}: give a photograph of a person who looks at the camera")
     identity, appearance, confidence = read_likeness(near, part)
     expression = read_units(near, part, UnitModel.load(UNITS) if UNITS.is_dir() else None)
     confidence |= expression_confidence(near, width)
@@ -141,7 +140,7 @@ def is_photograph(picture: Source, landmarker: FaceLandmarker) -> bool:
     if not faces:
         return False
     part, near = _close_up(np.asarray(opened), _choose(faces, "largest", ""))
-    return near.presence >= PERSON and not is_drawn(part, near)
+    return near.presence >= CERTAIN and not is_drawn(part, near)
 
 
 # How well a unit is read of rendered heads: see the model card in data/checkpoints/photo.

@@ -5,6 +5,7 @@ import pytest
 
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
 from gen_affect_lib.avatars.colors import SKIN
+from gen_affect_lib.photo.heads import Person, Scene, render_head
 from gen_affect_lib.photo.landmarker import FaceLandmarker
 from gen_affect_lib.photo.likeness import (
     DRAWN,
@@ -86,6 +87,34 @@ def test_z_scores_of_drawings_have_the_norms_of_drawings(landmarker):
         pixels = Avatar(Identity.sample(seed), Expression.neutral(), Appearance.sample(seed)).render(256)
         scores.append(list(z_scores(landmarker.faces(pixels)[0], to_lab(pixels), DRAWN).values()))
     assert np.abs(np.mean(scores, axis=0)).max() < 0.5 and np.abs(np.std(scores, axis=0) - 1).max() < 0.5
+
+
+@pytest.fixture(scope="module")
+def heads(landmarker):
+    """Rendered people that no model has seen, neutral: (person, face, pixels)."""
+    found = []
+    for seed in range(1_000_300, 1_000_312):
+        person = Person.sample(seed)
+        pixels = render_head(person, Expression.neutral(), Scene.sample(seed), 256)
+        (face,) = landmarker.faces(pixels)
+        found.append((person, face, pixels))
+    return found
+
+
+def test_rendered_heads_have_the_norms_of_people(heads):
+    scores = [list(z_scores(face, to_lab(pixels), PEOPLE).values()) for _, face, pixels in heads]
+    assert np.abs(np.mean(scores, axis=0)).max() < 1 and 0.5 < np.std(scores, axis=0).mean() < 1.5
+
+
+def test_rendered_heads_have_neither_glasses_nor_a_beard_and_skin_from_light_to_dark(heads):
+    drawn, read = [], []
+    for person, face, pixels in heads:
+        identity, _, confidence = read_likeness(face, pixels, PEOPLE)
+        assert identity.glasses == "none" and identity.facial_hair == "none"
+        assert all(0 <= value <= 1 for value in confidence.values())
+        drawn.append(np.mean(person.skin))
+        read.append(identity.skin)
+    assert np.corrcoef(drawn, read)[0, 1] < -0.8  # the darker, the lower the mean of red, green and blue
 
 
 def test_the_photographs_are_within_the_norms_of_people(landmarker):
