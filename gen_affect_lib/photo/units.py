@@ -23,6 +23,7 @@ from gen_affect_lib.files import atomic, write_json
 from gen_affect_lib.photo.landmarker import NAMES, Face
 
 CROP, INNER = 112, slice(11, 101)  # pixels of the crop's side; its inner part
+CONTRAST = 40.0  # the standard deviation of grey levels between brows and chin
 CELLS, BINS = (8, 5), 9  # pixels of a cell's side, in the crop and in its inner part; directions
 BLOCKS = (478 * 3, 52, (112 // 8) ** 2 * BINS, (90 // 5) ** 2 * BINS)  # parts of the features, see `stack`
 FEATURES = sum(BLOCKS)
@@ -83,7 +84,7 @@ def hog(grey: np.ndarray, cell: int) -> np.ndarray:
     the four quotients is taken.
     """
     grey, cells = grey.astype(np.float32), len(grey) // cell
-    x, y = np.zeros((2, *grey.shape), np.float32)
+    x, y = np.zeros_like(grey), np.zeros_like(grey)
     x[:, 1:-1], y[1:-1] = grey[:, 2:] - grey[:, :-2], grey[2:] - grey[:-2]
     direction = np.arctan2(y, x) % np.pi * (BINS / np.pi) - 0.5
     lower = np.floor(direction).astype(np.int64)
@@ -107,8 +108,9 @@ def stack(points: np.ndarray, blendshapes: np.ndarray, crop: np.ndarray) -> np.n
 
     The histograms are coarse over the whole crop (S, S), and finer between brows and chin.
     """
-    inner = crop[INNER, INNER]
-    parts = points, blendshapes, hog(crop, CELLS[0]), hog(inner, CELLS[1])
+    grey = crop.astype(np.float32)
+    grey *= CONTRAST / max(float(grey[INNER, INNER].std()), 4.0)  # dark skin and dim light count as much as bright ones
+    parts = points, blendshapes, hog(grey, CELLS[0]), hog(grey[INNER, INNER], CELLS[1])
     return np.concatenate([part.ravel() for part in parts]).astype(np.float32)
 
 

@@ -87,7 +87,7 @@ def rendered_people(first: int, count: int, minutes: float | None = None) -> Fac
                 break
             landmarker = landmarker or FaceLandmarker.load()
             with atomic(path) as partial:
-                np.savez(partial, **read_heads(samples(start, size), landmarker))
+                np.savez(partial, allow_pickle=False, **read_heads(samples(start, size), landmarker))
         with np.load(path) as file:
             parts.append(dict(file))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -119,7 +119,7 @@ def mirrored(faces: Faces, points: np.ndarray) -> Faces:
     points: see `mirrored_points`.
     """
     return {
-        "points": faces["points"][:, points] * np.float32((-1, 1, 1)),
+        "points": faces["points"][:, points] * np.array((-1, 1, 1), np.float32),
         "blendshapes": faces["blendshapes"][:, MIRRORED_NAMES],
         "crops": faces["crops"][:, :, ::-1],
         "vectors": faces["vectors"],
