@@ -158,11 +158,16 @@ def read_units(face: Face, pixels: np.ndarray, model: UnitModel | None = None) -
 
 
 def read_crop(face: Face, crop: np.ndarray, model: UnitModel | None = None) -> Expression:
-    """`read_units` with the crop of the face (CROP, CROP) in place of the picture."""
+    """`read_units` with the crop of the face (CROP, CROP) in place of the picture.
+
+    Lips that are parted are not pressed together (AU24), and the blendshapes know parted lips from photographs.
+    """
     values = from_blendshapes(face.blendshapes)
+    parted = values["au25"]
     if model is not None:
         read = model.predict(stack(face.aligned, face.blendshapes, crop)[None])
         values |= dict(zip(model.units, read[0].tolist()))
+        values["au24"] *= 1 - parted
     names = ("gaze_x", "gaze_y", "head_yaw", "head_pitch")
     values |= dict(zip(names, (*gaze(face), *head_turn(face))))
     return Expression(**values)

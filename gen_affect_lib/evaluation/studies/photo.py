@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ import numpy as np
 from gen_affect_lib.avatars.emotions import EMOTIONS, GROUPS, branches, class_probabilities
 from gen_affect_lib.avatars.factors import Expression
 from gen_affect_lib.avatars.splits import REPORT_SEED
+from gen_affect_lib.display import grid
 from gen_affect_lib.encoders.affect import posterior
 from gen_affect_lib.evaluation.metrics.skin import THIRDS, third
 from gen_affect_lib.files import atomic, write_json
@@ -29,6 +30,7 @@ from gen_affect_lib.machine import describe_machine
 from gen_affect_lib.paths import CACHE, CHECKPOINTS, REFERENCE
 from gen_affect_lib.photo.heads import Person, Scene, render_head
 from gen_affect_lib.photo.landmarker import SHA256, Face, FaceLandmarker
+from gen_affect_lib.photo.reading import read_photo
 from gen_affect_lib.photo.units import UnitModel, face_crop, read_crop
 from gen_affect_lib.training.photo import RENDERED, UNITS, Sample, correlations
 
@@ -203,3 +205,29 @@ def table(result: dict) -> str:
             + ".",
         ]
     )
+
+
+def matching_sheets(folder: Path, first: int = REPORT_SEED + 1000, people: int = 12, seed: int = 0) -> list[int]:
+    """Write two sheets for a blind test: rendered heads in order, and their avatars in random order, with letters.
+
+    The heads are neutral, in even light. Whoever takes the test says which letter belongs to which number.
+
+    Args:
+        folder: for `heads.png` and `avatars.png`.
+    Returns:
+        the key: at each place of the avatars' sheet, the number (from 1) of its head. It is written nowhere.
+    """
+    landmarker, rng = FaceLandmarker.load(), np.random.default_rng(seed)
+    pictures = []
+    for number in range(first, first + people):
+        scene = replace(
+            Scene.sample(number), lamp=(-0.2, 0.35, 0.6), ambient=0.4, tint=(1, 1, 1), height=3.4, noise=1.0
+        )
+        pictures.append(render_head(Person.sample(number), Expression.neutral(), scene, 320))
+    avatars = [read_photo(picture, landmarker=landmarker).avatar.render(320) for picture in pictures]
+    order = rng.permutation(people)
+    letters = [chr(ord("A") + place) for place in range(people)]
+    folder.mkdir(parents=True, exist_ok=True)
+    grid(pictures, [str(number) for number in range(1, people + 1)], columns=4, tile=240).save(folder / "heads.png")
+    grid([avatars[one] for one in order], letters, columns=4, tile=240).save(folder / "avatars.png")
+    return (order + 1).tolist()
