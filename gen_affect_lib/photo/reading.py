@@ -128,7 +128,7 @@ def read_photo(
     if face.presence < CERTAIN:
         raise UserError(f"no person's face found in {what}: give a photograph of a person who looks at the camera")
     identity, appearance, confidence = read_likeness(near, part)
-    expression = read_units(near, part, UnitModel.load(UNITS) if UNITS.is_dir() else None)
+    expression = read_units(near, part, UnitModel.load(UNITS) if (UNITS / "config.json").is_file() else None)
     confidence |= expression_confidence(near, width)
     return PhotoReading(identity, expression, appearance, confidence, face.landmarks[:, :2], face.box)
 
