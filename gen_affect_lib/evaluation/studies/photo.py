@@ -170,9 +170,13 @@ def measure(plan: HeadsPlan, model: UnitModel) -> dict:
     return result | {"groups": groups | {"chance": 1 / len(GROUPS)}}
 
 
+# An earlier model was measured on the first 8 people, and a gap between skin tones led to a change: these are others.
+FIRST = REPORT_SEED + 100
+
+
 def write_figures(path: Path = REFERENCE / "photo.json") -> dict:
     """Measure the shipped model on people of the report, and write the figures. A cut-off call continues."""
-    result = measure(HeadsPlan(REPORT_SEED), UnitModel.load(CHECKPOINTS / "photo")) | {"machine": describe_machine()}
+    result = measure(HeadsPlan(FIRST), UnitModel.load(CHECKPOINTS / "photo")) | {"machine": describe_machine()}
     result = json.loads(json.dumps(result), parse_float=lambda number: round(float(number), 4))
     write_json(path, result)
     return result
