@@ -29,8 +29,8 @@ def shipped() -> UnitModel:
 
 @pytest.fixture(scope="module")
 def faces(landmarker):
-    """Twelve validation people with random expressions."""
-    return training.read_heads(training.samples(1_000_500, 12), landmarker)
+    """24 validation people with random expressions."""
+    return training.read_heads(training.samples(1_000_500, 24), landmarker)
 
 
 def test_histograms_follow_directions_and_ignore_the_light():
@@ -78,11 +78,12 @@ def test_a_mirrored_face_has_mirrored_features(landmarker, faces):
     assert abs(mirror["blendshapes"][0, smile] - other.blendshapes[smile]) < 0.1
 
 
-def test_ridge_regression_finds_a_linear_law():
+def test_ridge_regression_finds_a_linear_law(monkeypatch):
     """With nearly no penalty the least squares are exact; with a large one the prediction is the mean."""
+    for name in ("FLOORS", "SHARES"):
+        monkeypatch.setattr(training, name, np.ones(20, np.float32))
     rng = np.random.default_rng(0)
-    law, x = rng.normal(0, 1, (2, FEATURES)).astype(np.float32), np.zeros((90, FEATURES), np.float32)
-    x[:, :20] = rng.normal(0, 1, (90, 20))
+    law, x = rng.normal(0, 1, (2, 20)), rng.normal(0, 1, (90, 20)).astype(np.float32)
     y = x @ law.T + (0.5, -1)
     sums = training.Sums.of(x, 2)
     sums.scale[:] = 2  # so that nothing is clipped
@@ -108,6 +109,7 @@ def test_train_encoder_photo_fits_a_model_that_reads_new_people(tmp_path, monkey
     from gen_affect_lib import cli
 
     monkeypatch.setitem(training.PEOPLE, "smoke", (24, 12))
+    monkeypatch.setattr(training, "PENALTIES", (0.3,))
     assert cli.main(["train-encoder", "photo", "--out", str(tmp_path), "--profile", "smoke"]) == 0
     model = UnitModel.load(tmp_path)
     assert model.weight.shape == (len(model.units), FEATURES)
@@ -131,7 +133,8 @@ def test_the_shipped_model_is_better_than_the_table_on_new_people(shipped, faces
     read = np.zeros_like(truth)
     read[:, [training.UNITS.index(unit) for unit in shipped.units]] = shipped.predict(rows)
     table = np.array([list(from_blendshapes(one).values()) for one in faces["blendshapes"]])
-    assert np.abs(read - truth).mean() < 0.8 * np.abs(table - truth).mean()
+    learned, usual = (np.corrcoef(some.ravel(), truth.ravel())[0, 1] for some in (read, table))
+    assert learned > 0.6 and learned > usual + 0.1
 
 
 def test_a_study_of_a_slice_has_all_figures(shipped, tmp_path):
