@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from gen_affect_lib.avatars import Appearance, Avatar
 from gen_affect_lib.avatars.emotions import EMOTIONS, GROUPS, branches, class_probabilities
 from gen_affect_lib.avatars.factors import Expression
 from gen_affect_lib.avatars.splits import REPORT_SEED
 from gen_affect_lib.display import grid
 from gen_affect_lib.encoders.affect import posterior
+from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.metrics.skin import THIRDS, third
 from gen_affect_lib.files import atomic, write_json
 from gen_affect_lib.keys import key
@@ -214,7 +216,8 @@ def table(result: dict) -> str:
 def matching_sheets(folder: Path, first: int = REPORT_SEED + 1000, people: int = 12, seed: int = 0) -> list[int]:
     """Write two sheets for a blind test: rendered heads in order, and their avatars in random order, with letters.
 
-    The heads are neutral, in even light. Whoever takes the test says which letter belongs to which number.
+    The heads are neutral, in even light, upright and before one background, and the avatars wear the same clothes, so
+    that only the faces and the hair tell who is who. Whoever takes the test says which letter belongs to which number.
 
     Args:
         folder: for `heads.png` and `avatars.png`.
@@ -222,13 +225,17 @@ def matching_sheets(folder: Path, first: int = REPORT_SEED + 1000, people: int =
         the key: at each place of the avatars' sheet, the number (from 1) of its head. It is written nowhere.
     """
     landmarker, rng = FaceLandmarker.load(), np.random.default_rng(seed)
-    pictures = []
-    for number in range(first, first + people):
-        scene = replace(
-            Scene.sample(number), lamp=(-0.2, 0.35, 0.6), ambient=0.4, tint=(1, 1, 1), height=3.4, noise=1.0
-        )
-        pictures.append(render_head(Person.sample(number), Expression.neutral(), scene, 320))
-    avatars = [read_photo(picture, landmarker=landmarker).avatar.render(320) for picture in pictures]
+    pictures, avatars, number = [], [], first
+    while len(pictures) < people:
+        scene = Scene(lamp=(rng.uniform(-0.3, 0.3), 0.35, 0.6), ambient=0.4, noise=2.0, seed=number)
+        picture = render_head(Person.sample(number), Expression.neutral(), scene, 320)
+        number += 1
+        try:
+            reading = read_photo(picture, landmarker=landmarker)
+        except UserError:  # some smooth renderings are taken for drawings: the next person takes the place
+            continue
+        pictures.append(picture)
+        avatars.append(Avatar(reading.identity, reading.expression, Appearance()).render(320))
     order = rng.permutation(people)
     letters = [chr(ord("A") + place) for place in range(people)]
     folder.mkdir(parents=True, exist_ok=True)
