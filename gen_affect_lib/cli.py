@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gen_affect_lib.avatars import Expression
 
 # The keys of `readers.TRAINERS`, which imports torch.
-READERS = ("identity", "detector", "landmarks", "expression", "identity-judge", "expression-judge")
+READERS = ("identity", "detector", "landmarks", "expression", "photo", "identity-judge", "expression-judge")
 LONGEST_LINE = 600  # characters of an error; an argument may be of any length
 LARGEST_SEED = 2**64 - 1  # of torch's random generators
 DEFAULT_EMOTIONS = "joy,amusement,surprise,fear,sadness,anger,disgust"
