@@ -143,10 +143,11 @@ def is_photograph(picture: Source, landmarker: FaceLandmarker) -> bool:
     return near.presence >= CERTAIN and not is_drawn(part, near)
 
 
-# How well a unit is read of rendered heads: see the model card in data/checkpoints/photo.
-UNIT_TRUST = dict.fromkeys(Expression.NAMES, 0.5) | {
-    "au12": 0.8, "au25": 0.7, "au26": 0.7, "au43": 0.9, "gaze_x": 0.85, "gaze_y": 0.3, "head_yaw": 0.95,
-    "head_pitch": 0.9,
+# How well a unit is read of rendered heads: the correlations of data/reference/photo.json.
+UNIT_TRUST = {
+    "au1": 0.84, "au2": 0.81, "au4": 0.72, "au5": 0.80, "au6": 0.82, "au7": 0.65, "au9": 0.78, "au10": 0.68,
+    "au12": 0.89, "au14": 0.56, "au15": 0.61, "au17": 0.56, "au20": 0.68, "au24": 0.68, "au25": 0.57, "au26": 0.71,
+    "au43": 0.95, "gaze_x": 0.93, "gaze_y": 0.39, "head_yaw": 0.99, "head_pitch": 0.86,
 }  # fmt: skip
 
 
