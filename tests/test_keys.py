@@ -21,6 +21,7 @@ from gen_affect_lib.paths import ROOT, SHIPPED
 from gen_affect_lib.training import assembly
 from gen_affect_lib.training.detector import Scenes
 from gen_affect_lib.training.identity_data import IdentityPictures
+from gen_affect_lib.training.photo import RENDERED
 from tests.producers import CONFIG, RECORDED, SAMPLES, declared, versions
 
 PRODUCERS = declared()
@@ -29,8 +30,8 @@ DRAWN = {"pairs", "latents", "identities", "scenes", "identity pictures", "judge
 GENERATED = {"evaluated sets", "shared sets", "variants' sets"}
 # Producer → the results that become outdated when its version is raised.
 STALE = {
-    "emotion table": DRAWN | GENERATED,
-    "factors": DRAWN | GENERATED,
+    "emotion table": DRAWN | GENERATED | {"heads"},
+    "factors": DRAWN | GENERATED | {"heads"},
     "drawing": DRAWN | GENERATED,
     "landmarks": {"scenes", "identity pictures"},
     "scenes": {"scenes"},
@@ -38,6 +39,7 @@ STALE = {
     "aligned views": {"identity pictures", "identities"} | GENERATED,
     "identity pictures": {"identity pictures"},
     "drawings for judges": {"judges' drawings"},
+    "rendered heads": {"heads"},
     "expression meaning": GENERATED,
     "face reading": {"identities"} | GENERATED,
     "codec": {"latents"} | GENERATED,
@@ -93,6 +95,7 @@ def kept(monkeypatch, tmp_path):
             "evaluated sets": str(place.value),
             "shared sets": key(SHARED_SETS, {}),
             "variants' sets": key(VARIANT_SETS, {}),
+            "heads": key(RENDERED, {}),
         }
 
     return lambda name: make(tmp_path / name)
