@@ -89,15 +89,21 @@ def heads() -> Heads:
         name: (arrays[name].transpose(0, 2, 1) * np.float32(STEP)).reshape(len(arrays[name]), -1)
         for name in ("units", "overall", "local")
     }
-    names = {name: tuple(map(str, arrays[name])) for name in ("part_names", "unit_names", "local_names")}
-    grown = shapes["local"][names["local_names"].index("ear-scale-incr")].reshape(-1, 3)
+    part_names, unit_names, local_names = (
+        tuple(map(str, arrays[name])) for name in ("part_names", "unit_names", "local_names")
+    )
+    grown = shapes["local"][local_names.index("ear-scale-incr")].reshape(-1, 3)
     return Heads(
         points=arrays["points"],
         triangles=arrays["triangles"].astype(np.int64),
         part=arrays["part"],
+        part_names=part_names,
+        unit_names=unit_names,
+        local_names=local_names,
+        units=shapes["units"],
+        overall=shapes["overall"],
+        local=shapes["local"],
         ear=np.linalg.norm(grown, axis=1) > 0.02,
-        **shapes,
-        **names,
     )
 
 
@@ -296,8 +302,8 @@ def render_head(person: Person, expression: Expression, scene: Scene | None = No
     corners = head.triangles[triangle]  # (P, 3)
 
     def at_pixels(values: np.ndarray) -> np.ndarray:
-        values = values.astype(np.float32)
-        return sum(weights[:, k, None] * values[corners[:, k]] for k in range(3))
+        a, b, c = (weights[:, k, None] * values.astype(np.float32)[corners[:, k]] for k in range(3))
+        return a + b + c
 
     rest = at_pixels(head.points)
     normal = at_pixels(normals)

@@ -110,7 +110,13 @@ def _save(path: Path, faces: list[Found | None]) -> None:
     there = [one for one in faces if one]
     fields = {name: np.array([vars(face)[name] for face, _ in there]) for name in NAMES}
     with atomic(path) as partial:
-        np.savez(partial, there=[one is not None for one in faces], crops=[crop for _, crop in there], **fields)
+        np.savez(
+            partial,
+            allow_pickle=False,
+            there=[one is not None for one in faces],
+            crops=[crop for _, crop in there],
+            **fields,
+        )
 
 
 def _load(path: Path) -> list[Found | None]:
