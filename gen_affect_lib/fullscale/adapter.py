@@ -101,8 +101,10 @@ class Decoupled(nn.Module):
         """
         faces = [keys_values(features) for keys_values in self.blocks]
 
-        def with_faces(image: QKV, condition: QKV, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]:
+        def with_faces(image: QKV, condition: QKV | None, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]:
             of_image, of_condition = attention(image, condition, block=block, sigma=sigma)
+            if condition is None:  # the second attention of a dual block; the face is attended to once in each block
+                return of_image, of_condition
             assert image.query is not None
             key, value = (x.to(image.query.dtype) for x in faces[block])
             return of_image + attend(image.query, key, value), of_condition
