@@ -107,8 +107,8 @@ class FaceFolder:
         self.copies = self.pairs[:, 0] == self.pairs[:, 1]
         if self.copies.any():
             warnings.warn(
-                f"{self.copies.sum()} of {len(self.identities)} people have one picture only, which a model tends to copy: "
-                "give more pictures of each, with different expressions",
+                f"{self.copies.sum()} of {len(self.identities)} people have one picture only, which a model tends to "
+                "copy: give more pictures of each, with different expressions",
                 stacklevel=2,
             )
 
