@@ -251,9 +251,11 @@ def test_one_matrix_for_queries_keys_and_values_keeps_the_norms():
 
 def test_there_is_no_mask_to_accept_and_ignore():
     ours = from_diffusers(sd3(num_layers=1))
-    for name in ("attention_mask", "encoder_attention_mask", "joint_attention_kwargs"):
+    for name in ("attention_mask", "encoder_attention_mask"):
         with pytest.raises(TypeError, match=name):
             ours(**inputs(), **{name: None})
+        with pytest.raises(UserError, match=f"joint_attention_kwargs has '{name}', which an MMDiT does not know"):
+            ours(**inputs(), joint_attention_kwargs={name: None})
 
 
 def test_what_attention_saw_stays_in_the_residual_stream():
