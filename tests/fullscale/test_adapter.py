@@ -42,7 +42,9 @@ def test_every_weight_of_the_adapter_gets_a_gradient(way):
     adapter, given = opened(tiny_adapter(base, way)), inputs(base)
     keep = torch.tensor([True, False])
     text, pooled, attention = condition(adapter, given, keep_identity=keep, keep_expression=~keep)
-    base(given["target"], text, pooled, torch.tensor([100.0, 900.0]), attention=attention, sigma=0.0).square().mean().backward()
+    base(
+        given["target"], text, pooled, torch.tensor([100.0, 900.0]), attention=attention, sigma=0.0
+    ).square().mean().backward()
     for name, parameter in adapter.named_parameters():
         assert parameter.requires_grad == (parameter.grad is not None and bool(parameter.grad.any())), name
     assert all(parameter.grad is None for parameter in base.parameters())
@@ -132,7 +134,9 @@ def test_a_lora_starts_at_zero_and_merged_it_is_the_same_model():
     add_lora(base, 2)
     assert torch.equal(drawn(base, given), plain)
     trained = {name for name, p in base.named_parameters() if p.requires_grad}
-    assert trained == set(lora_weights(base)) and len(trained) == 2 * (2 * 2 + 2 * 2 + 2 + 1)  # to_kv without to_out last
+    assert trained == set(lora_weights(base)) and len(trained) == 2 * (
+        2 * 2 + 2 * 2 + 2 + 1
+    )  # to_kv without to_out last
     with torch.no_grad():
         for name, parameter in base.named_parameters():
             if name in trained:

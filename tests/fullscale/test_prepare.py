@@ -176,7 +176,9 @@ def test_the_text_is_dropped_as_often_as_told(folder):
     kept = Prepared(folder / "prepared")
     empty = torch.from_numpy(kept.text(kept.index["no_text"])[0])
     shares = [
-        np.mean([torch.equal(text, empty) for step in range(40) for text in FacePairs(kept, 0, p).batch(step, 8)["text"]])
+        np.mean(
+            [torch.equal(text, empty) for step in range(40) for text in FacePairs(kept, 0, p).batch(step, 8)["text"]]
+        )
         for p in (0.0, 0.25, 1.0)
     ]
     assert shares[0] == 0 and shares[2] == 1 and shares[1] == pytest.approx(0.25, abs=0.08)

@@ -109,9 +109,7 @@ def prepared(folder: Path, people: int = 3, base: TinyBase | None = None, **opti
         write_faces(data, people)
     faces = open_faces(FOLDER, accepted=False)
     settings = Settings((64, 64))
-    return prepare(
-        base or TinyBase(), "tiny", data, faces, meaning_by(None), folder / "prepared", settings, **options
-    )
+    return prepare(base or TinyBase(), "tiny", data, faces, meaning_by(None), folder / "prepared", settings, **options)
 
 
 class RandomPairs:
