@@ -29,7 +29,7 @@ from gen_affect_lib.flow import guide_one, sample, schedule, timestep
 from gen_affect_lib.model.attention import JointAttention, joint_attention
 from gen_affect_lib.model.consistent import AnchorBank, Consistency, SharedStep, as_consistency
 from gen_affect_lib.model.mmdit import MMDiT
-from gen_affect_lib.parity import load_diffusers, transformer_config, transformer_folder
+from gen_affect_lib.parity import load_diffusers, stored_dtype, transformer_config, transformer_folder
 from gen_affect_lib.tensors import to_images
 
 if TYPE_CHECKING:
@@ -108,15 +108,13 @@ class Base:
             raise UserError(f"{folder} is a Stable Diffusion 3.0, without norms of queries and keys: give a 3.5")
         self.index: dict[str, Any] = json.loads((self.folder / "model_index.json").read_text())
         self.device, self.text_device = torch.device(device), torch.device(text_device)
-        self.dtype, self.variant = dtype, variant
+        self.dtype, self.variant = dtype or stored_dtype(place, variant), variant
 
     # The parts
 
     @cached_property
     def transformer(self) -> MMDiT:
-        model = load_diffusers(self.folder, self.dtype, self.device, self.variant)
-        self.dtype = model.dtype
-        return model
+        return load_diffusers(self.folder, self.dtype, self.device, self.variant)
 
     @cached_property
     def vae(self) -> AutoencoderKL | LatentCodec:
@@ -131,8 +129,7 @@ class Base:
         if kind not in classes:
             raise UserError(f"{folder} holds a {kind}: give a base with an AutoencoderKL")
         options: dict[str, Any] = {} if self.variant is None else {"variant": self.variant}
-        dtype = self.dtype or torch.float32
-        vae: Any = classes[kind].from_pretrained(folder, dtype=dtype, local_files_only=True, **options)
+        vae: Any = classes[kind].from_pretrained(folder, dtype=self.dtype, local_files_only=True, **options)
         return vae.to(self.device).eval().requires_grad_(False)
 
     @cached_property
@@ -203,8 +200,7 @@ class Base:
             tokens, _, pooled, _ = self.text.encode_prompt(
                 list(prompts), "", "", do_classifier_free_guidance=False, max_sequence_length=T5_TOKENS
             )
-        dtype = self.dtype or torch.float32
-        return Prompts(tokens.to(self.device, dtype), pooled.to(self.device, dtype))
+        return Prompts(tokens.to(self.device, self.dtype), pooled.to(self.device, self.dtype))
 
     @torch.no_grad()
     def encode(self, pictures: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -226,7 +222,7 @@ class Base:
         if isinstance(self.vae, LatentCodec):
             return self.vae.decode(latents)
         latents = latents / self.vae.config["scaling_factor"] + self.vae.config["shift_factor"]
-        return cast(tuple, self.vae.decode(latents, return_dict=False))[0]
+        return cast(Any, self.vae).decode(latents, return_dict=False)[0]
 
     # Sampling
 
@@ -241,7 +237,7 @@ class Base:
             if side % step or not 0 < side <= largest:
                 raise UserError(f"{name} {side}: give a multiple of {step} up to {largest}")
         shape = (count, self.config["in_channels"], height // self.downscale, width // self.downscale)
-        return randn_tensor(shape, generator=generator, device=self.device, dtype=self.transformer.dtype)
+        return randn_tensor(shape, generator=generator, device=self.device, dtype=self.dtype)
 
     @torch.no_grad()
     def sample(
