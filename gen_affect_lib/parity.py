@@ -175,11 +175,16 @@ def load_diffusers(
     files = _files_of_weights(folder, variant)
     _require_weights(config, files, str(folder))
     device = torch.device(device)
-    stored = _read(files, "proj_out.weight").dtype
-    _require_numbers(stored, str(folder))
-    dtype = dtype or stored
+    dtype = dtype or stored_dtype(folder, variant)
     _require_memory(sizes, dtype, device, folder)
     return _assemble(config, sizes, lambda name: _read(files, name), dtype, device, str(folder)).eval()
+
+
+def stored_dtype(folder: Path, variant: str | None = None) -> torch.dtype:
+    """The dtype of the weights in a transformer's folder; raises UserError as `load_diffusers`."""
+    dtype = _read(_files_of_weights(folder, variant), "proj_out.weight").dtype
+    _require_numbers(dtype, str(folder))
+    return dtype
 
 
 UNQUANTISED = "give the model in float16, bfloat16 or float32, and quantise the MMDiT afterwards"
