@@ -19,6 +19,7 @@ pooled text, L image tokens, H heads, C channels of the base's tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -35,11 +36,15 @@ WAYS = {"tokens": ("tokens",), "decoupled": ("decoupled",), "both": ("tokens", "
 
 
 class Condition(NamedTuple):
-    """What the base gets: text tokens (B, M, T), pooled text (B, P), and the attention of its blocks."""
+    """What the base gets: text tokens (B, M, T), pooled text (B, P), and the faces for its blocks, or None."""
 
     text: Tensor
     pooled: Tensor
-    attention: JointAttention | None
+    faces: Faces | None
+
+    def attention(self, attention: JointAttention | None = None) -> JointAttention | None:
+        """`Faces.around` an attention (None: `joint_attention`); without faces, the attention itself."""
+        return attention if self.faces is None else self.faces.around(attention or joint_attention)
 
 
 class FaceTokens(nn.Module):
@@ -86,30 +91,39 @@ class FaceKeyValues(nn.Module):
         return self.norm_k(key), value
 
 
-class Decoupled(nn.Module):
-    """Keys and values of the face features for each block of the base: a second attention of the image tokens."""
+@dataclass(frozen=True)
+class Faces:
+    """Keys and values (B, N, H, C / H) of B images' face features, for each block of the base."""
 
-    def __init__(self, dim: int, num_layers: int, block_dim: int, num_heads: int, qk_norm: str | None):
-        super().__init__()
-        self.blocks = nn.ModuleList(FaceKeyValues(dim, block_dim, num_heads, qk_norm) for _ in range(num_layers))
+    blocks: list[tuple[Tensor, Tensor]]
 
-    def around(self, features: Tensor, attention: JointAttention = joint_attention) -> JointAttention:
-        """`attention`, plus the image's attention to the face features (B, N, D) of each image.
+    def around(self, attention: JointAttention, rows: Tensor | slice = slice(None)) -> JointAttention:
+        """`attention`, plus the image's attention to its face, for a batch of these rows of the B images.
 
-        Keys and values are computed here, once for all steps of a sampler. Each image attends with its own queries to
-        its own face, also where consistent attention replaces its queries in `attention`.
+        Each image attends with its own queries to its own face, also where consistent attention replaces its queries in
+        `attention`.
         """
-        faces = [keys_values(features) for keys_values in self.blocks]
 
         def with_faces(image: QKV, condition: QKV | None, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]:
             of_image, of_condition = attention(image, condition, block=block, sigma=sigma)
             if condition is None:  # the second attention of a dual block; the face is attended to once in each block
                 return of_image, of_condition
             assert image.query is not None
-            key, value = (x.to(image.query.dtype) for x in faces[block])
+            key, value = (x[rows].to(image.query.dtype) for x in self.blocks[block])
             return of_image + attend(image.query, key, value), of_condition
 
         return with_faces
+
+
+class Decoupled(nn.Module):
+    """Face features (B, N, D) to `Faces`: keys and values for a second attention of the image tokens in each block."""
+
+    def __init__(self, dim: int, num_layers: int, block_dim: int, num_heads: int, qk_norm: str | None):
+        super().__init__()
+        self.blocks = nn.ModuleList(FaceKeyValues(dim, block_dim, num_heads, qk_norm) for _ in range(num_layers))
+
+    def forward(self, features: Tensor) -> Faces:
+        return Faces([keys_values(features) for keys_values in self.blocks])
 
 
 class Adapter(ModelMixin, ConfigMixin):
@@ -182,22 +196,18 @@ class Adapter(ModelMixin, ConfigMixin):
         pooled: Tensor,
         keep_identity: Tensor | None = None,
         keep_expression: Tensor | None = None,
-        attention: JointAttention | None = None,
     ) -> Condition:
-        """The condition of the base for faces and prompts.
+        """The condition of the base for faces and prompts, the same for all steps of a sampler.
 
         Args:
             identity, expression, keep_identity, keep_expression: as of `IdentityExpressionFusion`.
             text, pooled: of the prompts, (B, M, T) and (B, P).
-            attention: consistent attention, or another `JointAttention`; None: `joint_attention`.
         """
         identity, expression = identity.to(self.dtype), expression.to(self.dtype)
         features, vector = self.faces(identity, expression, keep_identity, keep_expression)
         if self.tokens is not None:
             text, pooled = self.tokens(features, vector, text, pooled)
-        if self.decoupled is not None:
-            attention = self.decoupled.around(features, attention or joint_attention)
-        return Condition(text, pooled, attention)
+        return Condition(text, pooled, None if self.decoupled is None else self.decoupled(features))
 
     def require_base(self, base: MMDiT) -> None:
         """Raise UserError, with the first difference, unless the base has the sizes that the adapter was made for."""

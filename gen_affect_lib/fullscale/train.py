@@ -46,13 +46,12 @@ class AdaptedNetworks(Networks):
 
     def forward(self, noisy, sigma, batch, keep_identity, keep_expression):
         base, adapter = self["model"], self["condition_encoder"]
-        text, pooled, attention = adapter(
+        condition = adapter(
             batch["identity"], batch["expression"], batch["text"], batch["pooled"], keep_identity, keep_expression
         )
+        noisy, text, pooled = (x.to(base.dtype) for x in (noisy, condition.text, condition.pooled))
         # The attention to a face does not depend on sigma, so the noise levels of a batch may differ.
-        options = {} if attention is None else {"attention": attention, "sigma": 0.0}
-        noisy, text, pooled = (x.to(base.dtype) for x in (noisy, text, pooled))
-        return base(noisy, text, pooled, timestep(sigma), **options)
+        return base(noisy, text, pooled, timestep(sigma), attention=condition.attention(), sigma=0.0)
 
 
 @dataclass(frozen=True)

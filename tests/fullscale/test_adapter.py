@@ -23,7 +23,8 @@ def drawn(base, given, adapter=None, attention=None, **options):
     timestep = torch.full((len(given["target"]),), TIMESTEP)
     text, pooled = given["text"], given["pooled"]
     if adapter is not None:
-        text, pooled, attention = condition(adapter, given, attention=attention, **options)
+        made = condition(adapter, given, **options)
+        text, pooled, attention = made.text, made.pooled, made.attention(attention)
     with torch.no_grad():
         return base(given["target"], text, pooled, timestep, attention=attention)
 
@@ -41,10 +42,9 @@ def test_every_weight_of_the_adapter_gets_a_gradient(way):
     base = tiny_base()
     adapter, given = opened(tiny_adapter(base, way)), inputs(base)
     keep = torch.tensor([True, False])
-    text, pooled, attention = condition(adapter, given, keep_identity=keep, keep_expression=~keep)
-    base(
-        given["target"], text, pooled, torch.tensor([100.0, 900.0]), attention=attention, sigma=0.0
-    ).square().mean().backward()
+    made, timestep = condition(adapter, given, keep_identity=keep, keep_expression=~keep), torch.tensor([100.0, 900.0])
+    output = base(given["target"], made.text, made.pooled, timestep, attention=made.attention(), sigma=0.0)
+    output.square().mean().backward()
     for name, parameter in adapter.named_parameters():
         assert parameter.requires_grad == (parameter.grad is not None and bool(parameter.grad.any())), name
     assert all(parameter.grad is None for parameter in base.parameters())
@@ -54,8 +54,9 @@ def test_every_weight_of_the_adapter_gets_a_gradient(way):
 def test_at_the_start_the_maps_into_the_base_already_learn(way):
     base = tiny_base()
     adapter, given = tiny_adapter(base, way), inputs(base)
-    text, pooled, attention = condition(adapter, given)
-    base(given["target"], text, pooled, torch.full((2,), TIMESTEP), attention=attention).square().mean().backward()
+    made, timestep = condition(adapter, given), torch.full((2,), TIMESTEP)
+    output = base(given["target"], made.text, made.pooled, timestep, attention=made.attention())
+    output.square().mean().backward()
     last = [adapter.tokens.to_text, adapter.tokens.to_pooled] if adapter.tokens else []
     last += [block.to_v for block in adapter.decoupled.blocks] if adapter.decoupled else []
     assert all(bool(layer.weight.grad.any()) for layer in last)
@@ -76,9 +77,9 @@ def test_identity_and_expression_change_the_picture_and_dropped_ones_do_not(way)
 def test_tokens_stand_on_the_last_text_tokens_and_lengthen_nothing():
     base = tiny_base()
     adapter, given = opened(tiny_adapter(base, "tokens")), inputs(base)
-    text, pooled, attention = condition(adapter, given)
+    text, pooled, faces = condition(adapter, given)
     count = adapter.config["condition_tokens"] + adapter.config["identity_tokens"] + adapter.config["expression_tokens"]
-    assert attention is None and text.shape == given["text"].shape
+    assert faces is None and text.shape == given["text"].shape
     assert torch.equal(text[:, :-count], given["text"][:, :-count])
     assert (text[:, -count:] != given["text"][:, -count:]).any(dim=2).all()
     assert not torch.equal(pooled, given["pooled"])
@@ -98,10 +99,24 @@ def test_the_decoupled_attention_is_added_once_a_block_and_calls_the_attention_i
     assert torch.equal(drawn(base, given, adapter, attention=inside), drawn(base, given, adapter))
     assert [block for block, second, _ in called if not second] == [0, 1, 2]
     assert all(sigma == pytest.approx(TIMESTEP / 1000) for *_, sigma in called)
-    outer = condition(adapter, given).attention
+    outer = condition(adapter, given).attention()
     image = base.blocks[0].image.before(base.patch_embed(given["target"]), torch.zeros(2, 16))[0]
     assert outer(image, None, block=0, sigma=0.0)[1] is None
     assert torch.equal(outer(image, None, block=0, sigma=0.0)[0], joint_attention(image, None)[0])
+
+
+def test_rows_of_a_batch_attend_to_the_faces_of_these_images():
+    base = tiny_base()
+    adapter, given = opened(tiny_adapter(base, "decoupled")), inputs(base, count=4)
+    rows, timestep = torch.tensor([3, 1]), torch.full((2,), TIMESTEP)
+    faces = condition(adapter, given).faces
+    with torch.no_grad():
+        output = base(
+            *(given[name][rows] for name in ("target", "text", "pooled")),
+            timestep,
+            attention=faces.around(joint_attention, rows),
+        )
+    torch.testing.assert_close(output, drawn(base, given, adapter)[rows])
 
 
 def test_each_image_of_a_consistent_set_attends_to_its_own_face():
