@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 READERS = ("identity", "detector", "landmarks", "expression", "identity-judge", "expression-judge")
 LONGEST_LINE = 600  # characters of an error; an argument may be of any length
 LARGEST_SEED = 2**64 - 1  # of torch's random generators
+PHOTOGRAPHS = OUTPUTS / "fullscale" / "photographs"
 DEFAULT_EMOTIONS = "joy,amusement,surprise,fear,sadness,anger,disgust"
 
 
@@ -215,10 +216,10 @@ def _natural(text: str) -> int:
 
 def _rectangle(text: str) -> tuple[int, int]:
     """Width and height, as in 512x768; one number stands for both."""
-    sides = [_side(side) for side in text.lower().replace("×", "x").split("x")]
+    sides = text.lower().replace("×", "x").split("x")
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"{text!r:.40} is not a size: give width and height, such as 512x768")
-    return sides[0], sides[-1]
+    return _side(sides[0]), _side(sides[-1])
 
 
 def _which(text: str) -> int | str:
@@ -477,7 +478,7 @@ def _blind(options: argparse.Namespace) -> None:
 
 
 def _compare_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("table", metavar="WHAT", help="recipes, baselines, fronts, codecs, few_steps or sharing")
+    sub.add_argument("table", metavar="WHAT", help="recipes, baselines, fronts, codecs, few_steps, sharing or adapters")
     _profile_option(sub)
     length = sub.add_mutually_exclusive_group()
     _minutes_option(length, "length of each training from scratch, in minutes (default without --steps: 8)")
@@ -485,7 +486,8 @@ def _compare_options(sub: argparse.ArgumentParser) -> None:
     length.add_argument("--steps", type=_count, default=None, metavar="N", help=about)
     sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="how many trainings of each variant")
     about = (
-        "people to score on: from the reported seeds for baselines and fronts, from the validation seeds for the rest"
+        "people to score on: from the reported seeds for baselines, fronts and adapters, from the validation seeds for "
+        "the rest"
     )
     sub.add_argument("--identities", type=_count, default=40, metavar="N", help=about)
     _words_option(sub)
@@ -503,7 +505,7 @@ def _compare(options: argparse.Namespace) -> None:
     from gen_affect_lib.profiles import get_profile
 
     # A choice that depends on the figures must not be made on the people of the reported figures.
-    first = REPORT_SEED if options.table in ("baselines", "fronts") else VALIDATION_SEED
+    first = REPORT_SEED if options.table in ("baselines", "fronts", "adapters") else VALIDATION_SEED
     plan = Plan(options.identities, options.words, 1, first)
     minutes = options.minutes or (None if options.steps else 8.0)
     report = variants.compare(
@@ -525,8 +527,11 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _base_options(sub: argparse.ArgumentParser) -> None:
-    about = "folder of a Stable Diffusion 3.5 in diffusers' layout; or its name on the Hugging Face hub"
-    sub.add_argument("--base", type=_path, required=True, metavar="FOLDER", help=about)
+    about = (
+        "folder of a Stable Diffusion 3.5 in diffusers' layout (GEN_AFFECT_SD35), or its name on the Hugging Face hub"
+    )
+    base = os.environ.get("GEN_AFFECT_SD35", "stabilityai/stable-diffusion-3.5-medium")
+    sub.add_argument("--base", type=_path, default=base, metavar="FOLDER", help=about)
     about = "bf16 or no (default: as accelerate is told, else bf16 on a GPU that computes in it)"
     sub.add_argument("--precision", choices=["bf16", "no"], default=None, help=about)
     _licence_option(sub)
@@ -555,8 +560,8 @@ def _adapter_options(sub: argparse.ArgumentParser) -> None:
 
 def _fullscale_convert_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("name", metavar="NAME", help="ravdess, crema-d or feafa")
-    sub.add_argument("--source", type=_path, required=True, metavar="FOLDER", help="your copy of the collection")
-    sub.add_argument("--out", type=_path, default=OUTPUTS / "fullscale" / "photographs", metavar="DIR", help="to write")
+    sub.add_argument("source", type=_path, metavar="FOLDER", help="your copy of the collection")
+    sub.add_argument("--out", type=_path, default=PHOTOGRAPHS, metavar="DIR", help="folder to write")
     about = "for feafa: a file with the kit's name of each of the 24 numbers, or -, one a line"
     sub.add_argument("--units", type=_path, default=None, metavar="FILE", help=about)
     _licence_option(sub)
@@ -565,8 +570,9 @@ def _fullscale_convert_options(sub: argparse.ArgumentParser) -> None:
 def _fullscale_prepare_options(sub: argparse.ArgumentParser) -> None:
     _base_options(sub)
     about = "image folder of photographs with a metadata.jsonl"
-    sub.add_argument("--data", type=_path, required=True, metavar="FOLDER", help=about)
-    sub.add_argument("--out", type=_path, default=OUTPUTS / "fullscale" / "prepared", metavar="DIR", help="to write")
+    sub.add_argument("--data", type=_path, default=PHOTOGRAPHS, metavar="FOLDER", help=about)
+    out = OUTPUTS / "fullscale" / "prepared"
+    sub.add_argument("--out", type=_path, default=out, metavar="DIR", help="folder to write")
     sub.add_argument("--size", type=_rectangle, default="512x512", metavar="WxH", help="width and height in pixels")
     _faces_option(sub)
     sub.add_argument("--text", default="a photograph of a person", help="prompt of pictures without a text")
@@ -604,7 +610,7 @@ def _fullscale_train_options(sub: argparse.ArgumentParser) -> None:
 def _fullscale_sample_options(sub: argparse.ArgumentParser) -> None:
     _base_options(sub)
     _adapter_options(sub)
-    sub.add_argument("--reference", type=_path, required=True, metavar="FILE", help="a photograph of the person")
+    sub.add_argument("--reference", type=_path, default=None, metavar="FILE", help="a photograph of the person")
     about = "separated by commas: emotion words, or files of photographs that show the expression"
     sub.add_argument("--expressions", default=DEFAULT_EMOTIONS, metavar="WORD,WORD", help=about)
     sub.add_argument("--seed", type=_seed, default=0, help="seed of the noise")
@@ -619,7 +625,7 @@ def _fullscale_evaluate_options(sub: argparse.ArgumentParser) -> None:
     _base_options(sub)
     _adapter_options(sub)
     about = "image folder of people that the adapter was not trained on, two photographs or more of each"
-    sub.add_argument("--data", type=_path, required=True, metavar="FOLDER", help=about)
+    sub.add_argument("--data", type=_path, default=PHOTOGRAPHS, metavar="FOLDER", help=about)
     sub.add_argument(
         "--words", default=DEFAULT_EMOTIONS, metavar="WORD,WORD", help="the words to draw each person with"
     )
@@ -644,8 +650,8 @@ def _fullscale_sample(options: argparse.Namespace) -> None:
     entries = _split_expressions(options.expressions)
     if not entries:
         raise UserError("--expressions names none: give words separated by commas, such as joy,fear")
-    if not options.reference.is_file():
-        raise UserError(f"--reference {options.reference} is no file: give a photograph of a face")
+    if options.reference is None or not options.reference.is_file():
+        raise UserError(f"--reference {options.reference} is no file: give a photograph of the person")
     _check_fullscale(options)
     from gen_affect_lib.pictures import require_picture_output
 

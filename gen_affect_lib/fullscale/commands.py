@@ -111,6 +111,9 @@ def run_train(options: Namespace) -> None:
         shift=base.shift,
         seed=options.seed,
         compile=options.compile,
+        validation_size=32,
+        validate_every=500,
+        checkpoint_every=500,
         **limit,
     )
     if options.checkpointing:
@@ -146,10 +149,11 @@ def run_sample(options: Namespace, expressions: list) -> None:
         seed=options.seed,
         images_at_once=options.at_once,
     )
-    titles = ["reference", *words_of([str(entry) for entry in options.expressions.split(",")])]
+    titles = words_of([str(entry) for entry in expressions])
+    for title, picture in zip(titles, pictures):
+        save_picture(picture, options.out.with_name(f"{options.out.stem}_{title}.png"))
     tile = min(512, size[1])
-    shown_pictures = [square(options.reference, tile), *(picture.copy() for picture in pictures)]
-    save_picture(grid(shown_pictures, titles[: len(shown_pictures)], tile=tile), options.out)
+    save_picture(grid([square(options.reference, tile), *pictures], ["reference", *titles], tile=tile), options.out)
     print(options.out)
 
 
