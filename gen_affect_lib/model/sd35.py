@@ -23,10 +23,12 @@ COMMON: dict[str, Any] = dict(
     pooled_projection_dim=2048,
     qk_norm="rms_norm",
 )
-MEDIUM = COMMON | dict(
+MEDIUM: dict[str, Any] = COMMON | dict(
     num_layers=24, num_attention_heads=24, pos_embed_max_size=384, dual_attention_layers=tuple(range(13))
 )
-LARGE = COMMON | dict(num_layers=38, num_attention_heads=38, pos_embed_max_size=192, dual_attention_layers=())
+LARGE: dict[str, Any] = COMMON | dict(
+    num_layers=38, num_attention_heads=38, pos_embed_max_size=192, dual_attention_layers=()
+)
 TEXT_TOKENS = 77 + 256  # M
 VAE_DOWNSCALE = 8  # pixels of a picture for each of a latent
 

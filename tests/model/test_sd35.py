@@ -62,8 +62,17 @@ def test_the_differences_of_medium_and_large_are_the_published_ones():
     assert [sizes["pos_embed_max_size"] for sizes in (MEDIUM, LARGE)] == [384, 192]
 
 
-TINY = dict(sample_size=8, in_channels=4, num_layers=3, attention_head_dim=8, num_attention_heads=2, joint_attention_dim=8,
-            pooled_projection_dim=8, dual_attention_layers=(0, 2))  # fmt: skip
+TINY = dict(
+    sample_size=8,
+    in_channels=4,
+    num_layers=3,
+    attention_head_dim=8,
+    num_attention_heads=2,
+    joint_attention_dim=8,
+    pooled_projection_dim=8,
+    pos_embed_max_size=6,
+    dual_attention_layers=(0, 2),
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
