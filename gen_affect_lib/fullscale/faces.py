@@ -95,10 +95,15 @@ PhotoReader = Callable[[Image.Image | str | Path], PhotoReading]
 
 
 def photo_reader() -> PhotoReader | None:
-    """The kit's reading of photographs, or None where it is not installed."""
-    import gen_affect_lib
+    """The kit's reading of photographs, of the largest face in each; None where its landmarker is not installed."""
+    try:
+        from gen_affect_lib.photo.landmarker import FaceLandmarker  # pyright: ignore[reportMissingImports]
+        from gen_affect_lib.photo.reading import read_photo  # pyright: ignore[reportMissingImports]
 
-    return getattr(gen_affect_lib, "read_photo", None)
+        landmarker = FaceLandmarker.load()
+    except (ImportError, UserError):
+        return None
+    return lambda picture: read_photo(picture, "largest", landmarker)
 
 
 def meaning_by(reader: PhotoReader | None) -> Callable[[Entry], np.ndarray]:

@@ -1,10 +1,12 @@
 """What is read of photographs: licence, one view, expression, places."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
 
-import gen_affect_lib
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
 from gen_affect_lib.avatars.folder import Entry
 from gen_affect_lib.avatars.landmarks import landmarks
@@ -71,8 +73,24 @@ def test_measured_valence_and_arousal_replace_those_of_the_vector():
 
 
 def test_the_reader_of_photographs_is_the_kits_or_none(monkeypatch):
-    monkeypatch.setattr(gen_affect_lib, "read_photo", Read, raising=False)
-    assert faces.photo_reader() is Read
+    class Landmarker:
+        @classmethod
+        def load(cls):
+            return cls()
+
+    def read_photo(picture, which, landmarker):
+        return picture, which, type(landmarker)
+
+    modules = {"landmarker": {"FaceLandmarker": Landmarker}, "reading": {"read_photo": read_photo}}
+    for name, content in modules.items():
+        monkeypatch.setitem(sys.modules, f"gen_affect_lib.photo.{name}", SimpleNamespace(**content))
+    assert faces.photo_reader()("face.png") == ("face.png", "largest", Landmarker)
+
+    def missing(cls):
+        raise UserError("the landmarker is not installed")
+
+    monkeypatch.setattr(Landmarker, "load", classmethod(missing))
+    assert faces.photo_reader() is None
 
 
 @pytest.mark.parametrize("size", [(256, 256), (192, 256), (256, 192)])
