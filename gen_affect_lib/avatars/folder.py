@@ -176,11 +176,12 @@ def read_metadata(folder: str | Path) -> tuple[Entry, ...]:
             raise UserError(
                 f"{METADATA} line {number}: {entry.path.name} is in line {line_of[entry.path]} too: remove one"
             )
-        other = next((one for one in entries if one.expression is not None), entry)
-        if entry.expression is not None and type(entry.expression) is not type(other.expression):
+        there = next((one for one in entries if one.expression is not None), entry)
+        this, other = entry.expression, there.expression
+        if this is not None and other is not None and type(this) is not type(other):
             raise UserError(
-                f"{METADATA} line {number}: expression is {_form(entry.expression)}, but line {other.line} gives "
-                f"{_form(other.expression)}: use one form in a folder"
+                f"{METADATA} line {number}: expression is {_form(this)}, but line {there.line} gives "
+                f"{_form(other)}: use one form in a folder"
             )
         line_of[entry.path] = number
         entries.append(entry)
@@ -220,15 +221,16 @@ def _parse_line(line: str, number: int, folder: Path) -> Entry:
 
 
 def _affect(record: dict, where: str) -> tuple[float, float] | None:
-    values = [record.get("valence"), record.get("arousal")]
-    if values == [None, None]:
+    valence, arousal = record.get("valence"), record.get("arousal")
+    if valence is None and arousal is None:
         return None
-    for name, value in zip(("valence", "arousal"), values):
+    for name, value in (("valence", valence), ("arousal", arousal)):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1 <= value <= 1:  # nan as well
             raise UserError(
-                f"{where}: {name} is {value!r:.60}: give valence and arousal, numbers from -1 to 1, or none"
+                f"{where}: {name} is {value!r:.60}: give both valence and arousal, from -1 to 1, or neither"
             )
-    return float(values[0]), float(values[1])
+    assert valence is not None and arousal is not None
+    return float(valence), float(arousal)
 
 
 def _vector(entry: Entry, meaning: Callable[[Entry], np.ndarray] | None) -> np.ndarray:

@@ -190,7 +190,9 @@ def _encode(base: Encodes, waiting: list) -> None:
 
 
 def _save(path: Path, **tensors: Tensor) -> None:
-    arrays = {name: tensor.detach().float().cpu().numpy().astype(np.float16) for name, tensor in tensors.items()}
+    arrays: dict[str, Any] = {
+        name: tensor.detach().float().cpu().numpy().astype(np.float16) for name, tensor in tensors.items()
+    }
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise UserError(f"{path.parent.name} of the base are not finite in half precision: give a base in float32")
     with atomic(path) as partial:

@@ -211,7 +211,8 @@ def load_adapter(folder: str | Path, base: MMDiT) -> tuple[Adapter, dict]:
     freeze(base)
     if (folder / LORA).is_file():
         load_lora(base, safetensors.torch.load_file(folder / LORA))
-    return adapter.to(base.device).eval(), about
+    nn.Module.to(adapter, base.device)  # that of ModelMixin has other types
+    return adapter.eval(), about
 
 
 def parameters_of(adapter: Adapter, base: nn.Module) -> int:
