@@ -42,6 +42,28 @@ def condition_of(
 
 
 @torch.no_grad()
+def for_diffusers(
+    adapter: Adapter, identity: Tensor, expressions: Tensor, prompts: Prompts, negative: Prompts
+) -> dict[str, Tensor]:
+    """Faces as arguments of diffusers' `StableDiffusion3Pipeline`, for an adapter that is trained with tokens alone.
+
+    The base's own transformer draws with them. If the adapter has a LoRA, give the pipeline
+    `parity.to_diffusers(adapter.merge_lora(transformer))`. Arguments as of `condition_of`.
+
+    Raises UserError for an adapter with decoupled attention, which diffusers' transformer does not have.
+    """
+    if adapter.decoupled is not None:
+        raise UserError("decoupled attention has no place in diffusers: train an adapter with --way tokens")
+    condition, count = condition_of(adapter, identity, expressions, prompts, negative), len(expressions)
+    return {
+        "prompt_embeds": condition.text[count:],
+        "pooled_prompt_embeds": condition.pooled[count:],
+        "negative_prompt_embeds": condition.text[:count],
+        "negative_pooled_prompt_embeds": condition.pooled[:count],
+    }
+
+
+@torch.no_grad()
 def draw_latents(
     base: Base,
     adapter: Adapter,

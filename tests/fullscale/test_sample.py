@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusion3Pipeline
 
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.fullscale.adapter import add_lora, merge_lora
 from gen_affect_lib.fullscale.base import Base, Prompts
-from gen_affect_lib.fullscale.sample import draw_latents, draw_person, words_of
+from gen_affect_lib.fullscale.sample import draw_latents, draw_person, for_diffusers, words_of
+from gen_affect_lib.parity import to_diffusers
 from tests import tiny_sd3
 from tests.fullscale.tiny import opened, tiny_adapter
 
@@ -77,6 +80,32 @@ def test_a_person_is_drawn_with_sharing_on_a_rectangle(base):
     assert np.array_equal(pictures[0], alone[0]) and not np.array_equal(pictures[1], alone[1])
     with pytest.raises(UserError, match=r"identity has shape \(2, 512\): give \(1, 512\), from the recognizer"):
         draw_person(base, adapter, np.zeros((2, 512), "f4"), expressions, "a person", (64, 64))
+
+
+def test_merged_and_exported_diffusers_pipeline_draws_the_same_pictures(tmp_path):
+    base = Base(tiny_sd3.save(tmp_path / "base"), torch.float32)
+    adapter = opened(tiny_adapter(base.transformer, "tokens"))
+    add_lora(base.transformer, 2)
+    with torch.no_grad():
+        for name, parameter in base.transformer.named_parameters():
+            if ".lora_B" in name:
+                parameter.normal_(std=0.2)
+    prompts, negative = (base.encode_prompts([text]).repeated(2) for text in ("a person", ""))
+    generator = torch.Generator().manual_seed(0)
+    faces = torch.randn(2, 1, 512, generator=generator), torch.randn(2, 48, generator=generator)
+    noise = base.noise(2, 64, 96, generator)
+    ours = draw_latents(base, adapter, *faces, prompts, noise, negative, steps=4)
+
+    theirs = StableDiffusion3Pipeline.from_pretrained(tmp_path / "base", local_files_only=True)
+    theirs.transformer = to_diffusers(merge_lora(base.transformer))
+    given = for_diffusers(adapter, *faces, prompts, negative)
+    sizes = dict(height=64, width=96, num_inference_steps=4, guidance_scale=4.5, output_type="latent")
+    drawn = theirs(**given, latents=noise, **sizes).images
+    torch.testing.assert_close(drawn, ours, rtol=1e-4, atol=1e-4)
+
+    decoupled = tiny_adapter(base.transformer, "both")
+    with pytest.raises(UserError, match="train an adapter with --way tokens"):
+        for_diffusers(decoupled, *faces, prompts, negative)
 
 
 def test_titles_of_words_and_files():
