@@ -15,6 +15,7 @@ from gen_affect_lib.fullscale.base import Base
 from gen_affect_lib.paths import SHIPPED
 from gen_affect_lib.profiles import PROFILES
 from gen_affect_lib.training.latent_pairs import cache_split
+from tests.fullscale.tiny import opened
 
 PROFILE = PROFILES["smoke"]
 
@@ -58,11 +59,13 @@ def test_each_adapter_is_trained_and_draws_the_people_of_a_plan(made, tmp_path, 
     after = {key.replace(".base_layer", ""): tensor for key, tensor in base.transformer.state_dict().items()}
     assert all(torch.equal(after[key], tensor) for key, tensor in frozen.items())
     assert row["steps"] == 3 and row["parameters"] > 10_000
+    zero_at_first = [p for key, p in adapter.named_parameters() if key.endswith(("to_text.weight", "to_v.weight"))]
+    assert all(bool(parameter.any()) for parameter in zero_at_first)
     plan = Plan(2, 2, 1, 1_000_000)
     drawn = adapters.generate(base, adapter, faces, plan, 2.0)
     assert drawn.shape == (2, 2, 64, 64, 3) and drawn.dtype == np.uint8
-    without = adapters.generate(base, None, faces, plan, 1.0)
-    assert not np.array_equal(drawn, without)
+    opened(adapter)
+    assert not np.array_equal(adapters.generate(base, adapter, faces, plan, 2.0), drawn)
 
 
 def test_rows_are_said_with_intervals_and_costs():
