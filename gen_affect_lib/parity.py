@@ -302,9 +302,7 @@ def _require_weights(config: Mapping, names: Iterable[str], where: str) -> None:
     names = set(names)
     lora = sorted(name for name in names if "lora_" in name or ".base_layer." in name)
     if lora:
-        raise UserError(
-            f"{where} has LoRA layers ({lora[0]}): merge them first, by fuse_lora() and unload_lora_weights()"
-        )
+        raise UserError(f"{where} has LoRA layers ({lora[0]}): merge them first, by fuse_lora() and unload_lora()")
     with torch.device("meta"):
         kinds = {name for name, _ in MMDiT(**_sizes(config)).named_parameters()}
     expected = {"pos_embed.pos_embed"}
