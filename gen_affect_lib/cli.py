@@ -107,7 +107,10 @@ def build_parser() -> argparse.ArgumentParser:
     _blind_options(command("blind", _blind, about))
     about = "train variants of the recipe, the fusion or the autoencoder, or vary sampler or sharing, and score all"
     _compare_options(command("compare", _compare, about))
-    _json_option(command("bench", _bench, "time the MM-DiT against that of diffusers with the same weights"), "bench")
+    bench = command("bench", _bench, "time the MM-DiT against that of diffusers with the same weights")
+    _json_option(bench, "bench")
+    about = "time a block of the size of Stable Diffusion 3.5 medium, and consistent attention of a set at that size"
+    bench.add_argument("--scale", action="store_true", help=about)
 
     about = "Stable Diffusion 3.5 with an adapter that is trained on a folder of photographs"
     fullscale = commands.add_parser("fullscale", help=about, description=about)
@@ -520,7 +523,7 @@ def _bench(options: argparse.Namespace) -> None:
     options.json.parent.mkdir(parents=True, exist_ok=True)
     from gen_affect_lib import bench
 
-    bench.run(options.json)
+    (bench.run_scale if options.scale else bench.run)(options.json)
 
 
 # --- full scale ---

@@ -35,6 +35,7 @@ WEIGHTS = "diffusion_pytorch_model"  # how diffusers' files of weights start
 WEIGHT_FILES = re.compile(  # the group is the variant, as in "fp16"; files without one have none
     rf"{WEIGHTS}(?:-\d+-of-\d+)?(?:\.(\w+))?(?:-\d+-of-\d+)?\.safetensors|{WEIGHTS}\.safetensors\.index(?:\.(\w+))?\.json"
 )
+UNQUANTISED = "give the model in float16, bfloat16 or float32, and quantise the MMDiT afterwards"
 SHARED_SIZES = (
     "sample_size",
     "patch_size",
@@ -143,7 +144,8 @@ def from_diffusers(sd3_transformer: "SD3Transformer2DModel") -> MMDiT:
             raise UserError(
                 f"{where} has {name} on the device meta, as if offloaded: read its folder by load_diffusers"
             )
-        _require_numbers(rows.dtype, where)
+        if not rows.is_floating_point() or rows.dtype.itemsize < 2:
+            raise UserError(f"{where} is quantised ({name} in {rows.dtype}): {UNQUANTISED}")
     dtype, device = sd3_transformer.dtype, sd3_transformer.device
     return _assemble(config, sizes, theirs.__getitem__, dtype, device, where).train(sd3_transformer.training)
 
@@ -182,12 +184,10 @@ def load_diffusers(
 
 def stored_dtype(folder: Path, variant: str | None = None) -> torch.dtype:
     """The dtype of the weights in a transformer's folder; raises UserError as `load_diffusers`."""
-    dtype = _read(_files_of_weights(folder, variant), "proj_out.weight").dtype
-    _require_numbers(dtype, str(folder))
-    return dtype
-
-
-UNQUANTISED = "give the model in float16, bfloat16 or float32, and quantise the MMDiT afterwards"
+    files = _files_of_weights(folder, variant)
+    if "proj_out.weight" not in files:
+        raise UserError(f"{folder} lacks proj_out.weight: download it again")
+    return _read(files, "proj_out.weight").dtype
 
 
 def transformer_folder(folder: str | Path) -> Path:
@@ -274,19 +274,24 @@ def _files_of_weights(folder: Path, variant: str | None) -> dict[str, Path]:
             raise UserError(
                 f"{index} is missing, without which the parts of the weights are unknown: download it again"
             )
-        files = dict.fromkeys(_names_in(whole), whole)
+        files = dict.fromkeys(_dtypes_in(whole), whole)
     for path in sorted(set(files.values())):
         if not path.is_file():
             raise UserError(f"{path} is missing, a part of the weights: download it again")
-        if absent := {name for name, file in files.items() if file == path} - set(_names_in(path)):
+        found = _dtypes_in(path)
+        if absent := {name for name, file in files.items() if file == path} - set(found):
             raise UserError(f"{path} does not hold {sorted(absent)[0]}: download it again")
+        if quantised := {name: dtype for name, dtype in found.items() if dtype not in ("F64", "F32", "F16", "BF16")}:
+            name, dtype = min(quantised.items())
+            raise UserError(f"{path} is quantised ({name} in {dtype}): {UNQUANTISED}")
     return files
 
 
-def _names_in(path: Path) -> list[str]:
+def _dtypes_in(path: Path) -> dict[str, str]:
+    """Names of the weights in a file, and their types as safetensors names them."""
     try:
         with safe_open(path, "pt") as file:
-            return list(file.keys())
+            return {name: file.get_slice(name).get_dtype() for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged ({error!s:.100}): download it again") from error
 
@@ -302,9 +307,7 @@ def _require_weights(config: Mapping, names: Iterable[str], where: str) -> None:
     names = set(names)
     lora = sorted(name for name in names if "lora_" in name or ".base_layer." in name)
     if lora:
-        raise UserError(
-            f"{where} has LoRA layers ({lora[0]}): merge them first, by fuse_lora() and unload_lora_weights()"
-        )
+        raise UserError(f"{where} has LoRA layers ({lora[0]}): merge them first, by fuse_lora() and unload_lora()")
     with torch.device("meta"):
         kinds = {name for name, _ in MMDiT(**_sizes(config)).named_parameters()}
     expected = {"pos_embed.pos_embed"}
@@ -317,11 +320,6 @@ def _require_weights(config: Mapping, names: Iterable[str], where: str) -> None:
     unused = tuple(unused_modules(config))
     if unknown := sorted(name for name in names - expected if not name.startswith(unused)):
         raise UserError(f"an MMDiT does not have the weights {unknown[:3]}: unload adapters before converting")
-
-
-def _require_numbers(dtype: torch.dtype, where: str) -> None:
-    if not dtype.is_floating_point or dtype.itemsize < 2:
-        raise UserError(f"{where} is quantised (weights in {dtype}): {UNQUANTISED}")
 
 
 def _require_memory(sizes: Mapping, dtype: torch.dtype, device: torch.device, folder: Path) -> None:

@@ -149,6 +149,15 @@ class Base:
         """Free the memory of the text encoders; they are loaded again when they are needed."""
         self.__dict__.pop("text", None)
 
+    def compile(self, **options) -> None:
+        """Compile the transformer, each evaluation in one graph; `options` are those of torch.compile.
+
+        Consistent attention, skipped layers and the noise level make several kinds of evaluations: up to 16 graphs, but
+        no more with more steps. torch.compile gives up at 8, so its limit is raised.
+        """
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 32)
+        self.transformer.compile(fullgraph=True, **options)
+
     @property
     def shift(self) -> float:
         """Of the schedule, as the folder's scheduler says."""

@@ -302,6 +302,14 @@ def test_a_side_that_the_patch_does_not_divide_is_refused():
         MMDiT(**SIZES)(**inputs(width=7))
 
 
+def test_the_folder_of_another_class_is_refused(tmp_path):
+    MMDiT(**SIZES).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"_class_name": "DecoupledDiT"}))
+    with pytest.raises(UserError, match="holds a DecoupledDiT, not an MMDiT: give another folder"):
+        MMDiT.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize(
     "sizes, message",
     [

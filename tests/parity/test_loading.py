@@ -276,14 +276,16 @@ def test_lora_layers_are_refused_with_how_to_merge_them(tmp_path):
 
 
 def test_quantised_weights_are_refused(stored, tmp_path):
-    def eight_bits(weights):
-        weights["proj_out.weight"] = weights["proj_out.weight"].to(torch.float8_e4m3fn)
+    some = "transformer_blocks.1.ff.net.2.weight"
 
-    with pytest.raises(UserError, match=r"is quantised \(weights in torch.float8_e4m3fn\): give the model in float16"):
+    def eight_bits(weights):
+        weights[some] = weights[some].to(torch.float8_e4m3fn)
+
+    with pytest.raises(UserError, match=rf"is quantised \({some} in F8_E4M3\): give the model in float16"):
         load_diffusers(changed(stored, tmp_path / "a", eight_bits))
     model = tiny_sd3.transformer()
     model.proj_out.weight = nn.Parameter(model.proj_out.weight.to(torch.int8), requires_grad=False)
-    with pytest.raises(UserError, match=r"is quantised \(weights in torch.int8\)"):
+    with pytest.raises(UserError, match=r"is quantised \(proj_out.weight in torch.int8\)"):
         from_diffusers(model)
     folder = copied(stored["plain"], tmp_path / "configured")
     config = json.loads((folder / "config.json").read_text())
