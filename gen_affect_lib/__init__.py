@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for editors and type checkers; tests/test_setup.py compares
     from gen_affect_lib import model as model
     from gen_affect_lib import parity as parity
     from gen_affect_lib import paths as paths
+    from gen_affect_lib import photo as photo
     from gen_affect_lib import pipeline as pipeline
     from gen_affect_lib import profiles as profiles
     from gen_affect_lib import training as training
@@ -37,6 +38,8 @@ if TYPE_CHECKING:  # for editors and type checkers; tests/test_setup.py compares
     from gen_affect_lib.errors import UserError as UserError
     from gen_affect_lib.flow import RectifiedFlow as RectifiedFlow
     from gen_affect_lib.model.mmdit import MMDiT as MMDiT
+    from gen_affect_lib.photo.reading import PhotoReading as PhotoReading
+    from gen_affect_lib.photo.reading import read_photo as read_photo
     from gen_affect_lib.pipeline import GenAffectPipeline as GenAffectPipeline
     from gen_affect_lib.profiles import get_profile as get_profile
     from gen_affect_lib.recipe import TrainingConfig as TrainingConfig
@@ -56,6 +59,8 @@ _NAMES = {
     "RectifiedFlow": "flow",
     "MMDiT": "model.mmdit",
     "GenAffectPipeline": "pipeline",
+    "PhotoReading": "photo.reading",
+    "read_photo": "photo.reading",
     "Trainer": "training.trainer",
     "TrainingConfig": "recipe",
     "UserError": "errors",
@@ -78,6 +83,7 @@ _MODULES = {
     "model",
     "parity",
     "paths",
+    "photo",
     "pipeline",
     "profiles",
     "training",

@@ -9,6 +9,7 @@ import argparse
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,6 +99,8 @@ def build_parser() -> argparse.ArgumentParser:
     _train_options(command("train", _train, about))
     _train_encoder_options(command("train-encoder", _train_encoder, "train a network that reads faces"))
     _sample_options(command("sample", _sample, "generate one person with several expressions"))
+    about = "draw the avatar of a person in a photograph, and generate it with other expressions"
+    _avatar_options(command("avatar", _avatar, about))
     about = "train everything that the kit ships from nothing, stage by stage; run it again to continue"
     _reproduce_options(command("reproduce", _reproduce, about))
     about = "score the images that a checkpoint generates of held-out people"
@@ -376,6 +379,10 @@ def _sample_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--which", type=_which, default="largest", metavar="N", help=about)
     about = "the expressions, separated by commas: emotion words, or files of faces that show the expression"
     sub.add_argument("--emotions", default=DEFAULT_EMOTIONS, metavar="WORD,WORD", help=about)
+    about = (
+        "take photographs as they are, for a checkpoint that was trained on photographs (default: draw an avatar first)"
+    )
+    sub.add_argument("--as-drawn", action="store_true", help=about)
     about = "sampling steps (default: the checkpoint's)"
     sub.add_argument("--steps", type=_sampling_steps, default=None, metavar="N", help=about)
     sub.add_argument("--seed", type=_seed, default=0, help="seed of the noise")
@@ -407,16 +414,73 @@ def _sample(options: argparse.Namespace) -> None:
     pipeline = GenAffectPipeline.from_pretrained(checkpoint).to(pick_device())
     unseen = Avatar(Identity.sample(VALIDATION_SEED), Expression.neutral(), Appearance.sample(VALIDATION_SEED))
     reference = options.reference or to_image(unseen.render(256))
-    images = pipeline(
-        reference,
-        expressions,
-        options.steps,
-        generator=torch.Generator().manual_seed(options.seed),
-        which=options.which,
-        consistency=options.consistency,
-    ).images
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        images = pipeline(
+            reference,
+            expressions,
+            options.steps,
+            generator=torch.Generator().manual_seed(options.seed),
+            which=options.which,
+            consistency=options.consistency,
+            as_drawn=options.as_drawn,
+        ).images
+    for warning in said:
+        print(f"note: {warning.message}", file=sys.stderr)
     titles = ["reference", *(Path(entry).stem if Path(entry).suffix else entry for entry in entries)]
     save_picture(grid([square(reference, 256), *images], titles, tile=160), options.out)
+    print(options.out)
+
+
+def _avatar_options(sub: argparse.ArgumentParser) -> None:
+    about = "a photograph of a person who looks at the camera, in even light; it stays on this machine"
+    sub.add_argument("photo", type=_path, metavar="PHOTO", help=about)
+    about = "which person of the photograph: largest, or a number counted from the left, from 0 (default: the only one)"
+    sub.add_argument("--which", type=_which, default=None, metavar="N", help=about)
+    about = "the expressions to generate, emotion words separated by commas"
+    sub.add_argument("--words", default=DEFAULT_EMOTIONS, metavar="WORD,WORD", help=about)
+    _checkpoint_option(sub)
+    sub.add_argument("--seed", type=_seed, default=0, help="seed of the noise")
+    about = "the picture to write: the photograph, the avatar with its expression and without, then the words"
+    sub.add_argument("--out", type=_path, default=OUTPUTS / "avatar.png", metavar="FILE", help=about)
+    about = "also write the factors as they were read, and how sure each is"
+    sub.add_argument("--json", type=_path, default=None, metavar="FILE", help=about)
+
+
+def _avatar(options: argparse.Namespace) -> None:
+    from gen_affect_lib.avatars import Expression
+    from gen_affect_lib.photo.reading import close_up, read_photo
+    from gen_affect_lib.pictures import require_picture_output, save_picture
+
+    words = [word.strip() for word in options.words.split(",") if word.strip()]
+    for word in words:
+        Expression.named(word)  # finds misspelt words before the work
+    checkpoint = _pipeline_folder(options.checkpoint)
+    require_picture_output(options.out, [options.photo, checkpoint])
+    if options.json is not None:
+        require_output(options.json, "the factors", [options.photo, options.out, checkpoint])
+    reading = read_photo(options.photo, options.which)
+    print(reading)
+    if options.json is not None:
+        from gen_affect_lib.files import write_json
+
+        write_json(options.json, reading.to_json())
+
+    from gen_affect_lib.display import grid, to_image
+
+    neutral = to_image(reading.neutral.render(256))
+    images = [close_up(options.photo, reading.box), to_image(reading.avatar.render(256)), neutral]
+    titles = ["photograph", "avatar: " + reading.meaning.words[0], "neutral", *words]
+    if words:
+        import torch
+
+        from gen_affect_lib.device import pick_device
+        from gen_affect_lib.pipeline import GenAffectPipeline
+
+        pipeline = GenAffectPipeline.from_pretrained(checkpoint).to(pick_device())
+        generator = torch.Generator().manual_seed(options.seed)
+        images += pipeline(neutral, words, generator=generator, as_drawn=True).images
+    save_picture(grid(images, titles, tile=160), options.out)
     print(options.out)
 
 

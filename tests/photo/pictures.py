@@ -1,0 +1,9 @@
+"""The photographs that other packages of the kit bring along. Their source and terms: LICENSES/photographs.md."""
+
+from pathlib import Path
+
+import matplotlib
+import skimage
+
+ASTRONAUT = Path(skimage.__file__).parent / "data" / "astronaut.png"
+HOPPER = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
