@@ -15,7 +15,7 @@ from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.files import write_json
 from gen_affect_lib.fullscale import evaluate, faces
-from gen_affect_lib.fullscale.base import Base
+from gen_affect_lib.fullscale.base import Base, Prompts
 from gen_affect_lib.fullscale.collections import COLLECTIONS, convert, read_order
 from gen_affect_lib.fullscale.prepare import Prepared, Settings, mark_of, prepare
 from gen_affect_lib.fullscale.sample import decoded, draw_person, words_of
@@ -140,7 +140,7 @@ def run_sample(options: Namespace, expressions: list) -> None:
         adapter,
         identity,
         shown,
-        options.text,
+        _prompts(base, options.text),
         size,
         steps=options.steps,
         guidance_scale=options.guidance,
@@ -169,27 +169,32 @@ def run_evaluate(options: Namespace) -> None:
         judging = faces.open_faces(options.judge, options.accept_licence)
     judge = evaluate.Judge(judging, faces.photo_reader(), judging.mark != recognizer.mark)
     size = options.size or tuple(about["size"])
-    prompts = dict(prompt=options.text, size=size, steps=options.steps, guidance_scale=options.guidance)
+    prompts = _prompts(base, options.text)
+    settings = dict(steps=options.steps, guidance_scale=options.guidance)
     shown = faces.read_expressions(words, None)
 
     def with_adapter(reference, words):
         identity = recognizer.one(reference, "largest").tokens
-        return draw_person(base, adapter, identity, shown, consistency=0.0, landmarks=about["landmarks"], **prompts)
+        return draw_person(base, adapter, identity, shown, prompts, size, consistency=0.0, **settings)
 
     def without(reference, words):
         noise = base.noise(len(words), size[1], size[0], torch.Generator().manual_seed(0))
-        latents = base.sample(
-            base.encode_prompts([options.text]).repeated(len(words)),
-            noise,
-            steps=options.steps,
-            guidance_scale=options.guidance,
+        negative, own = (
+            Prompts(prompts.tokens[n : n + 1], prompts.pooled[n : n + 1]).repeated(len(words)) for n in range(2)
         )
-        return decoded(base, latents)
+        return decoded(base, base.sample(own, noise, negative, **settings))
 
     result = evaluate.evaluate({"adapter": with_adapter, "base": without}, judge, people, words)
     write_json(options.json, result)
     print(evaluate.say(result))
     print(options.json)
+
+
+def _prompts(base: Base, text: str) -> Prompts:
+    """The empty prompt and a text, encoded; the text encoders, which are larger than all the rest, are then freed."""
+    prompts = base.encode_prompts(["", text])
+    base.drop_text()
+    return prompts
 
 
 def _recognizer(name: str | Path, accepted: bool, about: dict) -> FacePack:

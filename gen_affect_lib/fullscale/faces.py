@@ -97,8 +97,8 @@ PhotoReader = Callable[[Image.Image | str | Path], PhotoReading]
 def photo_reader() -> PhotoReader | None:
     """The kit's reading of photographs, of the largest face in each; None where its landmarker is not installed."""
     try:
-        from gen_affect_lib.photo.landmarker import FaceLandmarker  # pyright: ignore[reportMissingImports]
-        from gen_affect_lib.photo.reading import read_photo  # pyright: ignore[reportMissingImports]
+        from gen_affect_lib.photo.landmarker import FaceLandmarker
+        from gen_affect_lib.photo.reading import read_photo
 
         landmarker = FaceLandmarker.load()
     except (ImportError, UserError):

@@ -106,9 +106,8 @@ def draw_person(
     adapter: Adapter,
     identity: np.ndarray,
     expressions: np.ndarray,
-    prompt: str,
+    prompts: Prompts,
     size: tuple[int, int],
-    negative_prompt: str = "",
     steps: int = STEPS,
     guidance_scale: float = GUIDANCE_SCALE,
     skip: SkipLayerGuidance | None = None,
@@ -122,7 +121,7 @@ def draw_person(
     Args:
         identity: identity tokens float32 (V, E) of the person.
         expressions: representations float32 (N, 48).
-        prompt, negative_prompt: the same for all pictures.
+        prompts: the negative prompt and the prompt of all pictures, as from `encode_prompts(["", "a person"])`.
         size: width and height in pixels.
         consistency: of the set, as of `GenAffectPipeline`; 0 draws each picture alone.
         landmarks: float (M, 5, 2) as fractions, of pictures framed like these, which give the tokens of eyes and mouth.
@@ -142,9 +141,7 @@ def draw_person(
     face = None
     if landmarks is not None:
         face = face_mask(landmarks, (noise.shape[2] // patch, noise.shape[3] // patch))
-    embedded = base.encode_prompts([negative_prompt, prompt])
-    base.drop_text()  # T5 is larger than all the rest
-    negative, own = (Prompts(embedded.tokens[n : n + 1], embedded.pooled[n : n + 1]) for n in range(2))
+    negative, own = (Prompts(prompts.tokens[n : n + 1], prompts.pooled[n : n + 1]) for n in range(2))
     count, device = len(expressions), noise.device
     latents = draw_latents(
         base,

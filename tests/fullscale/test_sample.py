@@ -73,13 +73,13 @@ def test_a_person_is_drawn_with_sharing_on_a_rectangle(base):
     adapter = opened(tiny_adapter(base.transformer, "both"))
     identity, expressions = np.random.default_rng(0).normal(size=(1, 512)).astype(np.float32), np.eye(3, 48, dtype="f4")
     landmarks = np.array([[[0.4, 0.4], [0.6, 0.4], [0.5, 0.5], [0.42, 0.6], [0.58, 0.6]]])
-    options = dict(steps=2, landmarks=landmarks)
-    pictures = draw_person(base, adapter, identity, expressions, "a person", (64, 96), **options)
-    alone = draw_person(base, adapter, identity, expressions, "a person", (64, 96), consistency=0.0, **options)
+    options, prompts = dict(steps=2, landmarks=landmarks), base.encode_prompts(["", "a person"])
+    pictures = draw_person(base, adapter, identity, expressions, prompts, (64, 96), **options)
+    alone = draw_person(base, adapter, identity, expressions, prompts, (64, 96), consistency=0.0, **options)
     assert [picture.size for picture in pictures] == [(64, 96)] * 3
     assert np.array_equal(pictures[0], alone[0]) and not np.array_equal(pictures[1], alone[1])
     with pytest.raises(UserError, match=r"identity has shape \(2, 512\): give \(1, 512\), from the recognizer"):
-        draw_person(base, adapter, np.zeros((2, 512), "f4"), expressions, "a person", (64, 64))
+        draw_person(base, adapter, np.zeros((2, 512), "f4"), expressions, prompts, (64, 64))
 
 
 def test_merged_and_exported_diffusers_pipeline_draws_the_same_pictures(tmp_path):
