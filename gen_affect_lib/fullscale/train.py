@@ -211,7 +211,7 @@ def load_adapter(folder: str | Path, base: MMDiT) -> tuple[Adapter, dict]:
     freeze(base)
     if (folder / LORA).is_file():
         load_lora(base, safetensors.torch.load_file(folder / LORA))
-    nn.Module.to(adapter, base.device)  # that of ModelMixin has other types
+    nn.Module.to(adapter, device=base.device)  # that of ModelMixin has other types
     return adapter.eval(), about
 
 
