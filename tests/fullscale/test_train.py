@@ -131,7 +131,7 @@ def drawing_base():
 def test_it_learns_who_and_which_expression_over_a_base_that_knows_neither(drawing_base, tmp_path, way):
     torch.manual_seed(1)
     adapter, data = make_adapter(drawing_base, AdapterSizes(way, width=16)), Patterns()
-    config = TrainingConfig(batch_size=16, warmup_steps=5, learning_rate=1e-2, steps=80, validation_size=8)
+    config = TrainingConfig(batch_size=16, warmup_steps=5, learning_rate=2e-2, steps=160, validation_size=8)
     trainer = make_trainer(drawing_base, adapter, data, config, tmp_path, {})
     batch = data.batch(10**6, 64)
     noise = torch.randn(batch["target"].shape, generator=torch.Generator().manual_seed(7))
