@@ -28,6 +28,7 @@ FLOORS = [
         "widgets": "sliders and panels in the notebooks",
     }),
     ("Training", "#E6F2DC", {
+        "fullscale": "Stable Diffusion 3.5 and real faces",
         "training": "the loop, the recipe of each network, checkpoints, logs",
     }),
     ("Pipeline", "#DDF1EC", {

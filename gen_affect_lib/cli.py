@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 READERS = ("identity", "detector", "landmarks", "expression", "photo", "identity-judge", "expression-judge")
 LONGEST_LINE = 600  # characters of an error; an argument may be of any length
 LARGEST_SEED = 2**64 - 1  # of torch's random generators
+PHOTOGRAPHS = OUTPUTS / "fullscale" / "photographs"
 DEFAULT_EMOTIONS = "joy,amusement,surprise,fear,sadness,anger,disgust"
 
 
@@ -109,7 +110,24 @@ def build_parser() -> argparse.ArgumentParser:
     _blind_options(command("blind", _blind, about))
     about = "train variants of the recipe, the fusion or the autoencoder, or vary sampler or sharing, and score all"
     _compare_options(command("compare", _compare, about))
-    _json_option(command("bench", _bench, "time the MM-DiT against that of diffusers with the same weights"), "bench")
+    bench = command("bench", _bench, "time the MM-DiT against that of diffusers with the same weights")
+    _json_option(bench, "bench")
+    about = "time a block of the size of Stable Diffusion 3.5 medium, and consistent attention of a set at that size"
+    bench.add_argument("--scale", action="store_true", help=about)
+
+    about = "Stable Diffusion 3.5 with an adapter that is trained on a folder of photographs"
+    fullscale = commands.add_parser("fullscale", help=about, description=about)
+    actions = fullscale.add_subparsers(dest="action", required=True, metavar="ACTION")
+    about = "make an image folder from a copy of RAVDESS, CREMA-D or FEAFA+"
+    _fullscale_convert_options(command("convert", _fullscale("convert"), about, actions))
+    about = "read and encode the photographs of an image folder once, for training; run it again to continue"
+    _fullscale_prepare_options(command("prepare", _fullscale("prepare"), about, actions))
+    about = "train an adapter; on several GPUs with `accelerate launch -m gen_affect_lib fullscale train`"
+    _fullscale_train_options(command("train", _fullscale("train"), about, actions))
+    about = "draw the person of a photograph with several expressions"
+    _fullscale_sample_options(command("sample", _fullscale_sample, about, actions))
+    about = "score what an adapter draws of people that it was not trained on"
+    _fullscale_evaluate_options(command("evaluate", _fullscale("evaluate"), about, actions))
 
     course = commands.add_parser("course", help="run, measure, validate, hand out and grade the notebooks")
     actions = course.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -196,6 +214,18 @@ def _sampling_steps(text: str) -> int:
 
 def _side(text: str) -> int:
     return _whole(text, 8, 4096, "a side in pixels")
+
+
+def _natural(text: str) -> int:
+    return _whole(text, 0, 1_000_000_000, "a number")
+
+
+def _rectangle(text: str) -> tuple[int, int]:
+    """Width and height, as in 512x768; one number stands for both."""
+    sides = text.lower().replace("×", "x").split("x")
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a size: give width and height, such as 512x768")
+    return _side(sides[0]), _side(sides[-1])
 
 
 def _which(text: str) -> int | str:
@@ -515,7 +545,7 @@ def _blind(options: argparse.Namespace) -> None:
 
 
 def _compare_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("table", metavar="WHAT", help="recipes, baselines, fronts, codecs, few_steps or sharing")
+    sub.add_argument("table", metavar="WHAT", help="recipes, baselines, fronts, codecs, few_steps, sharing or adapters")
     _profile_option(sub)
     length = sub.add_mutually_exclusive_group()
     _minutes_option(length, "length of each training from scratch, in minutes (default without --steps: 8)")
@@ -523,7 +553,8 @@ def _compare_options(sub: argparse.ArgumentParser) -> None:
     length.add_argument("--steps", type=_count, default=None, metavar="N", help=about)
     sub.add_argument("--seeds", type=_count, default=1, metavar="N", help="how many trainings of each variant")
     about = (
-        "people to score on: from the reported seeds for baselines and fronts, from the validation seeds for the rest"
+        "people to score on: from the reported seeds for baselines, fronts and adapters, from the validation seeds for "
+        "the rest"
     )
     sub.add_argument("--identities", type=_count, default=40, metavar="N", help=about)
     _words_option(sub)
@@ -541,7 +572,7 @@ def _compare(options: argparse.Namespace) -> None:
     from gen_affect_lib.profiles import get_profile
 
     # A choice that depends on the figures must not be made on the people of the reported figures.
-    first = REPORT_SEED if options.table in ("baselines", "fronts") else VALIDATION_SEED
+    first = REPORT_SEED if options.table in ("baselines", "fronts", "adapters") else VALIDATION_SEED
     plan = Plan(options.identities, options.words, 1, first)
     minutes = options.minutes or (None if options.steps else 8.0)
     report = variants.compare(
@@ -556,7 +587,155 @@ def _bench(options: argparse.Namespace) -> None:
     options.json.parent.mkdir(parents=True, exist_ok=True)
     from gen_affect_lib import bench
 
-    bench.run(options.json)
+    (bench.run_scale if options.scale else bench.run)(options.json)
+
+
+# --- full scale ---
+
+
+def _base_options(sub: argparse.ArgumentParser) -> None:
+    about = (
+        "folder of a Stable Diffusion 3.5 in diffusers' layout (GEN_AFFECT_SD35), or its name on the Hugging Face hub"
+    )
+    base = os.environ.get("GEN_AFFECT_SD35", "stabilityai/stable-diffusion-3.5-medium")
+    sub.add_argument("--base", type=_path, default=base, metavar="FOLDER", help=about)
+    about = "bf16 or no (default: as accelerate is told, else bf16 on a GPU that computes in it)"
+    sub.add_argument("--precision", choices=["bf16", "no"], default=None, help=about)
+    _licence_option(sub)
+
+
+def _licence_option(sub: argparse.ArgumentParser) -> None:
+    about = "you have read the licences that the command says, and they allow your use"
+    sub.add_argument("--accept-licence", action="store_true", help=about)
+
+
+def _faces_option(sub: argparse.ArgumentParser) -> None:
+    about = "recognizer of faces: a folder, or a pack of insightface such as buffalo_l or antelopev2"
+    sub.add_argument("--faces", default="buffalo_l", metavar="NAME", help=about)
+
+
+def _adapter_options(sub: argparse.ArgumentParser) -> None:
+    folder = OUTPUTS / "fullscale" / "adapter"
+    sub.add_argument("--adapter", type=_path, default=folder, metavar="DIR", help="folder of a trained adapter")
+    _faces_option(sub)
+    sub.add_argument("--text", default="a photograph of a person", help="the prompt")
+    sub.add_argument("--steps", type=_sampling_steps, default=28, metavar="N", help="sampling steps")
+    sub.add_argument("--guidance", type=_positive, default=4.5, metavar="S", help="guidance scale; 1 is no guidance")
+    about = "width and height in pixels, such as 512x768 (default: as trained)"
+    sub.add_argument("--size", type=_rectangle, default=None, metavar="WxH", help=about)
+
+
+def _fullscale_convert_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("name", metavar="NAME", help="ravdess, crema-d or feafa")
+    sub.add_argument("source", type=_path, metavar="FOLDER", help="your copy of the collection")
+    sub.add_argument("--out", type=_path, default=PHOTOGRAPHS, metavar="DIR", help="folder to write")
+    about = "for feafa: a file with the kit's name of each of the 24 numbers, or -, one a line"
+    sub.add_argument("--units", type=_path, default=None, metavar="FILE", help=about)
+    _licence_option(sub)
+
+
+def _fullscale_prepare_options(sub: argparse.ArgumentParser) -> None:
+    _base_options(sub)
+    about = "image folder of photographs with a metadata.jsonl"
+    sub.add_argument("--data", type=_path, default=PHOTOGRAPHS, metavar="FOLDER", help=about)
+    out = OUTPUTS / "fullscale" / "prepared"
+    sub.add_argument("--out", type=_path, default=out, metavar="DIR", help="folder to write")
+    sub.add_argument("--size", type=_rectangle, default="512x512", metavar="WxH", help="width and height in pixels")
+    _faces_option(sub)
+    sub.add_argument("--text", default="a photograph of a person", help="prompt of pictures without a text")
+    about = "the pictures have this size already: do not frame them around the face"
+    sub.add_argument("--as-they-are", action="store_true", help=about)
+    about = "leave pictures out that cannot be used, and say so, instead of stopping"
+    sub.add_argument("--skip", action="store_true", help=about)
+    sub.add_argument("--batch-size", type=_count, default=4, metavar="N", help="pictures that are encoded at once")
+
+
+def _fullscale_train_options(sub: argparse.ArgumentParser) -> None:
+    _base_options(sub)
+    about = "folder that `fullscale prepare` has written"
+    sub.add_argument("--data", type=_path, default=OUTPUTS / "fullscale" / "prepared", metavar="DIR", help=about)
+    sub.add_argument("--out", type=_path, default=OUTPUTS / "fullscale", metavar="DIR", help="folder for checkpoints")
+    sub.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
+    length = sub.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=_count, default=10_000, metavar="N", help="length of the training in steps")
+    _minutes_option(length, "length of the training in minutes")
+    about = "how faces reach the base: tokens in the text, decoupled attention in each block, or both"
+    sub.add_argument("--way", choices=["tokens", "decoupled", "both"], default="both", help=about)
+    sub.add_argument("--width", type=_count, default=1024, metavar="N", help="width of the fusion")
+    about = "rank of a LoRA of the base's attention; 0 leaves the base as it is"
+    sub.add_argument("--rank", type=_natural, default=0, metavar="N", help=about)
+    sub.add_argument("--batch-size", type=_count, default=8, metavar="N", help="of all processes together")
+    sub.add_argument("--accumulation", type=_count, default=1, metavar="N", help="batches of each step")
+    sub.add_argument("--learning-rate", type=_positive, default=1e-4, metavar="R", help="peak learning rate")
+    sub.add_argument("--warmup", type=_natural, default=500, metavar="N", help="steps of warm-up")
+    sub.add_argument("--seed", type=_seed, default=0, help="of all random draws")
+    about = "recompute activations in the backward pass: less memory, about a third slower"
+    sub.add_argument("--checkpointing", action="store_true", help=about)
+    sub.add_argument("--compile", action="store_true", help="use torch.compile: faster after about a minute")
+
+
+def _fullscale_sample_options(sub: argparse.ArgumentParser) -> None:
+    _base_options(sub)
+    _adapter_options(sub)
+    sub.add_argument("--reference", type=_path, default=None, metavar="FILE", help="a photograph of the person")
+    about = "separated by commas: emotion words, or files of photographs that show the expression"
+    sub.add_argument("--expressions", default=DEFAULT_EMOTIONS, metavar="WORD,WORD", help=about)
+    sub.add_argument("--seed", type=_seed, default=0, help="seed of the noise")
+    _consistency_option(sub, default=1.0)
+    about = "pictures that are computed at once, which bounds the memory (default: all)"
+    sub.add_argument("--at-once", type=_count, default=None, metavar="N", help=about)
+    out = OUTPUTS / "fullscale" / "sample.png"
+    sub.add_argument("--out", type=_path, default=out, metavar="FILE", help="the file to write")
+
+
+def _fullscale_evaluate_options(sub: argparse.ArgumentParser) -> None:
+    _base_options(sub)
+    _adapter_options(sub)
+    about = "image folder of people that the adapter was not trained on, two photographs or more of each"
+    sub.add_argument("--data", type=_path, default=PHOTOGRAPHS, metavar="FOLDER", help=about)
+    sub.add_argument(
+        "--words", default=DEFAULT_EMOTIONS, metavar="WORD,WORD", help="the words to draw each person with"
+    )
+    about = "face pack that scores the identity, another than --faces (default: --faces itself, which is optimistic)"
+    sub.add_argument("--judge", default=None, metavar="NAME", help=about)
+    _json_option(sub, "fullscale")
+
+
+def _fullscale(action: str) -> Callable[[argparse.Namespace], None]:
+    """The function of `fullscale.commands` for an action."""
+
+    def run(options: argparse.Namespace) -> None:
+        _check_fullscale(options)
+        from gen_affect_lib.fullscale import commands
+
+        getattr(commands, f"run_{action}")(options)
+
+    return run
+
+
+def _fullscale_sample(options: argparse.Namespace) -> None:
+    entries = _split_expressions(options.expressions)
+    if not entries:
+        raise UserError("--expressions names none: give words separated by commas, such as joy,fear")
+    if options.reference is None or not options.reference.is_file():
+        raise UserError(f"--reference {options.reference} is no file: give a photograph of the person")
+    _check_fullscale(options)
+    from gen_affect_lib.pictures import require_picture_output
+
+    require_picture_output(options.out, [options.reference])
+    from gen_affect_lib.fullscale import commands
+
+    commands.run_sample(options, entries)
+
+
+def _check_fullscale(options: argparse.Namespace) -> None:
+    """Find folders that are missing before anything large is imported."""
+    if "data" in options and not options.data.is_dir():
+        raise UserError(f"--data {options.data} is no folder: give one as the help of this command says")
+    if "json" in options:
+        require_output(options.json, "the figures")
+    if options.action in ("convert", "prepare", "train"):
+        require_output_folder(options.out, "the result")
 
 
 def _course_run_options(sub: argparse.ArgumentParser) -> None:

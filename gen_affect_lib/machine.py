@@ -47,6 +47,15 @@ def gpu_name() -> str | None:
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
 
 
+def free_memory(device) -> int:
+    """Bytes that are free on a torch device; on the CPU, what programs can still get without swapping."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
 class PeakMemory:
     """The peak resident memory of all descendants of a process while the `with` block runs.
 

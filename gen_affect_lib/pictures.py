@@ -120,10 +120,14 @@ def open_pictures(sources: Sequence) -> list[Image.Image]:
 
 def square(source: Source, size: int) -> Image.Image:
     """The centred square of a picture, as for `open_picture`, resized to size × size."""
-    picture = open_picture(source)
+    return centred(open_picture(source), (size, size))
+
+
+def centred(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The largest centred part of a picture with the shape of `size`, (width, height), resized to it."""
     # Reducing with HAMMING comes closest to an avatar rendered at that size. HAMMING is too coarse for enlarging.
-    smaller = Image.Resampling.HAMMING if min(picture.size) > size else Image.Resampling.LANCZOS
-    return ImageOps.fit(picture, (size, size), smaller)
+    factor = min(there / wanted for there, wanted in zip(picture.size, size))
+    return ImageOps.fit(picture, size, Image.Resampling.HAMMING if factor > 1 else Image.Resampling.LANCZOS)
 
 
 def require_picture_output(path: Path, inputs: Iterable[Path] = ()) -> None:

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from PIL import Image
 
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity, emotions
 from gen_affect_lib.avatars.landmarks import face_box, landmarks
@@ -26,6 +27,7 @@ from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.evaluation.judges.data import Drawings
 from gen_affect_lib.evaluation.sets import Plan, draw_sets
 from gen_affect_lib.flow import sample, schedule
+from gen_affect_lib.fullscale.faces import portrait
 from gen_affect_lib.keys import Producer, digest
 from gen_affect_lib.model.consistent import Consistency
 from gen_affect_lib.model.fusion import IdentityExpressionFusion
@@ -189,6 +191,13 @@ def walks() -> bytes:
     )
 
 
+def framed() -> bytes:
+    """A photograph that is wider than its portrait."""
+    picture = Image.fromarray(FACES[0].render(200)).resize((300, 200))
+    cut, places = portrait(picture, landmarks(FACES[0]) * (150, 100) + (20, 30), (64, 96))
+    return coarse(np.asarray(cut)) + rounded(places, 3)
+
+
 def plan() -> bytes:
     some = Plan(people=2, words=3, seeds=2)
     return some.references.tobytes() + repr(some.target_words).encode()
@@ -209,6 +218,7 @@ SAMPLES = {
     "codec": restored,
     "latents of pairs": lambda: rounded(split().latents, 1),
     "identities of pairs": lambda: rounded(split().identities, 1),
+    "prepared photographs": framed,
     "sampler": walks,
     "rendered heads": lambda: coarse(render_head(Person.sample(5), SMILE, Scene.sample(3), 48)),
     "pipeline": lambda: generated(0.0),
@@ -219,7 +229,12 @@ SAMPLES = {
     "sets of trained variants": sets,
 }
 # Some samples use more than the producer does, or less.
-ALSO = {"aligned views": ("landmarks",), "face reading": ("drawing",), "consistent attention": ("pipeline",)}
+ALSO = {
+    "aligned views": ("landmarks",),
+    "prepared photographs": ("landmarks",),
+    "face reading": ("drawing",),
+    "consistent attention": ("pipeline",),
+}
 WITHOUT = {"pipeline": "consistent attention"}
 
 

@@ -16,6 +16,7 @@ from gen_affect_lib.evaluation.judges.data import Drawings
 from gen_affect_lib.evaluation.sets import Plan
 from gen_affect_lib.evaluation.studies.sharing import SHARED_SETS
 from gen_affect_lib.evaluation.studies.variants import VARIANT_SETS
+from gen_affect_lib.fullscale.prepare import PREPARED
 from gen_affect_lib.keys import Producer, digest, fingerprint, key
 from gen_affect_lib.paths import ROOT, SHIPPED
 from gen_affect_lib.training import assembly
@@ -36,15 +37,16 @@ STALE = {
     "landmarks": {"scenes", "identity pictures"},
     "scenes": {"scenes"},
     "pairs": {"pairs", "latents", "identities"},
-    "aligned views": {"identity pictures", "identities"} | GENERATED,
+    "aligned views": {"identity pictures", "identities", "photographs"} | GENERATED,
     "identity pictures": {"identity pictures"},
     "drawings for judges": {"judges' drawings"},
     "rendered heads": {"heads"},
     "expression meaning": GENERATED,
-    "face reading": {"identities"} | GENERATED,
+    "face reading": {"identities", "photographs"} | GENERATED,
     "codec": {"latents"} | GENERATED,
     "latents of pairs": {"latents"},
     "identities of pairs": {"identities"},
+    "prepared photographs": {"photographs"},
     "sampler": GENERATED,
     "consistent attention": GENERATED,
     "pipeline": GENERATED,
@@ -93,6 +95,7 @@ def kept(monkeypatch, tmp_path):
         return {name: paths[0] for name, paths in found.items()} | {
             "pairs": json.loads((pairs.folder / "manifest.json").read_text())["key"],
             "evaluated sets": str(place.value),
+            "photographs": key(PREPARED, {}),
             "shared sets": key(SHARED_SETS, {}),
             "variants' sets": key(VARIANT_SETS, {}),
             "heads": key(RENDERED, {}),

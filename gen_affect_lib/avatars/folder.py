@@ -7,9 +7,14 @@
 
 `expression` is an emotion word or "neutral"; or an object of action units ({"au12": 0.8, "au25": 0.4}; others are 0);
 or the expression vector as a list of 21 numbers in the order of `Expression.NAMES`. A folder uses one of these forms
-throughout; then `datasets.load_dataset("imagefolder", data_dir="my_faces")` reads it as well.
+throughout; then `datasets.load_dataset("imagefolder", data_dir="my_faces")` reads it as well. Labels of other
+collections count as words ("happy" is happiness), see `OTHER_LABELS`.
 
-All entries are read and checked when the dataset is opened, so a bad entry is reported before a training starts.
+A line may also have `valence` and `arousal`, both in [-1, 1], and a `text` that describes the picture. Whoever opens
+the folder may accept lines without `expression`, see `FaceFolder`.
+
+All lines are checked when the dataset is opened, so a bad one is reported before a training starts. Pictures are read
+when they are used.
 """
 
 from __future__ import annotations
@@ -17,9 +22,10 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,45 +36,90 @@ from gen_affect_lib.avatars.factors import Appearance, Expression, Identity
 from gen_affect_lib.avatars.splits import VALIDATION_SEED
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.files import atomic
-from gen_affect_lib.pictures import open_picture, square
+from gen_affect_lib.pictures import centred, open_picture
 
 METADATA = "metadata.jsonl"
 KEYS = ("file_name", "identity", "expression")
 
+# Labels of collections of photographs, and the word of the table that each counts as.
+OTHER_LABELS = {
+    "happy": "happiness", "sad": "sadness", "angry": "anger", "fearful": "fear", "afraid": "fear", "scared": "fear",
+    "disgusted": "disgust", "surprised": "surprise", "contemptuous": "contempt", "calm": "neutral",
+    "anxious": "anxiety", "excited": "excitement", "proud": "pride", "amused": "amusement",
+    "joyful": "joy", "worried": "worry",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A checked line of metadata.jsonl: `expression` as written there, `vector` float32 (21,)."""
+    """A checked line of metadata.jsonl.
+
+    Attributes:
+        expression, vector: as written there, and as a vector float32 (21,); None if the line has no expression.
+        affect: valence and arousal, or None.
+        text: a description of the picture, or None.
+    """
 
     line: int
     path: Path
     identity: str
-    expression: str | dict | list
-    vector: np.ndarray
+    expression: str | dict | list | None
+    vector: np.ndarray | None
+    affect: tuple[float, float] | None = None
+    text: str | None = None
 
 
 class FaceFolder:
     """Pairs (reference, target) from a folder of pictures: the same identity, two different expressions.
 
+    A person with one picture only makes a pair of the picture with itself. A model trained on such pairs tends to
+    copy the reference, with its pose and light, in place of drawing the person; `copies` marks them, and a warning
+    counts them.
+
     Args:
         folder: the folder with `metadata.jsonl`.
-        image_size: side in pixels. Pictures are cropped to the centred square and made smaller, never larger.
+        image_size: side in pixels, or width and height. Pictures are cropped around their centre to this shape and made
+            smaller, never larger.
+        meaning: the expression vector float32 (21,) of a line that has none, such as one that is read from the picture.
+            None: every line must have an expression.
+
     Attributes:
         entries: tuple of `Entry`, in the order of the file.
-        images: uint8 (N, image_size, image_size, 3), RGB, one per entry.
+        images: uint8 (N, height, width, 3), RGB, one per entry; all are read when it is first used.
         vectors: float32 (N, 21), the expression vector of each entry.
         pairs: int64 (P, 2), entries of reference and target; every such pair once.
+        copies: bool (P,), whether reference and target are one picture.
 
-    Raises UserError for the first bad entry, with its line.
+    Raises UserError for the first bad line, with its number, and for a bad picture when it is read.
     """
 
-    def __init__(self, folder: str | Path, image_size: int = 64):
+    def __init__(
+        self,
+        folder: str | Path,
+        image_size: int | tuple[int, int] = 64,
+        meaning: Callable[[Entry], np.ndarray] | None = None,
+    ):
         self.folder = Path(folder)
         self.image_size = image_size
         self.entries = read_metadata(self.folder)
-        self.images = np.stack([_read_picture(entry, image_size) for entry in self.entries])
-        self.vectors = np.stack([entry.vector for entry in self.entries])
-        self.pairs = _pair(self.entries)
+        self.vectors = np.stack([_vector(entry, meaning) for entry in self.entries])
+        self.pairs = _pair(self.entries, self.vectors)
+        self.copies = self.pairs[:, 0] == self.pairs[:, 1]
+        if self.copies.any():
+            warnings.warn(
+                f"{self.copies.sum()} of {len(self.identities)} people have one picture only, which a model tends to "
+                "copy: give more pictures of each, with different expressions",
+                stacklevel=2,
+            )
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        return np.stack([self.picture(number) for number in range(len(self.entries))])
+
+    def picture(self, number: int) -> np.ndarray:
+        """The picture of an entry, read from its file: uint8 (height, width, 3), RGB."""
+        size = self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
+        return _read_picture(self.entries[number], size)
 
     @property
     def identities(self) -> tuple[str, ...]:
@@ -79,13 +130,15 @@ class FaceFolder:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict:
-        """One pair: `reference` and `target` uint8 (S, S, 3), `expression` of the target float32 (21,), `identity`."""
+        """One pair: `reference` and `target` uint8 (height, width, 3), `expression` of the target float32 (21,),
+        `identity`, and `copy`, whether both are one picture."""
         reference, target = self.pairs[index]
         return {
-            "reference": self.images[reference],
-            "target": self.images[target],
+            "reference": self.picture(reference),
+            "target": self.picture(target),
             "expression": self.vectors[target],
             "identity": self.entries[target].identity,
+            "copy": bool(self.copies[index]),
         }
 
 
@@ -123,10 +176,12 @@ def read_metadata(folder: str | Path) -> tuple[Entry, ...]:
             raise UserError(
                 f"{METADATA} line {number}: {entry.path.name} is in line {line_of[entry.path]} too: remove one"
             )
-        if entries and type(entry.expression) is not type(entries[0].expression):
+        there = next((one for one in entries if one.expression is not None), entry)
+        this, other = entry.expression, there.expression
+        if this is not None and other is not None and type(this) is not type(other):
             raise UserError(
-                f"{METADATA} line {number}: expression is {_form(entry.expression)}, but line {entries[0].line} gives "
-                f"{_form(entries[0].expression)}: use one form in a folder"
+                f"{METADATA} line {number}: expression is {_form(this)}, but line {there.line} gives "
+                f"{_form(other)}: use one form in a folder"
             )
         line_of[entry.path] = number
         entries.append(entry)
@@ -145,20 +200,45 @@ def _parse_line(line: str, number: int, folder: Path) -> Entry:
         raise UserError(f"{where} has too many brackets inside each other: give one flat object a line") from None
     if not isinstance(record, dict):
         raise UserError(f'{where} is not an object: give {{"file_name": …, "identity": …, "expression": …}}')
-    for key in KEYS:
+    for key in KEYS[:2]:
         if record.get(key) in (None, ""):
             raise UserError(f"{where} has no {key}: give {', '.join(KEYS)}")
-    identity = record["identity"]
+    identity, text = record["identity"], record.get("text")
+    if text is not None and not isinstance(text, str):
+        raise UserError(f"{where}: text is {text!r:.60}: give a description of the picture, or leave it out")
     if isinstance(identity, bool) or not isinstance(identity, (str, int)):
         raise UserError(f"{where}: identity is {identity!r:.60}: give a name or a whole number for the person")
-    expression = record["expression"]
+    expression = None if record.get("expression") == "" else record.get("expression")
     return Entry(
         line=number,
         path=_locate(record["file_name"], folder, where),
         identity=str(identity),
         expression=expression,
-        vector=parse_expression(expression, where),
+        vector=None if expression is None else parse_expression(expression, where),
+        affect=_affect(record, where),
+        text=text or None,
     )
+
+
+def _affect(record: dict, where: str) -> tuple[float, float] | None:
+    valence, arousal = record.get("valence"), record.get("arousal")
+    if valence is None and arousal is None:
+        return None
+    for name, value in (("valence", valence), ("arousal", arousal)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1 <= value <= 1:  # nan as well
+            raise UserError(
+                f"{where}: {name} is {value!r:.60}: give both valence and arousal, from -1 to 1, or neither"
+            )
+    assert valence is not None and arousal is not None
+    return float(valence), float(arousal)
+
+
+def _vector(entry: Entry, meaning: Callable[[Entry], np.ndarray] | None) -> np.ndarray:
+    if entry.vector is not None:
+        return entry.vector
+    if meaning is None:
+        raise UserError(f"{METADATA} line {entry.line} has no expression: give {', '.join(KEYS)}")
+    return meaning(entry)
 
 
 def _whole_number(digits: str) -> int | str:
@@ -192,7 +272,8 @@ def parse_expression(expression: str | dict | list, where: str = "expression") -
     """
     try:
         if isinstance(expression, str):
-            return Expression.named(expression).to_vector()
+            word = expression.strip().lower()
+            return Expression.named(OTHER_LABELS.get(word, word)).to_vector()
         if isinstance(expression, dict):
             for name in expression:
                 if name not in Expression.NAMES:
@@ -214,35 +295,35 @@ def _form(expression: str | dict | list) -> str:
     return {str: "a word", dict: "an object", list: "a list"}[type(expression)]
 
 
-def _read_picture(entry: Entry, size: int) -> np.ndarray:
-    """The centred square as uint8 (size, size, 3), RGB."""
+def _read_picture(entry: Entry, size: tuple[int, int]) -> np.ndarray:
+    """The centre of a picture in the shape of `size`, (width, height): uint8 (height, width, 3), RGB."""
     where = f"{METADATA} line {entry.line}"
     picture = open_picture(entry.path, f"{where}:")
-    width, height = picture.size
-    if min(width, height) < size:
+    if any(there < wanted for there, wanted in zip(picture.size, size)):
         raise UserError(
-            f"{where}: {entry.path.name} is {width} × {height} pixels: give at least {size} × {size}, or a smaller "
-            "image_size"
+            f"{where}: {entry.path.name} is {picture.width} × {picture.height} pixels: give at least {size[0]} × "
+            f"{size[1]}, or a smaller image_size"
         )
-    return np.asarray(square(picture, size))
+    return np.asarray(centred(picture, size))
 
 
-def _pair(entries: tuple[Entry, ...]) -> np.ndarray:
-    pictures = Counter(entry.identity for entry in entries)
-    expressions = {name: {e.vector.tobytes() for e in entries if e.identity == name} for name in pictures}
-    for name, count in pictures.items():
-        if count == 1:
-            raise UserError(f"identity {name!r} has only one picture: give at least two with different expressions")
-        if len(expressions[name]) == 1:
-            raise UserError(f"all {count} pictures of {name!r} show one expression: give at least two different ones")
-    members = {name: [i for i, entry in enumerate(entries) if entry.identity == name] for name in pictures}
+def _pair(entries: Sequence[Entry], vectors: np.ndarray) -> np.ndarray:
+    keys = [vector.tobytes() for vector in vectors]
+    members: dict[str, list[int]] = {}
+    for number, entry in enumerate(entries):
+        members.setdefault(entry.identity, []).append(number)
+    for name, people in members.items():
+        if len(people) > 1 and len({keys[number] for number in people}) == 1:
+            raise UserError(
+                f"all {len(people)} pictures of {name!r} show one expression: give at least two different ones"
+            )
     return np.array(
         [
             (reference, target)
             for people in members.values()
             for reference in people
             for target in people
-            if entries[reference].vector.tobytes() != entries[target].vector.tobytes()
+            if keys[reference] != keys[target] or len(people) == 1
         ],
         dtype=np.int64,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import numbers
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ FACE_READING = Producer("face reading", 1, uses=(ALIGNMENT,))
 FOLDER = CHECKPOINTS / "insightface_pack"
 RECOGNIZER, DETECTOR, LANDMARKS = "arcface.onnx", "detector.onnx", "landmarks.onnx"
 SMALLEST, LARGEST = 32, 2048  # pixels a side: smaller pictures are refused, larger ones scaled down
+DOWNLOADS = Path("~/.insightface/models")  # where insightface keeps its packs
 NON_COMMERCIAL = (
     "insightface's own packs are licensed for non-commercial research only; the kit's own pack has no such limit"
 )
@@ -46,8 +48,9 @@ class FaceReading:
         box: float32 (4,), x0 y0 x1 y1 in pixels.
         landmarks: float32 (5, 2) in pixels: eyes, tip of the nose, corners of the mouth; left as in the picture.
         score: the confidence of the detector, in [0, 1].
-        views: uint8 (2, 112, 112, 3), RGB: the aligned crop and the wider view, see `views.VIEWS`.
-        embeddings: float32 (2, 512), one per view, of norm 1: a dot product of two is their cosine.
+        views: uint8 (V, 112, 112, 3), RGB: the aligned crop, and in the kit's own pack the wider view, see
+            `views.VIEWS`.
+        embeddings: float32 (V, 512), one per view, of norm 1: a dot product of two is their cosine.
     """
 
     box: np.ndarray
@@ -63,7 +66,7 @@ class FaceReading:
 
     @property
     def tokens(self) -> np.ndarray:
-        """The identity tokens for conditioning, of both views: float32 (2, 512), see `identity.to_tokens`."""
+        """The identity tokens for conditioning, one per view: float32 (V, 512), see `identity.to_tokens`."""
         return to_tokens(self.embeddings)
 
 
@@ -75,12 +78,22 @@ class FacePack:
             "buffalo_l", which is then downloaded and must not be used commercially.
         least_score: the minimum score of a detection, in [0, 1].
         providers: of onnxruntime; by default the CPU.
+        views: the views that the recognizer reads, names of `views.VIEWS`. Recognizers of other packs were trained on
+            aligned crops alone: give ("crop",).
 
     Raises UserError if the folder is not a pack or the name cannot be loaded.
     """
 
-    def __init__(self, name: str | Path = FOLDER, least_score: float = 0.5, providers=("CPUExecutionProvider",)):
-        self.arguments = str(name), least_score, tuple(providers)  # with which other processes construct their own
+    def __init__(
+        self,
+        name: str | Path = FOLDER,
+        least_score: float = 0.5,
+        providers=("CPUExecutionProvider",),
+        views: Sequence[str] = tuple(VIEWS),
+    ):
+        # with which other processes construct their own
+        self.arguments = str(name), least_score, tuple(providers), tuple(views)
+        self.views = tuple(views)
         folder = Path(name)
         if not folder.is_dir():
             if folder.parent != Path("."):
@@ -109,7 +122,8 @@ class FacePack:
     def weights(self) -> tuple[str, ...]:
         """The fingerprints of all networks that take part in a reading, and the threshold of the detector."""
         networks = [fingerprint(Path(model.model_file)) for _, model in sorted(self.models.items())]
-        return *networks, f"least score {self.least_score}"
+        views = () if self.views == tuple(VIEWS) else (f"views {' '.join(self.views)}",)
+        return *networks, f"least score {self.least_score}", *views
 
     def read(self, picture) -> list[FaceReading]:
         """All faces of a picture, from left to right; an empty list if there is none.
@@ -129,7 +143,7 @@ class FacePack:
         for box, five in zip(boxes, points):
             if self.landmark_net is not None:
                 five = self.landmark_net.get(bgr, Face(bbox=box[:4]))
-            views = np.stack([aligned(image, five, view) for view in VIEWS])
+            views = np.stack([aligned(image, five, view) for view in self.views])
             embeddings = self.recognizer.get_feat([np.ascontiguousarray(view[:, :, ::-1]) for view in views])
             embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
             if not np.isfinite(embeddings).all():
@@ -184,8 +198,15 @@ def _load_models(name: str | Path, providers) -> dict:
     options.intra_op_num_threads = torch.get_num_threads()
     settings: dict[str, Any] = dict(providers=list(providers), sess_options=options)
     folder = Path(name).expanduser()
-    if not folder.is_dir() or has_model_package_manifest(str(folder)):
-        return FaceAnalysis(name=str(name), **settings).models
+    if not folder.is_dir():
+        try:
+            return FaceAnalysis(name=str(name), **settings).models
+        except AssertionError:  # it has looked for the files one folder too high
+            folder = DOWNLOADS.expanduser() / name
+    if not any(folder.glob("*.onnx")):  # the archive of antelopev2 has its files in a folder of its own
+        folder = next((one.parent for one in sorted(folder.glob("*/*.onnx"))), folder)
+    if has_model_package_manifest(str(folder)):
+        return FaceAnalysis(name=str(folder), **settings).models
     # FaceAnalysis takes [brackets] in the path of a folder as a pattern, and then finds no files in it.
     found: list[Any] = [get_model(str(file), **settings) for file in sorted(folder.resolve().glob("*.onnx"))]
     return {model.taskname: model for model in reversed(found) if model is not None}  # the first of a task counts

@@ -35,16 +35,19 @@ class JointAttention(Protocol):
     `consistent.AnchorBank.record` and `consistent.AnchorBank.read` are two replacements.
 
     Args:
-        image, condition: queries, keys and values of both streams, (B, L, H, D) and (B, M, H, D).
+        image, condition: queries, keys and values of both streams, (B, L, H, D) and (B, M, H, D). In the second
+            attention of a dual block, which is over the image tokens only, condition is None.
         block: index of the block, from 0.
         sigma: noise level of the sampling step, the same for the whole batch, in [0, 1].
 
     Returns:
         The attention output of the image tokens (B, L, C) and of the condition tokens (B, M, C); the latter is None if
-        the condition has no queries.
+        there is no condition or it has no queries.
     """
 
-    def __call__(self, image: QKV, condition: QKV, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]: ...
+    def __call__(
+        self, image: QKV, condition: QKV | None, *, block: int, sigma: float
+    ) -> tuple[Tensor, Tensor | None]: ...
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -69,13 +72,17 @@ def attention_weights(query: Tensor, key: Tensor) -> Tensor:
     return (scores / query.shape[-1] ** 0.5).softmax(dim=-1)
 
 
-def joint_attention(image: QKV, condition: QKV, *, block: int = 0, sigma: float = 0.0) -> tuple[Tensor, Tensor | None]:
+def joint_attention(
+    image: QKV, condition: QKV | None, *, block: int = 0, sigma: float = 0.0
+) -> tuple[Tensor, Tensor | None]:
     """Attention over the tokens of both streams together, as a `JointAttention`. `block` and `sigma` are not used.
 
     This is the only place in the network where the two streams meet. Without condition tokens it is self-attention of
     the image. In the last block the condition has no queries, so its output is None.
     """
     assert image.query is not None
+    if condition is None:
+        return attend(image.query, image.key, image.value), None
     key = torch.cat([image.key, condition.key], dim=1)  # (B, L + M, H, D)
     value = torch.cat([image.value, condition.value], dim=1)
     if condition.query is None:
@@ -85,9 +92,9 @@ def joint_attention(image: QKV, condition: QKV, *, block: int = 0, sigma: float 
     return of_image, of_condition
 
 
-def condition_attention(image: QKV, condition: QKV) -> Tensor | None:
-    """The condition's output of `joint_attention`: (B, M, C), or None if the condition has no queries."""
-    if condition.query is None:
+def condition_attention(image: QKV, condition: QKV | None) -> Tensor | None:
+    """The condition's output of `joint_attention`: (B, M, C), or None if it has no queries or there is none."""
+    if condition is None or condition.query is None:
         return None
     key = torch.cat([image.key, condition.key], dim=1)  # (B, L + M, H, D)
     value = torch.cat([image.value, condition.value], dim=1)

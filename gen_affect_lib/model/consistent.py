@@ -5,12 +5,14 @@ The third idea of Gen-AFFECT. It is used at inference only; nothing is trained. 
 Condition tokens are not shared and do not attend to other images, so each image keeps its own expression. Related
 methods: ConsiStory (Tewel et al. 2024), StyleAligned (Hertz et al. 2024), MasaCtrl (Cao et al. 2023).
 
-`shared_attention` is the mechanism; notebook 09 builds it by hand. `AnchorBank` applies it to a whole set: the anchors
-are sampled first, and their queries, keys and values are kept for all further images.
+`shared_attention` is the mechanism; notebook 09 builds it by hand. `SharedStep` applies it in one sampling step, and
+`AnchorBank` to a whole set: the anchors are sampled first, and their queries, keys and values are kept for all further
+images.
 
 Letters: G conditions that guidance combines, N images of a set, A anchors, P shared tokens of each anchor, L image
-tokens, M condition tokens, H heads, D channels per head, C = H·D channels of a token, K channels and s side of the
-latents. A batch is B = G·N: all images under the first condition, then all under the second, and so on.
+tokens in h rows and w columns, M condition tokens, H heads, D channels per head, C = H·D channels of a token, K
+channels and s side of the latents. A batch is B = G·N: all images under the first condition, then all under the second,
+and so on.
 """
 
 from __future__ import annotations
@@ -86,17 +88,45 @@ class Consistency:
         """The number of anchors, A, in a set of `count` images."""
         return count if self.anchors is None else min(self.anchors, count)
 
-    def tokens(self, side: int, sigma: float) -> Tensor:
-        """Indices of the tokens that are shared at sigma, ascending: int64 (P,). An image has side × side tokens."""
-        eligible = torch.ones(side, side, dtype=torch.bool)
+    def tokens(self, grid: int | tuple[int, int], sigma: float, face: Tensor | None = None) -> Tensor:
+        """Indices of the tokens that are shared at sigma, ascending: int64 (P,).
+
+        Args:
+            grid: (h, w) of an image's tokens, or the side of a square.
+            face: which tokens cover brows, eyes and mouth, bool (h, w); None: those of a centred portrait.
+        """
+        h, w = (grid, grid) if isinstance(grid, int) else grid
+        eligible = torch.ones(h, w, dtype=torch.bool)
         if self.face_above and sigma <= self.face_above:
-            eligible &= ~face_tokens(side)
-        indices = eligible.flatten().nonzero()[:, 0]  # (side, side) -> (L,) -> (P,)
+            eligible &= ~(portrait_tokens(h, w) if face is None else face.cpu())
+        indices = eligible.flatten().nonzero()[:, 0]  # (h, w) -> (L,) -> (P,)
         count = round(self.share * len(indices))
         if count < len(indices):
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + round(1e5 * sigma))
             indices = indices[torch.randperm(len(indices), generator=generator)[:count]].sort().values
         return indices
+
+    def step(
+        self,
+        grid: int | tuple[int, int],
+        sigma: float,
+        anchors: int,
+        device: torch.device | str = "cpu",
+        face: Tensor | None = None,
+    ) -> SharedStep:
+        """What `anchors` images share with others in one sampling step; arguments otherwise as of `tokens`."""
+        active = self.above <= sigma <= self.below
+        tokens = self.tokens(grid, sigma, face) if active else torch.arange(0)
+        return SharedStep(self, tokens.to(device), anchors)
+
+
+def portrait_tokens(h: int, w: int) -> Tensor:
+    """Which of h × w tokens cover brows, eyes or mouth in a portrait that fills the centred square: bool (h, w)."""
+    side = min(h, w)
+    top, left = (h - side) // 2, (w - side) // 2
+    covered = torch.zeros(h, w, dtype=torch.bool)
+    covered[top : top + side, left : left + side] = face_tokens(side)
+    return covered
 
 
 def as_consistency(value: float | Consistency) -> Consistency | None:
@@ -127,12 +157,70 @@ def shared_attention(image: QKV, condition: QKV, anchors: QKV, tokens: Tensor, r
     if replace == Replace.QUERIES_KEYS_VALUES:
         query = query.index_copy(1, tokens, anchors.query)
     if replace != Replace.NOTHING:
-        own = torch.ones(key.shape[1], dtype=torch.bool, device=key.device)
-        own[tokens] = False
+        own = torch.ones(key.shape[1], dtype=torch.int8, device=key.device).index_fill(0, tokens, 0)
+        # Indices and not a mask: torch.compile must know their number, L - P.
+        own = own.argsort(descending=True, stable=True)[: key.shape[1] - len(tokens)]
         key, value = key[:, own], value[:, own]
     key = torch.cat([key, condition.key, anchors.key], dim=1)  # (B, L + M + S, H, D); L - P if keys are dropped
     value = torch.cat([value, condition.value, anchors.value], dim=1)
     return attend(query, key, value)
+
+
+@dataclass
+class SharedStep:
+    """Consistent attention in one sampling step: `record` for the anchors, then `read` for all other images.
+
+    Both are a `JointAttention`. What depends on sigma is in `tokens`, so a network that is compiled with this attention
+    has one graph for all steps in which the number of shared tokens is the same.
+
+    Attributes:
+        consistency: which tokens are shared, and how.
+        tokens: indices of the shared tokens (P,), on the device of the images; none outside the range of sigma.
+        anchors: A, the number of images in a call of `record` under each condition.
+        kept: (block, whether it is the second attention of a dual block) -> keys and values (G, A·P, H, D), and the
+            mean of the anchors' queries (G, P, H, D).
+    """
+
+    consistency: Consistency
+    tokens: Tensor
+    anchors: int = 1
+    kept: dict[tuple[int, bool], QKV] = field(default_factory=dict)
+
+    def record(self, image: QKV, condition: QKV | None, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]:
+        """Attention of the anchors (B = G·A). Each also attends to the others' shared tokens. Stores all of them."""
+        blocks = self.consistency.blocks
+        if len(self.tokens) == 0 or not (blocks is None or block in blocks):
+            return joint_attention(image, condition)
+        images = image.map(self._in_sets)  # (G, A, L, H, D)
+        shared = images.map(lambda x: x[:, :, self.tokens])  # (G, A, P, H, D)
+        self.kept[block, condition is None] = _joined(shared)
+        if self.anchors == 1:
+            return joint_attention(image, condition)
+        conditions = _present(condition, image).map(self._in_sets)  # (G, A, M, H, D)
+        outputs = []
+        for n in range(self.anchors):
+            own, own_condition = (stream.map(lambda x: x[:, n]) for stream in (images, conditions))
+            others = _joined(shared.map(lambda x: torch.cat([x[:, :n], x[:, n + 1 :]], dim=1)))
+            outputs.append(shared_attention(own, own_condition, others, self.tokens, Replace.NOTHING))  # (G, L, C)
+        return torch.stack(outputs, dim=1).flatten(0, 1), condition_attention(image, condition)
+
+    def read(self, image: QKV, condition: QKV | None, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]:
+        """Attention of other images (B = G·N). Each also attends to the anchors' tokens under its own condition."""
+        if (block, condition is None) not in self.kept:
+            return joint_attention(image, condition)
+        kept = self.kept[block, condition is None]
+        count = len(image.key) // len(kept.key)  # N
+        anchors = kept.map(lambda x: x.repeat_interleave(count, 0))  # (G, ·, H, D) -> (B, ·, H, D)
+        output = shared_attention(image, _present(condition, image), anchors, self.tokens, self.consistency.replace)
+        return output, condition_attention(image, condition)
+
+    def _in_sets(self, x: Tensor) -> Tensor:
+        return x.unflatten(0, (-1, self.anchors))  # (B, L, H, D) -> (G, A, L, H, D)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the kept tensors in bytes."""
+        return sum(x.nbytes for kept in self.kept.values() for x in kept if x is not None)
 
 
 @dataclass
@@ -147,14 +235,17 @@ class AnchorBank:
         made_with: what must be the same for every image of the set, by name, see `require_same`.
         anchors: A, the number of images in a call of `record` under each condition.
         noise_of_first: initial noise of the set's first image (1, K, s, s); None before it is sampled.
-        kept: (sigma, block) -> keys and values (G, A·P, H, D), and the mean of the anchors' queries (G, P, H, D).
+        grid, face: as of `Consistency.tokens`; grid None: images are squares.
+        steps: sigma -> what is shared in that step.
     """
 
     consistency: Consistency
     made_with: dict[str, object] = field(default_factory=dict)
     anchors: int = 1
     noise_of_first: Tensor | None = None
-    kept: dict[tuple[float, int], QKV] = field(default_factory=dict)
+    grid: tuple[int, int] | None = None
+    face: Tensor | None = None
+    steps: dict[float, SharedStep] = field(default_factory=dict)
 
     def require_same(self, made_with: dict[str, object]) -> None:
         """Raise UserError, with the first difference, unless the bank was made with these."""
@@ -178,50 +269,47 @@ class AnchorBank:
         if self.kept:
             return [(slice(0, count), self.read)]
         self.anchors = self.consistency.anchor_count(count)
-        passes = [(slice(0, self.anchors), self.record), (slice(self.anchors, count), self.read)]
+        passes: list[tuple[slice, JointAttention]] = [
+            (slice(0, self.anchors), self.record),
+            (slice(self.anchors, count), self.read),
+        ]
         return passes if self.anchors < count else passes[:1]
 
-    def record(self, image: QKV, condition: QKV, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]:
-        """Attention of the anchors (B = G·A). Each also attends to the others' shared tokens. Stores all of them."""
-        if not self.consistency.is_active(block, sigma):
-            return joint_attention(image, condition)
-        tokens = self._tokens(image, sigma)
-        images, conditions = (stream.map(self._in_sets) for stream in (image, condition))  # (G, A, ·, H, D)
-        shared = images.map(lambda x: x[:, :, tokens])  # (G, A, P, H, D)
-        self.kept[sigma, block] = _joined(shared)
-        if self.anchors == 1:
-            return joint_attention(image, condition)
-        outputs = []
-        for n in range(self.anchors):
-            own, own_condition = (stream.map(lambda x: x[:, n]) for stream in (images, conditions))
-            others = _joined(shared.map(lambda x: torch.cat([x[:, :n], x[:, n + 1 :]], dim=1)))
-            outputs.append(shared_attention(own, own_condition, others, tokens, Replace.NOTHING))  # (G, L, C)
-        return torch.stack(outputs, dim=1).flatten(0, 1), condition_attention(image, condition)
+    def record(self, image: QKV, condition: QKV | None, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]:
+        """`SharedStep.record` in the step at sigma."""
+        return self._step(image, sigma).record(image, condition, block=block, sigma=sigma)
 
-    def read(self, image: QKV, condition: QKV, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]:
-        """Attention of other images (B = G·N). Each also attends to the anchors' tokens under its own condition."""
-        if (sigma, block) not in self.kept:
-            return joint_attention(image, condition)
-        kept = self.kept[sigma, block]
-        count = len(image.key) // len(kept.key)  # N
-        anchors = kept.map(lambda x: x.repeat_interleave(count, 0))  # (G, ·, H, D) -> (B, ·, H, D)
-        output = shared_attention(image, condition, anchors, self._tokens(image, sigma), self.consistency.replace)
-        return output, condition_attention(image, condition)
+    def read(self, image: QKV, condition: QKV | None, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]:
+        """`SharedStep.read` in the step at sigma."""
+        return self._step(image, sigma).read(image, condition, block=block, sigma=sigma)
 
-    def _tokens(self, image: QKV, sigma: float) -> Tensor:
-        """`Consistency.tokens` of square images (B, L, H, D), on their device."""
-        return self.consistency.tokens(round(image.key.shape[1] ** 0.5), sigma).to(image.key.device)
+    def _step(self, image: QKV, sigma: float) -> SharedStep:
+        """The step at sigma, for images (B, L, H, D). Raises UserError if they are no squares and `grid` is unknown."""
+        if sigma not in self.steps:
+            L = image.key.shape[1]
+            grid = self.grid or (round(L**0.5),) * 2
+            if grid[0] * grid[1] != L:
+                raise UserError(f"{L} image tokens are not {grid[0]} × {grid[1]}: give the bank grid=(rows, columns)")
+            self.steps[sigma] = self.consistency.step(grid, sigma, self.anchors, image.key.device, self.face)
+        return self.steps[sigma]
 
-    def _in_sets(self, x: Tensor) -> Tensor:
-        return x.unflatten(0, (-1, self.anchors))  # (B, L, H, D) -> (G, A, L, H, D)
+    @property
+    def kept(self) -> dict[tuple[float, int, bool], QKV]:
+        """All that is kept: sigma, block, and whether it is of the second attention of a dual block."""
+        return {(sigma, *place): kept for sigma, step in self.steps.items() for place, kept in step.kept.items()}
 
     @property
     def bytes(self) -> int:
         """Size of the kept tensors in bytes."""
-        return sum(x.nbytes for kept in self.kept.values() for x in kept if x is not None)
+        return sum(step.bytes for step in self.steps.values())
 
 
 def _joined(anchors: QKV) -> QKV:
     """Anchors' tokens (G, A, P, H, D) side by side: mean queries (G, P, H, D), keys and values (G, A·P, H, D)."""
     assert anchors.query is not None
     return QKV(anchors.query.mean(dim=1), anchors.key.flatten(1, 2), anchors.value.flatten(1, 2))
+
+
+def _present(condition: QKV | None, image: QKV) -> QKV:
+    """The condition, or one without tokens (B, 0, H, D)."""
+    return QKV(None, image.key[:, :0], image.value[:, :0]) if condition is None else condition

@@ -9,11 +9,16 @@ Letters: B images, K channels of a picture or latent, L image tokens, M conditio
 C = H·D channels of a token. Taught in notebook 03.
 """
 
-from typing import cast
+import json
+from collections.abc import Callable, Container, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
@@ -23,7 +28,6 @@ from gen_affect_lib.model.attention import (
     JointAttention,
     KeyValueProjections,
     Projections,
-    attend,
     joint_attention,
 )
 from gen_affect_lib.model.modulation import (
@@ -70,7 +74,7 @@ class Stream(nn.Module):
 
     def after(self, x: Tensor, attended: Tensor, mods: tuple[Modulation, ...]) -> Tensor:
         """Tokens and attention output, both (B, L, C), to tokens (B, L, C): gated residuals of attention and MLP."""
-        attention, mlp = mods
+        attention, mlp = mods[:2]
         x = gated_add(x, attention.gate, self.attention.to_out(attended))
         return gated_add(x, mlp.gate, self.mlp(modulate(layer_norm(x), mlp.shift, mlp.scale)))
 
@@ -86,12 +90,13 @@ class DualStream(Stream):
         self.modulator = Modulator(dim, branches=3)
         self.self_attention = Projections(dim, num_heads, qk_norm)
 
-    def after(self, x: Tensor, attended: Tensor, mods: tuple[Modulation, ...]) -> Tensor:
-        *joint_and_mlp, own = mods
-        query, key, value = self.self_attention.qkv(modulate(layer_norm(x), own.shift, own.scale))
-        assert query is not None
-        x = gated_add(x, own.gate, self.self_attention.to_out(attend(query, key, value)))
-        return super().after(x, attended, tuple(joint_and_mlp))
+    def before_second(self, x: Tensor, mods: tuple[Modulation, ...]) -> QKV:
+        """Tokens (B, L, C) and all modulations to the `QKV` of the second attention."""
+        return self.self_attention.qkv(modulate(layer_norm(x), mods[2].shift, mods[2].scale))
+
+    def after_second(self, x: Tensor, attended: Tensor, mods: tuple[Modulation, ...]) -> Tensor:
+        """Tokens and output of the second attention, both (B, L, C), to tokens (B, L, C): its gated residual."""
+        return gated_add(x, mods[2].gate, self.self_attention.to_out(attended))
 
 
 class KeyValueStream(nn.Module):
@@ -131,11 +136,16 @@ class MMDiTBlock(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Update image tokens (B, L, C) and condition tokens (B, M, C), given the conditioning vector c (B, C).
 
-        `block` (index from 0) and `sigma` (in [0, 1]) are passed to `attention`.
+        `block` (index from 0) and `sigma` (in [0, 1]) are passed to `attention`. For the second attention of a dual
+        block it is called again, without a condition.
         """
         image_qkv, image_mods = self.image.before(image, c)
         condition_qkv, condition_mods = self.condition.before(condition, c)
         image_attended, condition_attended = attention(image_qkv, condition_qkv, block=block, sigma=sigma)
+        if isinstance(self.image, DualStream):
+            second_qkv = self.image.before_second(image, image_mods)
+            second_attended, _ = attention(second_qkv, None, block=block, sigma=sigma)
+            image = self.image.after_second(image, second_attended, image_mods)
         image = self.image.after(image, image_attended, image_mods)
         condition = self.condition.after(condition, cast(Tensor, condition_attended), condition_mods)
         return image, condition
@@ -161,8 +171,11 @@ class MMDiT(ModelMixin, ConfigMixin):
     Raises UserError if the sizes do not fit together.
     """
 
-    _repeated_blocks = ["MMDiTBlock"]  # what compile_repeated_blocks() compiles
-    _no_split_modules = ["MMDiTBlock"]  # what device_map keeps on one device
+    # Names that methods of ModelMixin read
+    _repeated_blocks = ["MMDiTBlock"]  # compiled by compile_repeated_blocks()
+    _no_split_modules = ["MMDiTBlock"]  # kept on one device by device_map
+    _supports_gradient_checkpointing = True  # by enable_gradient_checkpointing()
+    _skip_layerwise_casting_patterns = ["patch_embed", "norm"]  # not stored in 8 bits by enable_layerwise_casting()
 
     @register_to_config
     def __init__(
@@ -207,6 +220,7 @@ class MMDiT(ModelMixin, ConfigMixin):
         )
         self.norm_out = AdaLayerNorm(dim)
         self.proj_out = nn.Linear(dim, patch_size * patch_size * (out_channels or in_channels))
+        self.gradient_checkpointing = False  # set by enable_gradient_checkpointing()
         self.init_weights()
 
     @torch.no_grad()
@@ -230,6 +244,11 @@ class MMDiT(ModelMixin, ConfigMixin):
         pooled_projections: Tensor,
         timestep: Tensor,
         attention: JointAttention | None = None,
+        sigma: float | None = None,
+        skip_layers: Container[int] | None = None,
+        block_controlnet_hidden_states: Sequence[Tensor] | None = None,
+        joint_attention_kwargs: dict | None = None,
+        return_dict: bool | None = None,
     ) -> Tensor:
         """One prediction.
 
@@ -238,27 +257,56 @@ class MMDiT(ModelMixin, ConfigMixin):
             encoder_hidden_states: condition tokens (B, M, joint_attention_dim); M may be 0.
             pooled_projections: pooled condition (B, pooled_projection_dim).
             timestep: (B,) in [0, 1000], fractions allowed: 1000 is pure noise, 0 is data.
-            attention: replaces `joint_attention` in every block. It gets one sigma = timestep / 1000 for the whole
-                batch, so all timesteps must be equal. None: `joint_attention`.
+            attention: replaces `joint_attention` in every block. None: `joint_attention`.
+            sigma: what `attention` gets as its sigma. None: timestep / 1000, and all timesteps must then be equal; to
+                compare them costs a synchronization with the GPU, and torch.compile breaks its graph there.
+            skip_layers: indices of blocks that are left out, for skip-layer guidance.
+            block_controlnet_hidden_states: residuals of a ControlNet, each (B, L, C), added to the image tokens after
+                the blocks, except after the last one; each serves num_layers / (number of residuals) blocks.
+            joint_attention_kwargs: `attention` by another name, {"attention": …}, for diffusers' pipelines, which pass
+                it on under this name.
+            return_dict: as in diffusers, for its pipelines: False returns a tuple of one, True an object with the
+                attribute `sample`. None: a tensor.
 
         Returns:
             (B, out_channels, height, width).
 
-        Raises UserError if shapes do not fit, or if timesteps differ and `attention` is given.
+        Raises UserError if shapes do not fit, if timesteps differ and `attention` is given without `sigma`, or for
+        other entries of `joint_attention_kwargs`.
         """
         self.check_shapes(hidden_states, encoder_hidden_states, pooled_projections, timestep)
         height, width = hidden_states.shape[-2:]
+        attention = attention or attention_among(joint_attention_kwargs)
+        if attention is not None and sigma is None:
+            sigma = common_sigma(timestep)
         c = self.conditioning(timestep, pooled_projections)
         image = self.patch_embed(hidden_states)
         condition = self.condition_embed(encoder_hidden_states)
-        sigma = 0.0 if attention is None else common_sigma(timestep)
+        residuals = block_controlnet_hidden_states
+        checkpointed = self.gradient_checkpointing and torch.is_grad_enabled()
         for number, block in enumerate(self.blocks):
-            if attention is None:
-                image, condition = block(image, condition, c)
-            else:
-                image, condition = block(image, condition, c, attention, number, sigma)
+            if skip_layers is None or number not in skip_layers:
+                run = partial(cast(Callable, self._gradient_checkpointing_func), block) if checkpointed else block
+                shared = () if attention is None else (attention, number, sigma)
+                image, condition = run(image, condition, c, *shared)
+            if residuals and number < len(self.blocks) - 1:
+                image = image + residuals[number * len(residuals) // len(self.blocks)]
         patches = self.proj_out(self.norm_out(image, c))
-        return unpatchify(patches, height, width, self.config["patch_size"])
+        latents = unpatchify(patches, height, width, self.config["patch_size"])
+        if return_dict is None:
+            return latents
+        return cast(Tensor, Transformer2DModelOutput(sample=latents) if return_dict else (latents,))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **kwargs) -> Self:
+        """Load a folder of `save_pretrained`. Raises UserError for the folder of another class, such as diffusers'."""
+        path = Path(folder, kwargs.get("subfolder") or "", "config.json")
+        kind = json.loads(path.read_text()).get("_class_name", cls.__name__) if path.is_file() else cls.__name__
+        if kind == "SD3Transformer2DModel":
+            raise UserError(f"{folder} is in diffusers' format: load it by gen_affect_lib.parity.load_diffusers")
+        if kind != cls.__name__:
+            raise UserError(f"{folder} holds a {kind}, not an {cls.__name__}: give another folder")
+        return super().from_pretrained(folder, **kwargs)
 
     def check_shapes(self, latents: Tensor, tokens: Tensor, pooled: Tensor, timestep: Tensor) -> None:
         """Raise UserError for an input of the wrong shape; the message has the expected shape and the given one."""
@@ -281,3 +329,14 @@ def common_sigma(timestep: Tensor) -> float:
     if (timestep != timestep[0]).any():
         raise UserError("the timesteps of a batch differ: with `attention`, give the same timestep for all images")
     return (timestep[0] / 1000).item()
+
+
+def attention_among(options: dict | None) -> JointAttention | None:
+    """The attention in the `joint_attention_kwargs` of diffusers' pipelines. Raises UserError for another entry."""
+    for name in options or ():
+        if name != "attention":
+            raise UserError(
+                f"joint_attention_kwargs has {name!r}, which an MMDiT does not know: give only 'attention'; merge "
+                "a LoRA before from_diffusers"
+            )
+    return (options or {}).get("attention")

@@ -37,6 +37,7 @@ from gen_affect_lib.training.latent_pairs import (
     cache_split,
     folder_identities,
     folder_splits,
+    meaning_of,
 )
 from gen_affect_lib.training.logbook import writing_to
 from gen_affect_lib.training.perceptual import PerceptualLoss
@@ -78,7 +79,7 @@ class UserPictures:
     """
 
     def __init__(self, path: str | Path, size: int, faces: FacePack):
-        self.folder = FaceFolder(path, size)
+        self.folder = FaceFolder(path, size, meaning_of)
         self.images = self.held_out = self.folder.images
         self.identities = folder_identities(self.folder, faces)  # here, so that a bad picture is named before training
 

@@ -106,15 +106,30 @@ def remove_checkpoints(folder: Path) -> None:
 # The contents of a training checkpoint
 
 
+def learned(networks: nn.Module) -> dict[str, Tensor]:
+    """The part of a state dict that training changes: no frozen parameters, and no buffers of modules that are frozen.
+
+    A frozen base of gigabytes is then not written with every checkpoint.
+    """
+    frozen = {name for name, parameter in networks.named_parameters() if not parameter.requires_grad}
+    still = tuple(
+        f"{name}."
+        for name, module in networks.named_modules()
+        if name and {p.requires_grad for p in module.parameters()} == {False}
+    )
+    return {n: t for n, t in networks.state_dict().items() if n not in frozen and not n.startswith(still)}
+
+
 def training_tensors(
     networks: nn.Module,
     parameters: dict[str, nn.Parameter],
     average: dict[str, Tensor],
     optimizers: list[torch.optim.Optimizer],
 ) -> dict[str, Tensor]:
-    """All tensors that the next step depends on: weights and buffers, average, optimizer state, global random state."""
+    """All tensors that the next step depends on and that training changes: weights and buffers, see `learned`, average,
+    optimizer state, global random state."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in parameters.items()}
-    tensors = dict(networks.state_dict())
+    tensors = learned(networks)
     tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
     for optimizer in optimizers:
         for parameter, moments in optimizer.state.items():
@@ -134,7 +149,7 @@ def load_training_tensors(
     optimizers: list[torch.optim.Optimizer],
 ) -> None:
     """Restore the tensors of `training_tensors` in place."""
-    networks.load_state_dict({name: tensors[name] for name in networks.state_dict()})
+    networks.load_state_dict({name: tensors[name] for name in learned(networks)}, strict=False)
     owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in parameters.items():
         average[name].copy_(tensors[f"average.{name}"])

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from gen_affect_lib.avatars.folder import METADATA, FaceFolder
+from gen_affect_lib.avatars.folder import METADATA, Entry, FaceFolder
 from gen_affect_lib.avatars.pairs import PAIRS, PairCache, PairsConfig
 from gen_affect_lib.codec import CODEC, LatentCodec, Latents, PixelCodec
+from gen_affect_lib.encoders.affect import vector_of_point
 from gen_affect_lib.encoders.pack import FACE_READING, FacePack
 from gen_affect_lib.encoders.reading import ExpressionReading
 from gen_affect_lib.errors import UserError
@@ -174,6 +175,16 @@ def _read_tokens(faces: FacePack, images: np.ndarray) -> list[np.ndarray | None]
 
 
 # A user's folder
+
+
+def meaning_of(entry: Entry) -> np.ndarray:
+    """The expression vector of a line without an expression, from its valence and arousal: float32 (21,).
+
+    Raises UserError if it has none of both.
+    """
+    if entry.affect is None:
+        raise UserError(f"{METADATA} line {entry.line} has no expression: give a word, units, or valence and arousal")
+    return vector_of_point(*entry.affect).astype(np.float32)
 
 
 def folder_identities(folder: FaceFolder, faces: FacePack) -> np.ndarray:

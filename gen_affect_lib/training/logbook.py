@@ -125,9 +125,9 @@ class Sums:
         self.loss, self.norm = torch.zeros(2, device=device)
         self.batches = self.steps = 0
 
-    def add_loss(self, loss: torch.Tensor) -> None:
-        self.loss += loss
-        self.batches += 1
+    def add_losses(self, total: torch.Tensor, batches: int) -> None:
+        self.loss += total
+        self.batches += batches
 
     def add_norm(self, norm: torch.Tensor) -> None:
         self.norm += norm

@@ -28,6 +28,7 @@ from gen_affect_lib.training import loop, optim
 from gen_affect_lib.training.averaging import averaged_weights, update_average
 from gen_affect_lib.training.checkpoint import (
     LAST,
+    learned,
     load_training_tensors,
     read_last_checkpoint,
     remove_checkpoints,
@@ -52,6 +53,9 @@ class Trainer(loop.State):
         extra_loss: (predicted latents, target, sigma) -> (B,), added to the training loss but not to the validation
             loss; see `face_loss.py`.
         marks: what else must be equal when a run is resumed, by name, such as the fingerprints of data and codec.
+        networks: the class that joins both, see `generator.Networks`.
+
+    Parameters that require no gradient are frozen: they are not trained and not part of a checkpoint.
 
     With several processes, each has a trainer, and only the main one logs, validates and writes. Raises UserError if
     `batch_size` is not a multiple of their number.
@@ -68,6 +72,7 @@ class Trainer(loop.State):
         preview: Callable[[int], np.ndarray] | None = None,
         extra_loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
         marks: dict[str, str] | None = None,
+        networks: type[Networks] = Networks,
     ):
         self.marks = marks or {}
         self.config, self.flow, self.data, self.out_dir, self.preview = config, flow, data, Path(out_dir), preview
@@ -77,7 +82,7 @@ class Trainer(loop.State):
             raise UserError(
                 f"batch_size {config.batch_size} is not divisible by {count} processes: give a multiple of {count}"
             )
-        self.networks = Networks({"model": model, "condition_encoder": condition_encoder})
+        self.networks = networks({"model": model, "condition_encoder": condition_encoder})
         self.parameters = {name: p for name, p in self.networks.named_parameters() if p.requires_grad}
         self.objective = GeneratorObjective(config, self.networks, flow, data, self.processes, extra_loss)
         self.device = self.objective.device
@@ -135,12 +140,17 @@ class Trainer(loop.State):
         """One step: the gradient of `accumulation` batches, then updates of the weights and of their moving average."""
         config = self.config
         self.networks.train()
+        total = torch.zeros((), device=self.device)
         for part in range(config.accumulation):
-            loss = self.objective.training_loss(*self.objective.draw(self.step, part)).mean()
-            (loss / config.accumulation).backward()
-            mean = self.processes.reduce(loss.detach(), "mean")
-            assert isinstance(mean, Tensor)  # `reduce` also takes nested tensors
-            self.sums.add_loss(mean)
+            last = part == config.accumulation - 1
+            # Processes exchange gradients in the last backward pass only.
+            with nullcontext() if last else self.processes.no_sync(self.objective.distributed):
+                loss = self.objective.training_loss(*self.objective.draw(self.step, part)).mean()
+                (loss / config.accumulation).backward()
+            total += loss.detach()
+        total = self.processes.reduce(total, "mean")
+        assert isinstance(total, Tensor)  # `reduce` also takes nested tensors
+        self.sums.add_losses(total, config.accumulation)
         self.sums.add_norm(nn.utils.clip_grad_norm_(self.parameters.values(), config.clip_norm))
         if self.device.type == "cpu":  # on a GPU this would stall every step; there `_summary` checks
             self._require_finite()
@@ -186,7 +196,7 @@ class Trainer(loop.State):
         require_same(
             self.out_dir,
             then | {name: tuple(t.shape) for name, t in tensors.items() if name.split(".")[0] in self.networks},
-            self._settings() | {name: tuple(t.shape) for name, t in self.networks.state_dict().items()},
+            self._settings() | {name: tuple(t.shape) for name, t in learned(self.networks).items()},
         )
         self.start_over()
         load_training_tensors(tensors, self.networks, self.parameters, self.average, self.optimizers)

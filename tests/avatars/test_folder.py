@@ -148,6 +148,61 @@ def test_a_number_of_any_length_names_a_person(good):
     assert FaceFolder(good).identities == (many, "ben")
 
 
+def test_a_person_with_one_picture_is_marked_as_a_copy(good):
+    rewrite(good, records(good)[:3])
+    with pytest.warns(UserWarning, match="1 of 2 people have one picture only, which a model tends to copy"):
+        faces = FaceFolder(good)
+    assert [tuple(pair) for pair in faces.pairs] == [(0, 1), (1, 0), (2, 2)]
+    assert faces.copies.tolist() == [False, False, True]
+    assert faces[2]["copy"] and not faces[0]["copy"]
+    assert np.array_equal(faces[2]["reference"], faces[2]["target"])
+
+
+def test_pictures_are_read_when_they_are_used(good):
+    (good / "ben_gloom.png").write_text("not a picture")
+    faces = FaceFolder(good)
+    assert faces[0]["target"].shape == (64, 64, 3)
+    with pytest.raises(UserError, match="ben_gloom.png is no picture"):
+        faces.picture(3)
+
+
+def test_pictures_can_be_rectangles(good):
+    tall = np.zeros((96, 96, 3), np.uint8)
+    tall[:, 24:72] = (200, 30, 30)  # the middle half is red
+    Image.fromarray(tall).save(good / "ada_glee.png")
+    rewrite(good, records(good)[:2])
+    faces = FaceFolder(good, image_size=(32, 64))
+    assert faces.images.shape == (2, 64, 32, 3)
+    assert np.all(faces.picture(0)[:, 4:-4] == (200, 30, 30))
+
+
+def test_labels_of_other_collections_count_as_words(good):
+    rewrite(good, [one | {"expression": word} for one, word in zip(records(good), ("Happy", "sad", "happy", "calm"))])
+    words = [Expression.named(word).to_vector() for word in ("happiness", "sadness", "happiness", "neutral")]
+    assert np.array_equal(FaceFolder(good).vectors, words)
+
+
+def test_a_line_may_have_valence_and_arousal_and_a_text(good):
+    changed = records(good)
+    changed[0] |= {"valence": 0.5, "arousal": -0.25, "text": "a person at a window"}
+    rewrite(good, changed)
+    first, second = FaceFolder(good).entries[:2]
+    assert first.affect == (0.5, -0.25) and first.text == "a person at a window"
+    assert second.affect is None and second.text is None
+
+
+def test_lines_without_expression_need_a_meaning(good):
+    lines = records(good)
+    rewrite(
+        good, [{name: value for name, value in one.items() if name != "expression"} for one in lines[:2]] + lines[2:]
+    )
+    with pytest.raises(UserError, match="line 1 has no expression"):
+        FaceFolder(good)
+    faces = FaceFolder(good, meaning=lambda entry: np.full(21, entry.line / 10, np.float32))
+    assert faces.vectors[:2, 0].tolist() == pytest.approx([0.1, 0.2])
+    assert np.array_equal(faces.vectors[2], Expression.named("glee").to_vector())
+
+
 # --- the sample folder -----------------------------------------------------------------------------------------------
 
 
@@ -246,7 +301,9 @@ MISTAKES = {
     "vector of text": (lambda folder: change(folder, 1, expression=["a"] * 21), "line 1: Expression.au1 is 'a'"),
     "number for a word": (lambda folder: change(folder, 1, expression=5), "line 1: 5 is no expression"),
     "two forms": (lambda folder: change(folder, 4, expression={"au12": 1}), "line 4: expression is an object"),
-    "only one picture": (lambda folder: rewrite(folder, records(folder)[:3]), "'ben' has only one picture"),
+    "odd text": (lambda folder: change(folder, 1, text=["a"]), "line 1: text is"),
+    "valence alone": (lambda folder: change(folder, 1, valence=0.5), "line 1: arousal is None"),
+    "arousal out of range": (lambda folder: change(folder, 1, valence=0, arousal=2), "line 1: arousal is 2"),
     "one expression only": (
         lambda folder: change(folder, 2, expression="glee"), "all 2 pictures of 'ada' show one expression"
     ),
@@ -277,13 +334,18 @@ MISTAKES = {
 }  # fmt: skip
 
 
+READ_LATER = ("not a picture", "half a picture", "too small")
+
+
 @pytest.mark.parametrize("name", MISTAKES)
 def test_each_mistake_gets_one_clear_line(good, name):
     mistake, message = MISTAKES[name]
     FaceFolder(good)  # valid before the mistake
     mistake(good)
     with pytest.raises(UserError, match=message) as caught:
-        FaceFolder(good)
+        faces = FaceFolder(good)
+        if name in READ_LATER:
+            faces.picture(1)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 

@@ -229,6 +229,30 @@ def test_a_pack_may_lie_anywhere(faces, tmp_path, name):
     assert moved.weights == faces.weights
 
 
+def test_a_pack_unpacked_into_a_folder_in_its_folder_is_found(faces, tmp_path, monkeypatch):
+    """The archive of antelopev2 is of this kind, and insightface itself then finds no detector."""
+    shutil.copytree(pack.FOLDER, tmp_path / "models" / "antelopev2" / "antelopev2")
+    with pytest.raises(AssertionError):
+        FaceAnalysis(name=str(tmp_path / "models" / "antelopev2"), providers=CPU)
+    expected = faces.one(portrait()).embedding
+    assert np.array_equal(pack.FacePack(tmp_path / "models" / "antelopev2").one(portrait()).embedding, expected)
+
+    monkeypatch.setattr(pack, "DOWNLOADS", tmp_path / "models")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    shutil.copytree(tmp_path / "models", tmp_path / "home" / ".insightface" / "models")
+    with pytest.warns(UserWarning, match="non-commercial"):
+        named = pack.FacePack("antelopev2")
+    assert np.array_equal(named.one(portrait()).embedding, expected)
+
+
+def test_a_recognizer_of_aligned_crops_has_one_view(faces):
+    alone = pack.FacePack(views=("crop",))
+    reading, both = alone.one(portrait()), faces.one(portrait())
+    assert reading.tokens.shape == (1, 512)
+    assert np.allclose(reading.tokens, both.tokens[:1], atol=1e-5)
+    assert alone.mark == faces.mark and alone.weights != faces.weights
+
+
 def test_a_tiny_picture_is_refused(faces):
     with pytest.raises(UserError, match="12 x 9 pixels"):
         faces.read(np.zeros((9, 12, 3), np.uint8))

@@ -7,7 +7,14 @@ import torch
 from gen_affect_lib.avatars.regions import face_tokens
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.model.attention import QKV, joint_attention
-from gen_affect_lib.model.consistent import AnchorBank, Consistency, Replace, as_consistency, shared_attention
+from gen_affect_lib.model.consistent import (
+    AnchorBank,
+    Consistency,
+    Replace,
+    as_consistency,
+    portrait_tokens,
+    shared_attention,
+)
 
 G, N, L, M, H, D = 3, 5, 16, 8, 4, 32  # conditions, images, image tokens, condition tokens, heads, channels per head
 
@@ -290,6 +297,77 @@ def test_the_anchors_of_a_new_set_come_first_and_later_images_are_all_read():
     assert bank.passes(2) == [(slice(0, 2), bank.record)]
     bank.record(*of(streams(), slice(0, 2)), block=0, sigma=0.7)
     assert bank.passes(5) == [(slice(0, 5), bank.read)]
+
+
+# --- rectangles and dual blocks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grid", [(8, 6), (6, 9), (5, 12), (3, 16)])
+@pytest.mark.parametrize("face_above", [0.0, 0.5])
+def test_on_rectangles_every_token_outside_the_face_is_shared_and_none_that_is_not_there(grid, face_above):
+    h, w = grid
+    consistency = Consistency(face_above=face_above)
+    covered = portrait_tokens(h, w).flatten()
+    everything, outside = (consistency.tokens(grid, sigma).tolist() for sigma in (0.7, 0.3))
+    assert everything == list(range(h * w)) and 0 < covered.sum() < h * w
+    assert outside == ((~covered).nonzero()[:, 0].tolist() if face_above else everything)
+    assert consistency.tokens((4, 4), 0.3).tolist() == consistency.tokens(4, 0.3).tolist()
+
+
+def test_a_portrait_fills_the_centred_square():
+    square, wide, tall = portrait_tokens(6, 6), portrait_tokens(6, 10), portrait_tokens(11, 6)
+    assert torch.equal(square, face_tokens(6))
+    assert torch.equal(wide[:, 2:8], square) and torch.equal(tall[2:8], square)
+    assert wide.sum() == tall.sum() == square.sum()
+
+
+def test_where_the_face_is_can_be_given():
+    face = torch.zeros(2, 8, dtype=torch.bool)
+    face[0, 3] = True
+    consistency = Consistency(face_above=1.0)
+    assert consistency.tokens((2, 8), 0.5, face).tolist() == [n for n in range(16) if n != 3]
+    bank = AnchorBank(consistency, grid=(2, 8), face=face)
+    bank.record(*of(streams(), [0]), block=0, sigma=0.5)
+    assert bank.steps[0.5].tokens.tolist() == [n for n in range(16) if n != 3]
+
+
+def test_a_bank_asks_for_the_grid_of_what_is_no_square():
+    image, condition = (stream.map(lambda x: x[:, :12]) for stream in streams())
+    with pytest.raises(UserError, match=r"12 image tokens are not 3 × 3: give the bank grid=\(rows, columns\)"):
+        AnchorBank(Consistency()).record(image, condition, block=0, sigma=0.7)
+    with pytest.raises(UserError, match="12 image tokens are not 4 × 4"):
+        AnchorBank(Consistency(), grid=(4, 4)).record(image, condition, block=0, sigma=0.7)
+    bank = AnchorBank(Consistency(anchors=N), grid=(3, 4), anchors=N)
+    assert bank.record(image, condition, block=0, sigma=0.7)[0].shape == (G * N, 12, H * D)
+
+
+@every_choice
+def test_the_second_attention_of_a_dual_block_shares_as_one_without_a_condition(consistency):
+    image, condition = streams(dtype=torch.float64)
+    none = condition.map(lambda x: x[:, :0])
+    expected, _ = set_attention(consistency, (image, none))
+    anchors = consistency.anchor_count(N)
+    bank = AnchorBank(consistency, anchors=anchors)
+    parts = [(bank.record, slice(0, anchors)), (bank.read, slice(anchors, N))]
+    outputs = []
+    for attention, images in parts[: 2 if anchors < N else 1]:
+        own, own_condition = of((image, condition), images)
+        other = own.map(torch.neg)
+        attention(other, None, block=1, sigma=0.7)  # other layers: must not be mixed up with this one
+        attention(other, own_condition, block=2, sigma=0.7)
+        output, nothing = attention(own, None, block=2, sigma=0.7)
+        assert nothing is None
+        outputs.append(output.unflatten(0, (G, -1)))
+    torch.testing.assert_close(torch.cat(outputs, dim=1).flatten(0, 1), expected)
+
+
+def test_each_attention_of_a_dual_block_has_its_own_place_in_the_bank():
+    bank = AnchorBank(Consistency())
+    image, condition = of(streams(), [0])
+    bank.record(image, condition, block=1, sigma=0.7)
+    half = bank.bytes
+    bank.record(image, None, block=1, sigma=0.7)
+    assert set(bank.kept) == {(0.7, 1, False), (0.7, 1, True)} and bank.bytes == 2 * half
 
 
 # --- options ---------------------------------------------------------------------------------------------------------

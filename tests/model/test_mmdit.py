@@ -1,5 +1,6 @@
 """The whole network: its initialization, the effect of every input and weight, saving, and invalid arguments."""
 
+import copy
 import json
 
 import pytest
@@ -190,6 +191,91 @@ def test_the_repeated_blocks_compile_without_a_break():
     torch.testing.assert_close(model(**given), expected)
 
 
+# --- skipped layers, checkpointing, an attention for everything ------------------------------------------------------
+
+
+def test_skipped_layers_are_left_out_and_no_others():
+    model, given = awake(MMDiT(**SIZES, dual_attention_layers=(0,))), inputs()
+    without = copy.deepcopy(model)
+    del without.blocks[1]
+    assert torch.equal(model(**given, skip_layers=[1]), without(**given))
+    assert torch.equal(model(**given, skip_layers=[]), model(**given))
+    assert not torch.allclose(model(**given, skip_layers=(1,)), model(**given), rtol=1e-2)
+
+
+def shifted_attention(image, condition, *, block, sigma):
+    """Joint attention, plus numbers that tell the calls apart."""
+    of_image, of_condition = joint_attention(image, condition)
+    return of_image + block + sigma + 10 * (condition is None), of_condition
+
+
+@pytest.mark.parametrize("attention", [None, shifted_attention])
+def test_gradients_with_checkpoints_are_those_without(attention):
+    model, gradients = awake(MMDiT(**SIZES, dual_attention_layers=(0,))), []
+    given = inputs() | {"timestep": torch.full((2,), 500.0), "attention": attention}
+    calls = []
+    model.blocks[1].register_forward_pre_hook(lambda *_: calls.append(1))
+    for checkpointed in (False, True):
+        if checkpointed:
+            model.enable_gradient_checkpointing()
+        model.zero_grad()
+        model(**given).square().mean().backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert len(calls) == 3, "without once; with checkpoints forward and again in the backward pass"
+    with torch.no_grad():
+        model(**given)
+    assert len(calls) == 4
+    model.disable_gradient_checkpointing()
+    model(**given).square().mean().backward()
+    assert len(calls) == 5
+
+
+def test_the_second_attention_of_a_dual_block_goes_through_the_attention_as_well():
+    model, given, calls = awake(MMDiT(**SIZES, dual_attention_layers=(0, 1))), inputs(), []
+    given["timestep"] = torch.full_like(given["timestep"], 250.0)
+
+    def attention(image, condition, *, block, sigma):
+        calls.append((block, sigma, condition is None))
+        return joint_attention(image, condition)
+
+    assert torch.equal(model(**given, attention=attention), model(**given))
+    assert calls == [(0, 0.25, False), (0, 0.25, True), (1, 0.25, False), (1, 0.25, True), (2, 0.25, False)]
+    nothing = lambda image, condition, **_: (torch.zeros_like(image.value.flatten(2)), None)  # noqa: E731
+    only_joint = lambda *streams, **where: (nothing if streams[1] is None else joint_attention)(*streams, **where)  # noqa: E731
+    assert not torch.allclose(model(**given, attention=only_joint), model(**given), rtol=1e-2)
+
+
+def test_with_a_given_sigma_the_timesteps_may_differ():
+    model, given, sigmas = awake(MMDiT(**SIZES)), inputs(), []
+
+    def attention(image, condition, *, block, sigma):
+        sigmas.append(sigma)
+        return joint_attention(image, condition)
+
+    assert torch.equal(model(**given, attention=attention, sigma=0.3), model(**given)) and sigmas == 3 * [0.3]
+
+
+@pytest.mark.parametrize("dual", [(), (0, 2)])
+def test_the_whole_network_compiles_in_one_graph(dual):
+    model, given = awake(MMDiT(**SIZES, dual_attention_layers=dual)), inputs()
+    expected = model(**given)
+    model.compile(backend="eager", fullgraph=True)
+    torch.testing.assert_close(model(**given), expected)
+
+
+def test_residuals_of_a_controlnet_are_added_after_all_blocks_but_the_last():
+    model, given = awake(MMDiT(**SIZES)), inputs()
+    silent = 2 * [torch.zeros(2, 16, 32)]
+    assert torch.equal(model(**given, block_controlnet_hidden_states=silent), model(**given))
+    residual = torch.randn(2, 16, 32, generator=torch.Generator().manual_seed(3))
+    moved = model(**given, block_controlnet_hidden_states=[residual])
+    assert not torch.allclose(moved, model(**given), rtol=1e-2)
+    only_last = awake(MMDiT(**SIZES | {"num_layers": 1}))
+    alone = only_last(**given, block_controlnet_hidden_states=[residual])
+    assert torch.equal(alone, only_last(**given)), "as in diffusers"
+
+
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +300,14 @@ def test_wrong_shapes_are_named(name, shape, message):
 def test_a_side_that_the_patch_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="patch_size 2 does not divide the width 7"):
         MMDiT(**SIZES)(**inputs(width=7))
+
+
+def test_the_folder_of_another_class_is_refused(tmp_path):
+    MMDiT(**SIZES).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"_class_name": "DecoupledDiT"}))
+    with pytest.raises(UserError, match="holds a DecoupledDiT, not an MMDiT: give another folder"):
+        MMDiT.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ ROW = re.compile(
 )
 TERM = re.compile(r"^\| (?P<term>[^|`]+?) \| (?P<meaning>[^|]+) \| \[(?P<number>\d\d)\]\((?P<file>[\w.]+)\) \|$", re.M)
 NEIGHBOURS = 3  # cells before and after the linked one that may hold the function
-PARTS = ("attention", "consistent", "fusion", "mmdit", "modulation", "patches")
+PARTS = ("attention", "consistent", "fusion", "mmdit", "modulation", "patches", "sd35")
 
 HELPERS = {  # public, and not on the map: why
     "model.attention.head_norm": "chooses between RMSNorm and none",
@@ -29,6 +29,14 @@ HELPERS = {  # public, and not on the map: why
     "model.attention.condition_attention": "the condition's half of joint attention, which joint attention teaches",
     "model.consistent.as_consistency": "turns the pipeline's argument into a Consistency",
     "model.consistent.Replace": "the option `replace` of Consistency",
+    "model.consistent.SharedStep": "one step of an AnchorBank, whose record and read are on the map",
+    "model.consistent.portrait_tokens": "face_tokens in the centred square of a rectangle",
+    "model.mmdit.attention_among": "finds the attention in what diffusers' pipelines pass on",
+    "model.sd35.sd35_medium": "the MMDiT with published sizes",
+    "model.sd35.sd35_large": "the MMDiT with published sizes",
+    "model.sd35.image_tokens": "pixels of a picture to tokens",
+    "model.sd35.bytes_of_step": "arithmetic of the memory of a set",
+    "model.sd35.table_of_sets": "arithmetic of the memory of a set",
     "model.mmdit.common_sigma": "the sigma that a JointAttention gets, from the timesteps",
     "model.mmdit.DualStream": "Stable Diffusion 3.5's second attention, kept for parity with diffusers",
     "training.optim.adamw": "torch's AdamW with the course's groups of parameters",

@@ -85,14 +85,15 @@ def test_every_combination_agrees_in_both_directions(qk_norm, dual, num_layers, 
         torch.testing.assert_close(output(to_diffusers(ours), dtype), expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("qk_norm, dual", [(None, ()), ("rms_norm", ()), ("rms_norm", SD35_MEDIUM)])
-def test_bfloat16_is_no_worse_than_diffusers_own(qk_norm, dual):
+def test_half_precision_is_no_worse_than_diffusers_own(qk_norm, dual, dtype):
     theirs = sd3(qk_norm, dual)
     exact = output(cast(theirs, torch.float64), torch.float64)
-    cast(theirs, torch.bfloat16)
+    cast(theirs, dtype)
 
     def error(model: nn.Module) -> float:
-        return (output(model, torch.bfloat16) - exact).square().mean().sqrt().item()
+        return (output(model, dtype) - exact).square().mean().sqrt().item()
 
     assert error(from_diffusers(theirs)) <= 1.2 * error(theirs)
 
@@ -251,9 +252,11 @@ def test_one_matrix_for_queries_keys_and_values_keeps_the_norms():
 
 def test_there_is_no_mask_to_accept_and_ignore():
     ours = from_diffusers(sd3(num_layers=1))
-    for name in ("attention_mask", "encoder_attention_mask", "joint_attention_kwargs"):
+    for name in ("attention_mask", "encoder_attention_mask"):
         with pytest.raises(TypeError, match=name):
             ours(**inputs(), **{name: None})
+        with pytest.raises(UserError, match=f"joint_attention_kwargs has '{name}', which an MMDiT does not know"):
+            ours(**inputs(), joint_attention_kwargs={name: None})
 
 
 def test_what_attention_saw_stays_in_the_residual_stream():

@@ -41,7 +41,8 @@ class StyleAligned:
 
     count: int
 
-    def __call__(self, image: QKV, condition: QKV, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, image: QKV, condition: QKV | None, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]:
+        assert condition is not None  # no dual blocks here
         aligned = image.map(self._align)._replace(value=image.value)
         first = self._first(image.key)
         output = torch.empty_like(image.key).flatten(2)  # (B, L, C)
@@ -77,9 +78,9 @@ class PackedAttention:
 
     count: int
 
-    def __call__(self, image: QKV, condition: QKV, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, image: QKV, condition: QKV | None, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]:
         query, key, value = image
-        assert query is not None
+        assert query is not None and condition is not None  # no dual blocks here
         whole_set = (x.unflatten(0, (-1, self.count)).flatten(1, 2) for x in (query, key, value))  # (G, N·L, H, D)
         in_set, set_sum = (x.unflatten(1, (self.count, -1)).flatten(0, 1) for x in attend_with_sum(*whole_set))
         in_condition, condition_sum = attend_with_sum(query, condition.key, condition.value)  # all (B, L, H, ·)

@@ -7,6 +7,7 @@
 - codecs: autoencoders, see codecs.py.
 - few_steps: samplers with few steps, see few_steps.py.
 - sharing: ways to share attention within a set, see sharing.py.
+- adapters: ways to bring identity and expression into a frozen base, see adapters.py.
 
     python -m gen_affect_lib compare recipes --minutes 2 --seeds 2
 """
@@ -27,7 +28,8 @@ from gen_affect_lib.evaluation.figures import GroundTruth
 from gen_affect_lib.evaluation.judges.networks import both_judges
 from gen_affect_lib.evaluation.report import COMPARED, Rows, heading, score_row
 from gen_affect_lib.evaluation.sets import PLAN, Draw, Plan, draw_sets, drawn_by
-from gen_affect_lib.evaluation.studies import codecs, few_steps, fronts
+from gen_affect_lib.evaluation.studies import adapters, codecs, few_steps, fronts
+from gen_affect_lib.evaluation.studies.adapters import ADAPTERS, compare_adapters
 from gen_affect_lib.evaluation.studies.codecs import compare_codecs
 from gen_affect_lib.evaluation.studies.few_steps import SAMPLERS, compare_few_steps
 from gen_affect_lib.evaluation.studies.fronts import BASELINES, compare_fronts
@@ -88,8 +90,9 @@ TABLES = {
     "codecs": CODEC_KINDS,
     "few_steps": SAMPLERS,
     "sharing": METHODS,
+    "adapters": ADAPTERS,
 }
-SAY = {"fronts": fronts.say, "codecs": codecs.say, "few_steps": few_steps.say}
+SAY = {"adapters": adapters.say, "fronts": fronts.say, "codecs": codecs.say, "few_steps": few_steps.say}
 
 
 def compare(
@@ -124,6 +127,8 @@ def compare(
     path = Path(json_path or folder / "rows.json")
     if table == "fronts":
         return compare_fronts(profile, plan, minutes, steps, seeds, names, path, folder)
+    if table == "adapters":
+        return compare_adapters(profile, plan, minutes, steps, seeds, names, path, folder)
     if table == "codecs":
         return compare_codecs(profile, plan, minutes, steps, seeds, names, path, folder)
     if table == "few_steps":
