@@ -312,7 +312,7 @@ def _test_rectified_flow(answer) -> None:
                 lambda self, output, noisy, sigma: (
                     output
                     if self.prediction == "v"
-                    else (noisy - output) / flow._broadcast(sigma, noisy).clamp(min=self.sigma_floor)
+                    else (noisy - output) / torch.as_tensor(flow._broadcast(sigma, noisy)).clamp(min=self.sigma_floor)
                 ),
             ),
         ),
@@ -469,6 +469,10 @@ def _sampler(
     return sampler
 
 
+def _in_place(velocity_fn, noise, sigmas, method="euler", callback=None):
+    return noise.copy_(flow.sample(velocity_fn, noise.clone(), sigmas, method, callback))
+
+
 def _euler(*, sign: int = 1, stops: int | None = None, late: bool = False, even: bool = False, once: bool = False):
     """Euler's method with options; each is a mistake."""
 
@@ -589,6 +593,11 @@ def _test_sample(answer) -> None:
             "the steps are right, but `callback` gets the sigma at which a step began. Pass the sigma that the step "
             "has reached.",
             _sampler(told=lambda sigma, sigma_next: sigma),
+        ),
+        (
+            "the noise itself is changed: `x = noise` is a second name for the same tensor, and `x += …` works in "
+            "place. Write `x = x + …`, or begin with `noise.clone()`.",
+            _in_place,
         ),
     ]
     compare(
@@ -948,7 +957,7 @@ check_data_noise_score = Exercise(
 def _from_ddpm(*, scaled=True, squared=True, other_end=False, velocity=lambda e, x, s: (e - x) / (1 - s)) -> Callable:
     def ours_from_ddpm(their_epsilon):
         def ours(x, sigma):
-            s = flow._broadcast(sigma, x)
+            s = torch.as_tensor(flow._broadcast(sigma, x))
             size = ((1 - s) ** 2 + s**2).sqrt()
             kept = (s if other_end else 1 - s) / size
             alpha_bar = (kept**2 if squared else kept).flatten()

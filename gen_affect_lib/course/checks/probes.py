@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -193,7 +194,7 @@ def after_attention(kind: Callable) -> Callable:
     of x, c and seen."""
 
     def after(build, weights, x, c, seen):
-        stream = with_weights(kind, build, weights)
+        stream: Any = with_weights(kind, build, weights)
         leaves = [value.clone().requires_grad_() for value in (x, c, seen)]
         tokens, vector, attended = leaves
         result = stream.after(tokens, attended, stream.before(tokens, vector)[1])
@@ -301,7 +302,7 @@ def a_field(x: Tensor, sigma: Tensor) -> Tensor:
 
 @probe
 def walked(sampler: Callable) -> Callable:
-    """The result of a sampler and the calls of its callback: (end, [(step, sigma, x), ...])."""
+    """A sampler's result, the calls of its callback, and the noise afterwards: (end, [(step, sigma, x), …], noise)."""
 
     def walk(velocity_fn, noise, sigmas, method):
         told = []
@@ -311,7 +312,8 @@ def walked(sampler: Callable) -> Callable:
                 raise Wrong("`callback` gets sigma as a tensor. A plain number was asked for: `sigma_next.item()`.")
             told.append((step, float(sigma), x.clone()))  # an answer may go on to change its own x in place
 
-        return sampler(velocity_fn, noise, sigmas, method, callback=note), told
+        end = sampler(velocity_fn, noise, sigmas, method, callback=note)
+        return end, told, noise
 
     walk.__name__ = "sample"
     return walk

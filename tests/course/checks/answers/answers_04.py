@@ -631,7 +631,7 @@ ANSWERS = {
             (walks(sum_of_both), "added and not averaged"),
             (walks(on_from_the_trial), "two steps in one"),
             (walks(right_step, heard=0), "`callback` gets"),
-            (in_the_noise, "changes its arguments"),
+            (in_the_noise, "noise itself is changed"),
             (sigma_in_a_tensor, "A plain number was asked for"),
             (sigma_as_a_number, "a sigma for each of the"),
         ],
