@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gen_affect_lib.model import attention as kits_attention
 from gen_affect_lib.model import mmdit
-from gen_affect_lib.model.attention import joint_attention
 from gen_affect_lib.model.modulation import layer_norm
 from tests.course.checks.answers import Answers
 
@@ -427,7 +427,7 @@ def block(forward):
     return Answer
 
 
-def as_the_plan(self, image, condition, c, meet=joint_attention):
+def as_the_plan(self, image, condition, c, meet=kits_attention.joint_attention):
     (a, mods_a), (b, mods_b) = self.image.before(image, c), self.condition.before(condition, c)
     seen_a, seen_b = meet(a, b)
     return self.image.after(image, seen_a, mods_a), self.condition.after(condition, seen_b, mods_b)
@@ -442,16 +442,16 @@ def with_a_list(self, image, condition, c):
 
 def mods_exchanged(self, image, condition, c):
     (a, mods_a), (b, mods_b) = self.image.before(image, c), self.condition.before(condition, c)
-    seen_a, seen_b = joint_attention(a, b)
+    seen_a, seen_b = kits_attention.joint_attention(a, b)
     return self.image.after(image, seen_a, mods_b), self.condition.after(condition, seen_b, mods_a)
 
 
 def one_after_the_other(self, image, condition, c):
     b, mods_b = self.condition.before(condition, c)
     a, mods_a = self.image.before(image, c)
-    image = self.image.after(image, joint_attention(a, b)[0], mods_a)
+    image = self.image.after(image, kits_attention.joint_attention(a, b)[0], mods_a)
     a, _ = self.image.before(image, c)
-    return image, self.condition.after(condition, joint_attention(a, b)[1], mods_b)
+    return image, self.condition.after(condition, kits_attention.joint_attention(a, b)[1], mods_b)
 
 
 ANSWERS = {
