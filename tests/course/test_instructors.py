@@ -140,7 +140,7 @@ def test_the_plans_agree_with_the_exercises():
         ("| 1.3, 1.7 | 6 |", "| 1.3, 1.7 | 7 |", "part 2: 7 minutes are said, and the exercises take 6"),
         ("| 1.3, 1.7 | 6 |", "| 1.3, 1.9 | 6 |", "part 2: there is no exercise 1.9"),
         ("| 1.3, 1.7 | 6 |", "| 1.3, 2.1 | 6 |", "part 2: the exercises are not of the notebooks"),
-        ("| 2.1–2.4 | 43 |", "| 2.1–2.3 | 43 |", "week 2: 43 minutes are said, and the exercises take 28"),
+        ("| 2.1–2.6 | 73 |", "| 2.1–2.5 | 73 |", "week 2: 73 minutes are said, and the exercises take 58"),
         ("| 54 | 36 |", "| 54 | 37 |", "part: the minutes of talk together are 36"),
         ("| 13 | Evaluation", "| 14 | Evaluation", "week: the rows are not numbered"),
     ],

@@ -157,7 +157,11 @@ def test_installs_nothing(notebook):
 
 
 def test_has_cells_whose_printed_output_is_checked(notebook):
-    marked = [cell for cell in code_cells(notebook) if cell.source.startswith("# NBVAL_CHECK_OUTPUT")]
+    marked = [
+        cell
+        for cell in code_cells(notebook)
+        if "nbval-check-output" in cell.metadata.get("tags", ()) or cell.source.startswith("# NBVAL_CHECK_OUTPUT")
+    ]
     assert len(marked) >= 3
     for cell in marked:
         assert any(printed(output).strip() for output in cell.outputs), f"marked, but prints nothing: {cell.source}"

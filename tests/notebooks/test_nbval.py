@@ -1,4 +1,4 @@
-"""What a notebook prints in its cells marked NBVAL_CHECK_OUTPUT, it prints again."""
+"""What a notebook prints in its cells tagged nbval-check-output, it prints again."""
 
 import os
 import re
@@ -43,7 +43,8 @@ def test_marked_cells_print_what_the_notebook_shows(path, folders):
 
 
 def test_a_changed_output_would_be_noticed(tmp_path):
-    cell = nbformat.v4.new_code_cell("# NBVAL_CHECK_OUTPUT\nprint(2 + 2)", execution_count=1)
+    tags = {"tags": ["nbval-check-output"]}
+    cell = nbformat.v4.new_code_cell("print(2 + 2)", execution_count=1, metadata=tags)
     cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text="5\n")]
     result = nbval(write(tmp_path / "wrong.ipynb", cell))
     assert result.returncode == 1 and "1 failed" in result.stdout, result.stdout[-2000:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gen_affect_lib.course.checks import Exercise, Wrong, check_number, compare
+from gen_affect_lib.course.checks import Exercise, Wrong, check_number, compare, compare_modules
 from gen_affect_lib.course.checks.probes import operations
 from gen_affect_lib.model import patches
 
@@ -110,8 +110,7 @@ check_unpatchify = Exercise(
     difficulty=2,
     minutes=10,
     points=2,
-    purpose="Whoever can undo a reshape has understood it; every image that the model draws goes through this "
-    "function.",
+    purpose="Every image that the model generates goes through this function.",
     reference=patches.unpatchify,
     test=_test_unpatchify,
     hints=(
@@ -172,7 +171,7 @@ def _test_patchify_by_unfold(answer) -> None:
 check_patchify_by_unfold = Exercise(
     "2.3",
     "patchify_by_unfold",
-    "A cut from the shelf",
+    "The same patches by `unfold`",
     "implement",
     difficulty=3,
     minutes=15,
@@ -259,12 +258,12 @@ def _test_sincos_1d(answer) -> None:
 check_sincos_1d = Exercise(
     "2.4",
     "sincos_1d",
-    "The clock",
+    "Sines and cosines of a position",
     "implement",
     difficulty=3,
     minutes=15,
     points=3,
-    purpose="The same clock tells patches their place here and the network its noise level in notebook 03.",
+    purpose="The same vectors encode places here, and the noise level in notebook 03.",
     reference=patches.sincos_1d,
     test=_test_sincos_1d,
     hints=(
@@ -272,5 +271,147 @@ check_sincos_1d = Exercise(
         "sines and cosines of it.",
         "`torch.outer(coordinates.double(), speeds)` is the table. `torch.cat([….sin(), ….cos()], dim=1)` puts the "
         "blocks side by side.",
+    ),
+)
+
+# --- 2.5 sincos_2d ---------------------------------------------------------------------------------------------------
+
+
+def _two_dimensions(channels, size, span, *, line=None, row_first=False, together=None) -> Tensor:
+    """Positions with one thing changed. line(size, span): the coordinates along one side."""
+    coordinates = (line or (lambda size, span: torch.arange(size) * (span / size)))(size, span)
+    width = channels if together else channels // 2
+    along = patches.sincos_1d(coordinates, width)
+    by_column, by_row = along[None].expand(size, size, -1), along[:, None].expand(size, size, -1)
+    if together:
+        return together(by_column, by_row).float()
+    return torch.cat([by_row, by_column] if row_first else [by_column, by_row], dim=-1).float()
+
+
+def _test_sincos_2d(answer) -> None:
+    def mistaken(**change):
+        return lambda *case: _two_dimensions(*case, **change)
+
+    compare(
+        answer,
+        patches.sincos_2d,
+        (16, 4, 4),
+        (64, 16, 8),
+        (48, 7, 3),
+        mistakes=[
+            (
+                "row and column are interchanged: the first half of the channels encodes the column.",
+                mistaken(row_first=True),
+            ),
+            (
+                "`span` is not used. Coordinates run from 0 up to span, whatever the size of the table.",
+                mistaken(line=lambda size, span: torch.arange(size)),
+            ),
+            (
+                "the last coordinate is span itself. Neighbours are span / size apart, so the last is below it.",
+                mistaken(line=lambda size, span: torch.linspace(0, span, size)),
+            ),
+            (
+                "coordinates are divided by span and should be multiplied by span / size.",
+                mistaken(line=lambda size, span: torch.arange(size) / span),
+            ),
+            (
+                "row and column are added up, so that (1, 2) and (2, 1) are the same place: give each its own half of "
+                "the channels.",
+                mistaken(together=lambda column, row: column + row),
+            ),
+        ],
+    )
+
+
+check_sincos_2d = Exercise(
+    "2.5",
+    "sincos_2d",
+    "Positions in two dimensions",
+    "implement",
+    difficulty=3,
+    minutes=15,
+    points=3,
+    purpose="This table is stored in every Stable Diffusion 3 checkpoint, number for number.",
+    reference=patches.sincos_2d,
+    test=_test_sincos_2d,
+    hints=(
+        "Compute one line of coordinates and its sines and cosines first, with half of the channels. Columns and rows "
+        "use the same line.",
+        "`line` is (size, channels / 2). `line[None].expand(size, size, -1)` depends on the column only, `line[:, "
+        "None].expand(size, size, -1)` on the row only; concatenate them.",
+    ),
+)
+
+# --- 2.6 PatchEmbed --------------------------------------------------------------------------------------------------
+
+
+class _NoPositions(patches.PatchEmbed):
+    def forward(self, images):
+        return self.proj(patches.patchify(images, self.patch_size))
+
+
+class _Corner(patches.PatchEmbed):
+    def positions_of(self, h, w):
+        return self.positions[:h, :w].reshape(h * w, -1)
+
+
+class _Turned(patches.PatchEmbed):
+    def positions_of(self, h, w):
+        return super().positions_of(w, h)
+
+
+class _First(patches.PatchEmbed):
+    def positions_of(self, h, w):
+        return self.positions.flatten(0, 1)[: h * w]
+
+
+class _Before(patches.PatchEmbed):
+    def forward(self, images):
+        tokens = patches.patchify(images, self.patch_size)
+        h, w = (side // self.patch_size for side in images.shape[-2:])
+        return self.proj(tokens + self.positions_of(h, w).mean(-1, keepdim=True))
+
+
+def _test_patch_embed(answer) -> None:
+    compare_modules(
+        answer,
+        patches.PatchEmbed,
+        dict(sample_size=8, patch_size=2, in_channels=3, dim=16, table_size=8),
+        (torch.randn(2, 3, 8, 8),),
+        (torch.randn(1, 3, 4, 12),),
+        (torch.randn(2, 3, 16, 2),),
+        mistakes=[
+            ("the positions are not added: tokens are proj(patches) + positions.", _NoPositions),
+            (
+                "a small picture gets the positions of the table's upper left corner, not those in the middle.",
+                _Corner,
+            ),
+            ("height and width are interchanged in the positions.", _Turned),
+            (
+                "the first positions of the flattened table are used, which belong to other places. Cut h rows and w "
+                "columns out of the middle of the table, and then flatten.",
+                _First,
+            ),
+            ("the positions are added before `proj`; they have the width of a token and are added to it.", _Before),
+        ],
+    )
+
+
+check_PatchEmbed = Exercise(
+    "2.6",
+    "PatchEmbed",
+    "The patch embedding",
+    "implement",
+    difficulty=3,
+    minutes=15,
+    points=3,
+    purpose="The way into the network, for pictures of any size.",
+    reference=patches.PatchEmbed,
+    test=_test_patch_embed,
+    hints=(
+        "For the middle: how many rows of the table are left over above and below h rows? Half of them are above.",
+        "`top = (size - h) // 2`, `left = (size - w) // 2`; `positions[top : top + h, left : left + w].reshape(h * w, "
+        "-1)`; `forward` returns `self.proj(patchify(images, p)) + self.positions_of(h, w)`.",
     ),
 )

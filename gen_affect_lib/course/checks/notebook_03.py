@@ -2,15 +2,89 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
-from gen_affect_lib.course.checks import Exercise, check_choice, check_number, compare, compare_modules
-from gen_affect_lib.model import attention
+from gen_affect_lib.course.checks import Exercise, Wrong, check_choice, check_number, compare, compare_modules
+from gen_affect_lib.course.checks.probes import after_attention, function_calls, module_calls
+from gen_affect_lib.model import attention, mmdit
 from gen_affect_lib.model.attention import QKV, attend, attention_weights
-from gen_affect_lib.model.modulation import Modulation, Modulator
+from gen_affect_lib.model.modulation import Modulation, Modulator, layer_norm, modulate, timestep_embedding
 
-# --- 3.1 Modulator ---------------------------------------------------------------------------------------------------
+# --- 3.1 timestep_embedding ------------------------------------------------------------------------------------------
+
+
+def _embedding(timestep, channels=256, max_period=10_000.0, *, last=0, turn=1.0, order="cs", sign=-1, step=1):
+    """A timestep embedding with one thing changed."""
+    half = channels // 2
+    exponent = sign * math.log(max_period) * torch.arange(half) * step / max(half - last, 1)
+    angles = turn * timestep.float()[:, None] * exponent.exp()
+    waves = {"c": angles.cos(), "s": angles.sin()}
+    if order == "alternating":
+        return torch.stack([waves["c"], waves["s"]], dim=-1).flatten(1)
+    return torch.cat([waves[letter] for letter in order], dim=-1)
+
+
+def _test_timestep_embedding(answer) -> None:
+    times = torch.tensor([0.0, 0.25, 1.5, 3.7])  # small: the rounding of large angles would hide which mistake it is
+    cases = [(times, 4), (times, 8, 100.0), (times[:1], 16), (torch.tensor([3, 999]), 32, 2.0)]
+    compare(
+        answer,
+        timestep_embedding,
+        *cases,
+        mistakes=[
+            (
+                "the sines come first. Here, and in diffusers, the cosines come first.",
+                lambda *case: _embedding(*case, order="sc"),
+            ),
+            (
+                "cosines and sines alternate: first all cosines, then all sines.",
+                lambda *case: _embedding(*case, order="alternating"),
+            ),
+            (
+                "the frequencies grow: the first is 1, and they fall towards 1 / max_period.",
+                lambda *case: _embedding(*case, sign=1),
+            ),
+            (
+                "the last frequency is exactly 1 / max_period: the exponent is −k / half, not −k / (half − 1).",
+                lambda *case: _embedding(*case, last=1),
+            ),
+            (
+                "the exponent counts channels, and should count frequencies: there are half as many.",
+                lambda *case: _embedding(*case, step=2),
+            ),
+            ("an angle is timestep times frequency, without 2π.", lambda *case: _embedding(*case, turn=2 * math.pi)),
+            (
+                "fractions of a timestep are lost: it must not become an integer.",
+                lambda timestep, *case: _embedding(timestep.long(), *case),
+            ),
+        ],
+        tolerance=1e-3,
+    )
+    compare(answer, timestep_embedding, (torch.tensor([0.0, 3.7, 500.25, 999.0]), 256), tolerance=1e-3)
+
+
+check_timestep_embedding = Exercise(
+    "3.1",
+    "timestep_embedding",
+    "The timestep as a vector",
+    "implement",
+    difficulty=2,
+    minutes=10,
+    points=2,
+    purpose="Through this vector a denoising network knows the noise level of its input.",
+    reference=timestep_embedding,
+    test=_test_timestep_embedding,
+    hints=(
+        "Compute the frequencies first, a vector of channels / 2 numbers, then all angles at once by broadcasting.",
+        "`torch.exp(-math.log(max_period) / half * torch.arange(half))`; angles: `timestep.float()[:, None] * "
+        "frequencies`; then `torch.cat` of cosines and sines.",
+    ),
+)
+
+# --- 3.2 Modulator ---------------------------------------------------------------------------------------------------
 
 
 class _Broken(Modulator):
@@ -79,7 +153,7 @@ def _test_modulator(answer) -> None:
 
 
 check_Modulator = Exercise(
-    "3.1",
+    "3.2",
     "Modulator",
     "Two mistakes that raise nothing",
     "repair",
@@ -98,7 +172,7 @@ check_Modulator = Exercise(
     ),
 )
 
-# --- 3.2 attention_weights -------------------------------------------------------------------------------------------
+# --- 3.3 attention_weights -------------------------------------------------------------------------------------------
 
 
 def _scores(query, key):
@@ -162,14 +236,14 @@ def _test_attention_weights(answer) -> None:
 
 
 check_attention_weights = Exercise(
-    "3.2",
+    "3.3",
     "attention_weights",
-    "Who looks at whom",
+    "Attention weights",
     "implement",
     difficulty=2,
     minutes=10,
     points=2,
-    purpose="The formula in the middle of every transformer, and the four places where it is got wrong.",
+    purpose="The formula in the middle of every transformer.",
     reference=attention_weights,
     test=_test_attention_weights,
     hints=(
@@ -179,7 +253,7 @@ check_attention_weights = Exercise(
     ),
 )
 
-# --- 3.3 attend ------------------------------------------------------------------------------------------------------
+# --- 3.4 attend ------------------------------------------------------------------------------------------------------
 
 
 def _seen(query, key, value):
@@ -223,12 +297,16 @@ def _test_attend(answer) -> None:
             ("the keys are averaged here, and should be the values.", lambda q, k, v: attend(q, k, k)),
         ],
     )
+    if "scaled_dot_product_attention" in function_calls(answer)(*cases[0]):
+        raise Wrong(
+            "right, but PyTorch's `scaled_dot_product_attention` did it: write the mean of the values yourself."
+        )
 
 
 check_attend = Exercise(
-    "3.3",
+    "3.4",
     "attend",
-    "What comes back",
+    "The weighted mean of the values",
     "implement",
     difficulty=2,
     minutes=10,
@@ -242,7 +320,7 @@ check_attend = Exercise(
     ),
 )
 
-# --- 3.4 RMSNorm -----------------------------------------------------------------------------------------------------
+# --- 3.5 RMSNorm -----------------------------------------------------------------------------------------------------
 
 
 class RMSNorm(attention.RMSNorm):
@@ -335,17 +413,19 @@ def _test_rms_norm(answer) -> None:
             ),
         ],
     )
+    if "rms_norm" in module_calls(answer)(dict(dim=8), *cases[0]):
+        raise Wrong("right, but PyTorch's `rms_norm` did it: write the formula itself.")
 
 
 check_RMSNorm = Exercise(
-    "3.4",
+    "3.5",
     "RMSNorm",
-    "A size for every head",
+    "Length removed: the RMS norm",
     "implement",
     difficulty=2,
     minutes=10,
     points=2,
-    purpose="One line that keeps large transformers from freezing in the middle of training.",
+    purpose="One line that prevents saturated attention in large transformers.",
     reference=RMSNorm,
     test=_test_rms_norm,
     hints=(
@@ -355,7 +435,7 @@ check_RMSNorm = Exercise(
     ),
 )
 
-# --- 3.5 largest_score -----------------------------------------------------------------------------------------------
+# --- 3.6 largest_score -----------------------------------------------------------------------------------------------
 
 
 def _test_largest_score(answer) -> None:
@@ -386,14 +466,14 @@ def _test_largest_score(answer) -> None:
 
 
 check_largest_score = Exercise(
-    "3.5",
+    "3.6",
     "largest_score",
-    "How loud can a query be?",
+    "The largest score",
     "predict",
     difficulty=2,
     minutes=5,
     points=1,
-    purpose="A bound that holds for every token is worth more than a good start.",
+    purpose="This bound holds for all weights, at every step of a training.",
     reference=lambda: 8,
     test=_test_largest_score,
     hints=(
@@ -403,7 +483,7 @@ check_largest_score = Exercise(
     ),
 )
 
-# --- 3.6 joint_attention ---------------------------------------------------------------------------------------------
+# --- 3.7 joint_attention ---------------------------------------------------------------------------------------------
 
 
 def _joined(image, condition):
@@ -512,7 +592,7 @@ def _test_joint_attention(answer) -> None:
 
 
 check_joint_attention = Exercise(
-    "3.6",
+    "3.7",
     "joint_attention",
     "Where the streams meet",
     "implement",
@@ -530,7 +610,188 @@ check_joint_attention = Exercise(
     ),
 )
 
-# --- 3.7 learns_first ------------------------------------------------------------------------------------------------
+# --- 3.8 Stream ------------------------------------------------------------------------------------------------------
+
+
+class Stream(mmdit.Stream):
+    """The library's class with the arguments of the notebook's."""
+
+    def __init__(self, dim: int, num_heads: int):
+        super().__init__(dim, num_heads, "rms_norm")
+
+
+def _stream(
+    *,
+    gates=(True, True),
+    project=True,
+    norm=layer_norm,
+    residual=True,
+    mod_of_mlp=1,
+    input_of_mlp="updated",
+) -> type[Stream]:
+    """A stream whose `after` has one thing changed."""
+
+    class Changed(Stream):
+        def after(self, x, attended, mods):  # type: ignore[override]
+            attention, mlp = mods[0], mods[mod_of_mlp]
+            update = self.attention.to_out(attended) if project else attended
+            new = x + (attention.gate if gates[0] else 1) * update
+            seen = {"updated": new, "old": x}[input_of_mlp]
+            update = self.mlp(modulate(norm(seen), mlp.shift, mlp.scale))
+            return (new if residual else 0) + (mlp.gate if gates[1] else 1) * update
+
+    return Changed
+
+
+def _test_stream(answer) -> None:
+    build = dict(dim=8, num_heads=2)
+    reference = Stream(**build)
+    weights = {name: 0.5 * torch.randn_like(value) for name, value in reference.state_dict().items()}
+    cases = [(build, weights, torch.randn(2, n, 8), torch.randn(2, 8), torch.randn(2, n, 8)) for n in (5, 1)]
+    mistakes = [
+        ("the attention's gate is missing: x + gate · to_out(seen).", _stream(gates=(False, True))),
+        ("the MLP's gate is missing: x + gate · MLP(…).", _stream(gates=(True, False))),
+        ("both gates are missing: each branch is multiplied by its gate.", _stream(gates=(False, False))),
+        ("the output projection of attention, `to_out`, is missing.", _stream(project=False)),
+        (
+            "the input of the MLP is not normalised: modulate(layer_norm(x), shift, scale).",
+            _stream(norm=lambda x: x),
+        ),
+        (
+            "the MLP gets the tokens from before attention. The second branch begins at the *updated* x.",
+            _stream(input_of_mlp="old"),
+        ),
+        ("shift, scale and gate of attention are used for the MLP: each branch has its own.", _stream(mod_of_mlp=0)),
+        ("the skip path is lost at the end: return x + gate · MLP(…).", _stream(residual=False)),
+    ]
+    compare(
+        after_attention(answer),
+        after_attention(Stream),
+        *cases,
+        mistakes=[(words, after_attention(mistaken)) for words, mistaken in mistakes],
+        tolerance=1e-4,
+    )
+
+
+check_Stream = Exercise(
+    "3.8",
+    "Stream",
+    "After attention",
+    "implement",
+    difficulty=3,
+    minutes=15,
+    points=3,
+    purpose="Two residual branches with gates: the pattern of every diffusion transformer.",
+    reference=Stream,
+    test=_test_stream,
+    hints=(
+        "Two residual branches, one after the other, each x + gate · f(…). Which f, which input, which gate?",
+        "First `x + attention.gate * self.attention.to_out(seen)`; call it x; then `x + mlp.gate * self.mlp(modulate("
+        "layer_norm(x), mlp.shift, mlp.scale))`.",
+    ),
+)
+
+# --- 3.9 MMDiTBlock --------------------------------------------------------------------------------------------------
+
+
+class MMDiTBlock(mmdit.MMDiTBlock):
+    """The library's class with the arguments of the notebook's."""
+
+    def __init__(self, dim: int, num_heads: int, last: bool):
+        super().__init__(dim, num_heads, "rms_norm", dual_attention=False, last=last)
+
+
+def _block(*, attend_to=attention.joint_attention, result=lambda image, condition: (image, condition), swap=False):
+    """A block with one thing changed."""
+
+    class Changed(MMDiTBlock):
+        def forward(self, image, condition, c, *_):  # type: ignore[override]
+            image_qkv, image_mods = self.image.before(image, c)
+            condition_qkv, condition_mods = self.condition.before(condition, c)
+            of_image, of_condition = attend_to(image_qkv, condition_qkv)
+            if swap and condition_mods:
+                image_mods, condition_mods = condition_mods, image_mods
+            image = self.image.after(image, of_image, image_mods)
+            return result(image, self.condition.after(condition, of_condition, condition_mods))
+
+    return Changed
+
+
+class _TwiceBefore(MMDiTBlock):
+    def forward(self, image, condition, c, *_):  # type: ignore[override]
+        condition_qkv, condition_mods = self.condition.before(condition, c)
+        image_qkv, image_mods = self.image.before(image, c)
+        new = self.image.after(image, attention.joint_attention(image_qkv, condition_qkv)[0], image_mods)
+        image_qkv, _ = self.image.before(new, c)
+        of_condition = attention.joint_attention(image_qkv, condition_qkv)[1]
+        return new, self.condition.after(condition, of_condition, condition_mods)  # type: ignore[arg-type]
+
+
+def _alone(image, condition):
+    return attend(*image), None if condition.query is None else attend(*condition)
+
+
+def _crossed(image, condition):
+    of_image = attend(image.query, condition.key, condition.value)
+    return of_image, None if condition.query is None else attend(condition.query, image.key, image.value)
+
+
+def _test_block(answer) -> None:
+    for last in (False, True):
+        compare_modules(
+            answer,
+            MMDiTBlock,
+            dict(dim=8, num_heads=2, last=last),
+            (torch.randn(2, 5, 8), torch.randn(2, 3, 8), torch.randn(2, 8)),
+            (torch.randn(1, 4, 8), torch.randn(1, 4, 8), torch.randn(1, 8)),
+            mistakes=[
+                ("the streams never meet: both must go through `joint_attention`.", _block(attend_to=_alone)),
+                (
+                    "each stream attends to the other one only: `joint_attention` has the tokens of both.",
+                    _block(attend_to=_crossed),
+                ),
+                (
+                    "only the image tokens come back: the next block needs the condition tokens, too.",
+                    _block(result=lambda image, condition: image),
+                ),
+                (
+                    "the results are interchanged: first the image, then the condition.",
+                    _block(result=lambda image, condition: (condition, image)),
+                ),
+                (
+                    "each stream got the modulations of the other one in `after`.",
+                    _block(swap=True),
+                ),
+                (
+                    "the condition attends to image tokens that are updated already. Both streams attend at the same "
+                    "time, in one call of `joint_attention`.",
+                    _TwiceBefore,
+                ),
+            ],
+            tolerance=1e-4,
+        )
+
+
+check_MMDiTBlock = Exercise(
+    "3.9",
+    "MMDiTBlock",
+    "The block",
+    "implement",
+    difficulty=3,
+    minutes=15,
+    points=3,
+    purpose="Stable Diffusion 3 is 24 of these blocks, one after another.",
+    reference=MMDiTBlock,
+    test=_test_block,
+    hints=(
+        "`before` for each stream, then one call of `joint_attention`, then `after` for each stream. What has to be "
+        "kept from `before` until `after`?",
+        "`before` returns a QKV and the modulations; `joint_attention` takes the two QKVs and returns two results; "
+        "`after` takes the tokens, its result and its modulations.",
+    ),
+)
+
+# --- 3.10 learns_first -----------------------------------------------------------------------------------------------
 
 
 def _test_learns_first(answer) -> None:
@@ -549,14 +810,14 @@ def _test_learns_first(answer) -> None:
 
 
 check_learns_first = Exercise(
-    "3.7",
+    "3.10",
     "learns_first",
-    "Is it dead?",
+    "What learns first?",
     "predict",
     difficulty=3,
     minutes=5,
     points=1,
-    purpose="Zeros at the start are harmless or fatal, and one derivative tells which.",
+    purpose="Some initialisations with zeros learn and others do not; one derivative tells which.",
     reference=lambda: "gates",
     test=_test_learns_first,
     hints=(
@@ -566,7 +827,7 @@ check_learns_first = Exercise(
     ),
 )
 
-# --- 3.8 squares -----------------------------------------------------------------------------------------------------
+# --- 3.11 squares ----------------------------------------------------------------------------------------------------
 
 
 def _test_squares(answer) -> None:
@@ -587,19 +848,53 @@ def _test_squares(answer) -> None:
 
 
 check_squares = Exercise(
-    "3.8",
+    "3.11",
     "squares",
-    "Where do the weights sit?",
+    "Where are the weights?",
     "predict",
     difficulty=2,
     minutes=5,
     points=1,
-    purpose="Whoever can count weights in their head can choose the size of a model without trying.",
+    purpose="If you can count weights, you can choose the size of a model without trying.",
     reference=lambda: 18,
     test=_test_squares,
     hints=(
         "A `Stream` has a modulator, projections into and out of attention, and an MLP. Count each one's rows in "
         "units of C.",
         "The modulator: 3 for each of 2 branches. Attention: 3 for the input, 1 for the output. The MLP: 4 and 4.",
+    ),
+)
+
+# --- 3.12 without_pooled ---------------------------------------------------------------------------------------------
+
+
+def _test_without_pooled(answer) -> None:
+    check_choice(
+        answer,
+        "grey",
+        {
+            "the face": "half of the targets are negatives. How large is the error of the face on those?",
+            "the negative": "half of the targets are the faces themselves. How large is the error of the negative on "
+            "those?",
+            "either": "a network is a function: for one input it has one output, and does not choose by lot.",
+        },
+    )
+
+
+check_without_pooled = Exercise(
+    "3.12",
+    "without_pooled",
+    "Without the pooled vector",
+    "predict",
+    difficulty=3,
+    minutes=5,
+    points=1,
+    purpose="What a squared error makes of a question with two answers: the reason why a generator needs noise.",
+    reference=lambda: "grey",
+    test=_test_without_pooled,
+    hints=(
+        "For one and the same face the target is x in half of the examples and −x in the other half. Which output y "
+        "has the smallest mean of (y − x)² and (y + x)²?",
+        "The derivative is 2(y − x) + 2(y + x) = 4y. Which picture has all values 0?",
     ),
 )

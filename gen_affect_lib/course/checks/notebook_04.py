@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from gen_affect_lib import flow
 from gen_affect_lib.course.checks import Exercise, check_number, compare
-from gen_affect_lib.course.checks.probes import a_field, converted, walked
+from gen_affect_lib.course.checks.probes import (
+    a_field,
+    converted,
+    converted_ddpm,
+    objective,
+    rectified,
+    trained,
+    walked,
+)
 
 # --- 4.1 interpolate -------------------------------------------------------------------------------------------------
 
@@ -66,7 +75,7 @@ check_interpolate = Exercise(
     difficulty=1,
     minutes=5,
     points=1,
-    purpose="The one line of mathematics that everything else here is built on, and the shapes that make it a program.",
+    purpose="Everything else in this notebook is built on this line.",
     reference=flow.interpolate,
     test=_test_interpolate,
     hints=(
@@ -75,7 +84,111 @@ check_interpolate = Exercise(
     ),
 )
 
-# --- 4.2 one_step_end ------------------------------------------------------------------------------------------------
+# --- 4.2 mean_velocity -----------------------------------------------------------------------------------------------
+
+
+def mean_velocity(x: Tensor, sigma: Tensor, points: Tensor) -> Tensor:
+    """E[noise - data | x_sigma = x] if the data are the K `points`, (K, D), each as likely. x: (B, D). sigma: (B,)."""
+    return _posterior(x, sigma, points)
+
+
+def _posterior(
+    x: Tensor,
+    sigma: Tensor,
+    points: Tensor,
+    *,
+    shrunk: bool = True,
+    power: int = 2,
+    divisor: float = 2.0,
+    naive: bool = False,
+    nearest: bool = False,
+    blind: bool = False,
+    result: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda x, data, s: (x - data) / s,
+) -> Tensor:
+    s = sigma[:, None]  # (B,) -> (B, 1)
+    scale = (1 - s)[:, None] if shrunk else 1.0
+    distance = (x[:, None] - scale * points).square().sum(-1)  # (B, 1, D) - (B, K, D) -> (B, K)
+    scores = -distance / (divisor * s**power)
+    if nearest:
+        weights = torch.eye(len(points))[scores.argmax(1)]
+    elif blind:
+        weights = torch.full_like(scores, 1 / len(points))
+    elif naive:
+        weights = scores.exp() / scores.exp().sum(1, keepdim=True)
+    else:
+        weights = scores.softmax(1)
+    return result(x, weights @ points, s)
+
+
+def _test_mean_velocity(answer) -> None:
+    cases = [
+        (torch.randn(6, 2), torch.tensor([0.2, 0.4, 0.6, 0.8, 0.95, 1.0]), torch.randn(4, 2)),
+        (torch.randn(3, 1), torch.tensor([0.1, 0.5, 0.9]), torch.tensor([[-1.0], [1.0]])),
+        (torch.randn(2, 3000), torch.tensor([0.5, 0.99]), torch.randn(3, 3000)),
+    ]
+
+    def mistaken(**change):
+        return lambda x, sigma, points: _posterior(x, sigma, points, **change)
+
+    compare(
+        answer,
+        mean_velocity,
+        *cases,
+        mistakes=[
+            (
+                "right for a few coordinates, and 0 / 0 for thousands: there every density is smaller than the "
+                "smallest float. Compute the logarithms of the densities, and take their softmax.",
+                mistaken(naive=True),
+            ),
+            (
+                "the Gaussians are centred on the points. Given the data, the mean of x_sigma is (1 − sigma) · data.",
+                mistaken(shrunk=False),
+            ),
+            ("the variance of x_sigma given the data is sigma², not sigma.", mistaken(power=1)),
+            ("the exponent of a Gaussian is −distance² / (2 sigma²): the 2 is missing.", mistaken(divisor=1.0)),
+            (
+                "every point has the same weight, whatever x is: that is the mean of all data. Weight each by its "
+                "probability given x.",
+                mistaken(blind=True),
+            ),
+            (
+                "only the nearest point counts. All points are possible; the velocity is the mean over them.",
+                mistaken(nearest=True),
+            ),
+            (
+                "this is the expected data. The velocity is (x − data) / sigma.",
+                mistaken(result=lambda x, data, s: data),
+            ),
+            (
+                "the velocity points from the data to the noise: x − data, not data − x.",
+                mistaken(result=lambda x, data, s: (data - x) / s),
+            ),
+            ("the division by sigma is missing.", mistaken(result=lambda x, data, s: x - data)),
+        ],
+        tolerance=1e-4,
+    )
+
+
+check_mean_velocity = Exercise(
+    "4.2",
+    "mean_velocity",
+    "The mean over all lines through a point",
+    "implement",
+    difficulty=4,
+    minutes=25,
+    points=4,
+    purpose="Every flow network approximates this function; where the data are known, no network is needed.",
+    reference=mean_velocity,
+    test=_test_mean_velocity,
+    hints=(
+        "Bayes: the probability of point k given x is proportional to the density of x under a Gaussian with mean "
+        "(1 − sigma) · point and standard deviation sigma. The mean of the points with these weights is the data.",
+        "log-weights: −|x − (1 − sigma) · point|² / (2 sigma²), shape (B, K); `softmax(dim=1)`; times `points` it is "
+        "the expected data (B, D); the velocity is (x − expected data) / sigma.",
+    ),
+)
+
+# --- 4.3 one_step_end ------------------------------------------------------------------------------------------------
 
 
 def _test_one_step_end(answer) -> None:
@@ -97,7 +210,7 @@ def _test_one_step_end(answer) -> None:
 
 
 check_one_step_end = Exercise(
-    "4.2",
+    "4.3",
     "one_step_end",
     "One step from noise",
     "predict",
@@ -114,7 +227,214 @@ check_one_step_end = Exercise(
     ),
 )
 
-# --- 4.3 sample ------------------------------------------------------------------------------------------------------
+# --- 4.4 RectifiedFlow -----------------------------------------------------------------------------------------------
+
+
+def _objective(error: Callable, velocity: Callable | None = None, *, reduce: Callable | None = None) -> type:
+    """A class with one thing changed. error(flow, output, noisy, data, noise, sigma): what is squared."""
+
+    class Changed(flow.RectifiedFlow):
+        def loss(self, network, data, noise, sigma):
+            noisy = flow.interpolate(data, noise, sigma)
+            difference = error(self, network(noisy, sigma), noisy, data, noise, flow._broadcast(sigma, data))
+            return (reduce or (lambda square: square.flatten(1).mean(1)))(difference.square())
+
+        def velocity_from(self, output, noisy, sigma):
+            return velocity(self, output, noisy, sigma) if velocity else super().velocity_from(output, noisy, sigma)
+
+    return Changed
+
+
+def _right_error(self, output, noisy, data, noise, s):
+    return output - (noise - data) if self.prediction == "v" else (data - output) / s.clamp(min=self.sigma_floor)
+
+
+def _only_for_v(instead: Callable) -> Callable:
+    def error(self, output, noisy, data, noise, s):
+        if self.prediction == "v":
+            return output - (noise - data)
+        return instead(self, output, noisy, data, noise, s)
+
+    return error
+
+
+def _test_rectified_flow(answer) -> None:
+    sigma = torch.tensor([0.01, 0.04, 0.3, 1.0])
+    shapes = ((4, 2), (4, 3, 2, 2))
+    cases = [
+        (prediction, floor, *torch.randn(2, *shape), sigma)
+        for shape in shapes
+        for prediction, floor in (("v", 0.05), ("x", 0.05), ("x", 0.2))
+    ]
+    mistakes = [
+        (
+            "the target of a v-prediction is noise − data, and here it has the other sign.",
+            _objective(lambda self, output, noisy, data, noise, s: output - (data - noise)),
+        ),
+        (
+            "v is right. For x the error in the *data* is squared: the loss is on the velocity in both cases, so "
+            "divide the error by sigma.",
+            _objective(_only_for_v(lambda self, output, noisy, data, noise, s: data - output)),
+        ),
+        (
+            "v is right. For x the weight grows without a limit below `sigma_floor`: clamp the divisor.",
+            _objective(_only_for_v(lambda self, output, noisy, data, noise, s: (data - output) / s)),
+        ),
+        (
+            "v is right. For x only the prediction's divisor is clamped: then even a perfect prediction has a loss "
+            "above 0 below the floor. Both velocities need the same divisor.",
+            _objective(
+                _only_for_v(
+                    lambda self, output, noisy, data, noise, s: (
+                        (noisy - output) / s.clamp(min=self.sigma_floor) - (noise - data)
+                    )
+                )
+            ),
+        ),
+        (
+            "the errors are added up over the coordinates: take their mean, so that pictures of all sizes compare.",
+            _objective(_right_error, reduce=lambda square: square.flatten(1).sum(1)),
+        ),
+        (
+            "one number came back for the whole batch. Return one loss for each example, (B,).",
+            _objective(_right_error, reduce=lambda square: square.mean()),
+        ),
+        (
+            "the loss is right. `velocity_from` returns the output of an x-prediction as it is: the velocity is "
+            "(noisy − output) / sigma.",
+            _objective(_right_error, lambda self, output, noisy, sigma: output),
+        ),
+        (
+            "the loss is right. In `velocity_from` sigma is clamped at `sigma_floor`. The floor limits a weight in the "
+            "loss; a sampler needs the velocity itself: clamp at 1e-4 only.",
+            _objective(
+                _right_error,
+                lambda self, output, noisy, sigma: (
+                    output
+                    if self.prediction == "v"
+                    else (noisy - output) / torch.as_tensor(flow._broadcast(sigma, noisy)).clamp(min=self.sigma_floor)
+                ),
+            ),
+        ),
+    ]
+    mistakes.append(
+        (
+            "the loss has the right value and no gradient, so nothing can be learned from it: is something detached?",
+            _objective(_right_error, reduce=lambda square: square.detach().flatten(1).mean(1)),
+        )
+    )
+    compare(
+        objective(answer),
+        objective(flow.RectifiedFlow),
+        *cases,
+        mistakes=[(words, objective(mistaken)) for words, mistaken in mistakes],
+    )
+
+
+check_RectifiedFlow = Exercise(
+    "4.4",
+    "RectifiedFlow",
+    "The loss",
+    "implement",
+    difficulty=3,
+    minutes=20,
+    points=4,
+    purpose="The whole objective of Stable Diffusion 3, Flux and this kit; all else in training is bookkeeping.",
+    reference=flow.RectifiedFlow,
+    test=_test_rectified_flow,
+    hints=(
+        "Evaluate the network at `interpolate(data, noise, sigma)`. For v compare its output with `velocity(data, "
+        "noise)`. For x write both velocities with the same divisor, and see what cancels.",
+        "For x: (noisy − output)/d − (noisy − data)/d = (data − output)/d, with d = `beside(sigma, data).clamp(min="
+        "self.sigma_floor)`. Square, `flatten(1)`, `mean(1)`.",
+    ),
+)
+
+# --- 4.5 train -------------------------------------------------------------------------------------------------------
+
+
+def _training(
+    *, order: str = "zlbsd", report=lambda loss: loss.item(), reduce=torch.mean, batch=lambda b: b
+) -> Callable:
+    """A training loop, as letters in the order in which they happen: zero_grad, loss, backward, step, decay."""
+
+    def train(network, objective, optimizer, decay, batches):
+        losses, loss = [], torch.zeros(())
+        for data, noise, sigma in batches:
+            for letter in order:
+                if letter == "z":
+                    optimizer.zero_grad()
+                elif letter == "l":
+                    loss = reduce(objective.loss(network, data, noise, sigma))
+                elif letter == "b":
+                    loss.backward()
+                elif letter == "s":
+                    optimizer.step()
+                else:
+                    decay.step()
+            losses.append(loss.item())
+        return losses
+
+    return train
+
+
+train = _training()
+train.__name__ = "train"
+
+
+def _test_train(answer) -> None:
+    compare(
+        trained(answer),
+        trained(train),
+        (1, 4),
+        (2, 3),
+        mistakes=[
+            (
+                "the gradients of earlier steps are still in `.grad`, and `backward` adds to them: call "
+                "`optimizer.zero_grad()` in every step.",
+                trained(_training(order="lbsd")),
+            ),
+            (
+                "the network does not change. Is there an `optimizer.step()`, and is `zero_grad` before `backward`?",
+                trained(_training(order="zlbd")),
+            ),
+            ("the learning rate never changes: call `decay.step()` once a step.", trained(_training(order="zlbs"))),
+            (
+                "the learning rate is changed before the step: `optimizer.step()` first, then `decay.step()`.",
+                trained(_training(order="zlbds")),
+            ),
+            (
+                "the optimizer steps before `backward`, with the gradients of the step before.",
+                trained(_training(order="lsbzd")),
+            ),
+            (
+                "the losses of a batch are added up: then the step grows with the batch. Take their mean.",
+                trained(_training(reduce=torch.sum)),
+            ),
+        ],
+    )
+
+
+check_train = Exercise(
+    "4.5",
+    "train",
+    "The training loop",
+    "implement",
+    difficulty=2,
+    minutes=10,
+    points=2,
+    purpose="Five lines that every network of this course is trained with.",
+    reference=train,
+    test=_test_train,
+    hints=(
+        "For each batch: the loss, its gradients, a step of the optimizer, a step of `decay`. Which call makes the "
+        "gradients of the step before disappear, and when?",
+        "`loss = objective.loss(network, data, noise, sigma).mean()`, `optimizer.zero_grad()`, `loss.backward()`, "
+        "`optimizer.step()`, `decay.step()`, and `loss.item()` into the list.",
+    ),
+)
+
+# --- 4.6 sample ------------------------------------------------------------------------------------------------------
 
 
 def _sampler(
@@ -150,13 +470,7 @@ def _sampler(
 
 
 def _in_place(velocity_fn, noise, sigmas, method="euler", callback=None):
-    def keep(step, sigma, x):
-        noise.copy_(x)
-        if callback is not None:
-            callback(step, sigma, noise)
-
-    flow.sample(velocity_fn, noise.clone(), sigmas, method, keep)
-    return noise
+    return noise.copy_(flow.sample(velocity_fn, noise.clone(), sigmas, method, callback))
 
 
 def _euler(*, sign: int = 1, stops: int | None = None, late: bool = False, even: bool = False, once: bool = False):
@@ -281,8 +595,8 @@ def _test_sample(answer) -> None:
             _sampler(told=lambda sigma, sigma_next: sigma),
         ),
         (
-            "the noise is changed in place (`x += …`), so that each step changes all earlier results: write `x = x + "
-            "…`.",
+            "the noise itself is changed: `x = noise` is a second name for the same tensor, and `x += …` works in "
+            "place. Write `x = x + …`, or begin with `noise.clone()`.",
             _in_place,
         ),
     ]
@@ -296,14 +610,14 @@ def _test_sample(answer) -> None:
 
 
 check_sample = Exercise(
-    "4.3",
+    "4.6",
     "sample",
-    "The walk",
+    "The sampler",
     "implement",
     difficulty=3,
     minutes=20,
     points=4,
-    purpose="Every picture in this course is made by this loop, and diffusers' pipelines walk it too.",
+    purpose="Every picture in this course is made by this loop, and so are those of diffusers.",
     reference=flow.sample,
     test=_test_sample,
     hints=(
@@ -314,7 +628,7 @@ check_sample = Exercise(
     ),
 )
 
-# --- 4.4 steps_for_a_tenth -------------------------------------------------------------------------------------------
+# --- 4.7 steps_for_a_tenth -------------------------------------------------------------------------------------------
 
 
 def _test_steps_for_a_tenth(answer) -> None:
@@ -343,7 +657,7 @@ def _test_steps_for_a_tenth(answer) -> None:
 
 
 check_steps_for_a_tenth = Exercise(
-    "4.4",
+    "4.7",
     "steps_for_a_tenth",
     "What a digit costs",
     "predict",
@@ -360,7 +674,7 @@ check_steps_for_a_tenth = Exercise(
     ),
 )
 
-# --- 4.5 midpoint ----------------------------------------------------------------------------------------------------
+# --- 4.8 midpoint ----------------------------------------------------------------------------------------------------
 
 
 def _midpoint(*, sign=1, half=0.5, told=0.5, step=1.0, from_half=False, last_is_euler=False, before=False):
@@ -459,14 +773,14 @@ def _test_midpoint(answer) -> None:
 
 
 check_midpoint = Exercise(
-    "4.5",
+    "4.8",
     "midpoint",
-    "Look half way",
+    "The midpoint method",
     "implement",
     difficulty=2,
     minutes=10,
     points=3,
-    purpose="Another way to look ahead, at Heun's price, and a reason to measure an order in more than one world.",
+    purpose="Another method of second order, and a reason to measure an order on more than one distribution.",
     reference=midpoint,
     test=_test_midpoint,
     hints=(
@@ -476,7 +790,248 @@ check_midpoint = Exercise(
     ),
 )
 
-# --- 4.6 guide -------------------------------------------------------------------------------------------------------
+# --- 4.9 rectify -----------------------------------------------------------------------------------------------------
+
+
+def _rectify(
+    *,
+    method: str = "heun",
+    ends=lambda noise, data, which: (data[which], noise[which]),
+    inputs=flow.interpolate,
+    target=lambda data, noise, noisy, sigma, velocity_fn: noise - data,
+    still: bool = False,
+) -> Callable:
+    def rectify(network, optimizer, velocity_fn, noise, stops, batches):
+        data, losses = flow.sample(velocity_fn, noise, stops, method), []
+        for which, sigma in batches:
+            one, other = ends(noise, data, which)
+            noisy = inputs(one, other, sigma)
+            loss = (network(noisy, sigma) - target(one, other, noisy, sigma, velocity_fn)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            if not still:
+                optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    return rectify
+
+
+rectify = _rectify()
+rectify.__name__ = "rectify"
+
+
+def _test_rectify(answer) -> None:
+    compare(
+        rectified(answer),
+        rectified(rectify),
+        (1, 4),
+        (2, 3),
+        mistakes=[
+            (
+                "the network learns the velocity of the old flow once more, with all its curves. Its target is the "
+                "straight line between the two ends of a path: noise − data of the *pair*.",
+                rectified(_rectify(target=lambda data, noise, noisy, sigma, velocity_fn: velocity_fn(noisy, sigma))),
+            ),
+            (
+                "noise and data are not paired: the data that `noise[which]` leads to is `data[which]`. With another "
+                "noise this is the training of section 5 again.",
+                rectified(_rectify(ends=lambda noise, data, which: (data[which], noise[: len(which)]))),
+            ),
+            (
+                "data and noise are interchanged.",
+                rectified(_rectify(ends=lambda noise, data, which: (noise[which], data[which]))),
+            ),
+            (
+                "the ends are found with Euler's method. They are the training data: use Heun.",
+                rectified(_rectify(method="euler")),
+            ),
+            (
+                "the network is trained to predict the data; the rest of this notebook reads its output as a velocity.",
+                rectified(_rectify(target=lambda data, noise, noisy, sigma, velocity_fn: data)),
+            ),
+            (
+                "the network sees only the noise. It must see the point at sigma on the straight line.",
+                rectified(_rectify(inputs=lambda data, noise, sigma: noise)),
+            ),
+            ("the losses are right at first, but the optimizer never steps.", rectified(_rectify(still=True))),
+        ],
+    )
+
+
+check_rectify = Exercise(
+    "4.9",
+    "rectify",
+    "Straighten the flow",
+    "implement",
+    difficulty=4,
+    minutes=25,
+    points=5,
+    purpose="Reflow turns a flow of many steps into one that needs few, or one; fast image models are made this way.",
+    reference=rectify,
+    test=_test_rectify,
+    hints=(
+        "Two stages. First, once: follow the old flow from every noise to its end. Then train as in section 5, but on "
+        "these pairs instead of data and noise that have nothing to do with each other.",
+        '`data = sample(velocity_fn, noise, stops, "heun")`. For each `(which, sigma)`: the batch is `data[which]`, '
+        '`noise[which]`, sigma; its loss is `RectifiedFlow("v").loss(network, …).mean()`; step; `loss.item()`.',
+    ),
+)
+
+# --- 4.10 data_noise_score -------------------------------------------------------------------------------------------
+
+
+def data_noise_score(velocity: Tensor, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The expected data, the expected noise and the score that belong to a velocity. velocity, x: (B, ...)."""
+    s = flow._broadcast(sigma, x)
+    noise = x + (1 - s) * velocity
+    return x - s * velocity, noise, -noise / s
+
+
+def _test_data_noise_score(answer) -> None:
+    cases = [
+        (*torch.randn(2, 4, 2), torch.tensor([0.1, 0.4, 0.7, 1.0])),
+        (*torch.randn(2, 2, 3, 4, 4), torch.tensor([0.25, 0.9])),
+    ]
+
+    def mistaken(data=None, noise=None, score=None):
+        def answer(v, x, sigma):
+            s = flow._broadcast(sigma, x)
+            known = data_noise_score(v, x, sigma)
+            changed = [function and function(v, x, s) for function in (data, noise, score)]
+            return tuple(one if other is None else other for one, other in zip(known, changed))
+
+        return answer
+
+    compare(
+        answer,
+        data_noise_score,
+        *cases,
+        gradients=True,
+        mistakes=[
+            (
+                "the data has the wrong sign: x = data + sigma · v, so data = x − sigma · v.",
+                mistaken(data=lambda v, x, s: x + s * v),
+            ),
+            (
+                "the noise is wrong: from x it is a way of 1 − sigma, not of sigma, along the velocity.",
+                mistaken(noise=lambda v, x, s: x + s * v),
+            ),
+            (
+                "the score has the wrong sign. It points to where data is likelier, and the noise points away from it.",
+                mistaken(score=lambda v, x, s: (x + (1 - s) * v) / s),
+            ),
+            (
+                "the score is −noise / sigma: here it is divided by sigma², or not at all.",
+                mistaken(score=lambda v, x, s: -(x + (1 - s) * v) / s**2),
+            ),
+            (
+                "the score is −noise / sigma: here it is divided by sigma², or not at all.",
+                mistaken(score=lambda v, x, s: -(x + (1 - s) * v)),
+            ),
+        ],
+    )
+
+
+check_data_noise_score = Exercise(
+    "4.10",
+    "data_noise_score",
+    "One output, four readings",
+    "implement",
+    difficulty=3,
+    minutes=15,
+    points=3,
+    purpose="Papers speak of velocities, data, noise or scores; with these three lines you read them all.",
+    reference=data_noise_score,
+    test=_test_data_noise_score,
+    hints=(
+        "Two equations, x = (1 − sigma) · data + sigma · noise and v = noise − data, are linear in data and noise: "
+        "solve them. Then use the formula of the score.",
+        "data = x − sigma · v, noise = x + (1 − sigma) · v, score = −noise / sigma, with sigma `beside` x.",
+    ),
+)
+
+# --- 4.11 ours_from_ddpm ---------------------------------------------------------------------------------------------
+
+
+def _from_ddpm(*, scaled=True, squared=True, other_end=False, velocity=lambda e, x, s: (e - x) / (1 - s)) -> Callable:
+    def ours_from_ddpm(their_epsilon):
+        def ours(x, sigma):
+            s = torch.as_tensor(flow._broadcast(sigma, x))
+            size = ((1 - s) ** 2 + s**2).sqrt()
+            kept = (s if other_end else 1 - s) / size
+            alpha_bar = (kept**2 if squared else kept).flatten()
+            return velocity(their_epsilon(x / size if scaled else x, alpha_bar), x, s)
+
+        return ours
+
+    return ours_from_ddpm
+
+
+ours_from_ddpm = _from_ddpm()
+ours_from_ddpm.__name__ = "ours_from_ddpm"
+
+
+def _test_ours_from_ddpm(answer) -> None:
+    cases = [
+        (torch.randn(3, 2), torch.tensor([0.1, 0.6, 0.95])),
+        (torch.randn(2, 1, 4, 4), torch.tensor([0.0, 0.3])),
+    ]
+    compare(
+        converted_ddpm(answer),
+        converted_ddpm(ours_from_ddpm),
+        *cases,
+        mistakes=[
+            (
+                "their network was given x. It expects z, whose weights have the squares' sum 1: divide x by the root "
+                "of (1 − sigma)² + sigma².",
+                converted_ddpm(_from_ddpm(scaled=False)),
+            ),
+            (
+                "alpha_bar is the *square* of the data's weight in z.",
+                converted_ddpm(_from_ddpm(squared=False)),
+            ),
+            (
+                "alpha_bar is 1 at the data and 0 at the noise; here it is the other way round.",
+                converted_ddpm(_from_ddpm(other_end=True)),
+            ),
+            (
+                "their noise came back as it is. The velocity is noise − data; the data follows from x and the noise.",
+                converted_ddpm(_from_ddpm(velocity=lambda e, x, s: e)),
+            ),
+            (
+                "the velocity has the wrong sign: noise − data.",
+                converted_ddpm(_from_ddpm(velocity=lambda e, x, s: (x - e) / (1 - s))),
+            ),
+            (
+                "the velocity is computed from z. The noise is the same in both worlds, but the line is ours: use x.",
+                converted_ddpm(_from_ddpm(velocity=lambda e, x, s: (e - x / ((1 - s) ** 2 + s**2).sqrt()) / (1 - s))),
+            ),
+        ],
+        tolerance=1e-4,
+    )
+
+
+check_ours_from_ddpm = Exercise(
+    "4.11",
+    "ours_from_ddpm",
+    "A DDPM as a flow",
+    "implement",
+    difficulty=5,
+    minutes=25,
+    points=5,
+    purpose="Every sampler of this notebook then runs on a network trained as a DDPM, such as Stable Diffusion 1.",
+    reference=ours_from_ddpm,
+    test=_test_ours_from_ddpm,
+    hints=(
+        "Bring our x to their scale, find the alpha_bar of that z, ask for the noise, and solve for the velocity. The "
+        "noise is the same in both worlds; only the scale of the picture differs.",
+        "With r = √((1 − sigma)² + sigma²): z = x / r, alpha_bar = ((1 − sigma) / r)² in the shape (B,), and "
+        "v = (epsilon − x) / (1 − sigma).",
+    ),
+)
+
+# --- 4.12 guide ------------------------------------------------------------------------------------------------------
 
 
 def _test_guide(answer) -> None:
@@ -525,14 +1080,14 @@ def _test_guide(answer) -> None:
 
 
 check_guide = Exercise(
-    "4.6",
+    "4.12",
     "guide",
-    "Two dials",
+    "Two scales",
     "implement",
     difficulty=2,
     minutes=10,
     points=2,
-    purpose="Who it is and what the face does can then be turned up apart; the pipeline of this kit offers both dials.",
+    purpose="Identity and expression then have a guidance scale each; the pipeline of this kit offers both.",
     reference=flow.guide,
     test=_test_guide,
     hints=(
@@ -542,7 +1097,7 @@ check_guide = Exercise(
     ),
 )
 
-# --- 4.7 ours_from_theirs --------------------------------------------------------------------------------------------
+# --- 4.13 ours_from_theirs -------------------------------------------------------------------------------------------
 
 
 def ours_from_theirs(their_velocity: Callable) -> Callable:
@@ -578,7 +1133,7 @@ def _test_ours_from_theirs(answer) -> None:
 
 
 check_ours_from_theirs = Exercise(
-    "4.7",
+    "4.13",
     "ours_from_theirs",
     "A network from elsewhere",
     "repair",

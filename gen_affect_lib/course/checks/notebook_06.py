@@ -14,6 +14,7 @@ from gen_affect_lib.course.checks import Exercise, Wrong, check_choice, check_nu
 from gen_affect_lib.course.checks.answer import is_class
 from gen_affect_lib.course.checks.probes import fresh_parameters, kept_weights
 from gen_affect_lib.encoders import affect
+from gen_affect_lib.evaluation.metrics.expression import concordance
 
 # --- 6.1 log_likelihoods ---------------------------------------------------------------------------------------------
 
@@ -156,7 +157,7 @@ def _test_log_likelihoods(answer) -> None:
 check_log_likelihoods = Exercise(
     "6.1",
     "log_likelihoods",
-    "How well does each word explain a face?",
+    "The likelihood of each word",
     "implement",
     difficulty=3,
     minutes=20,
@@ -198,8 +199,7 @@ check_terror_shown_weakly = Exercise(
     difficulty=2,
     minutes=5,
     points=1,
-    purpose="What a face is taken for hangs on what one believes about faces beforehand: here, on how weakly a "
-    "word may be shown.",
+    purpose="The most probable word depends on the prior: here, on how weakly a word may be shown.",
     reference=lambda: "fear",
     test=_test_terror_shown_weakly,
     hints=(
@@ -278,7 +278,7 @@ def _test_attention(answer) -> None:
 check_Attention = Exercise(
     "6.3",
     "Attention",
-    "The right shapes, and wrong",
+    "Right shapes, two faults",
     "repair",
     difficulty=2,
     minutes=10,
@@ -399,7 +399,84 @@ check_Embeddings = Exercise(
     ),
 )
 
-# --- 6.5 confusion_table ---------------------------------------------------------------------------------------------
+# --- 6.5 concordance -------------------------------------------------------------------------------------------------
+
+
+def _agreement(read, true, *, factor=2.0, means=True, squared=True, spreads="variances", correction=0) -> float:
+    """The concordance coefficient with one thing changed."""
+    read, true = np.asarray(read, np.float64), np.asarray(true, np.float64)
+    covariance = ((read - read.mean()) * (true - true.mean())).mean()
+    apart = read.mean() - true.mean()
+    apart = apart**2 if squared else apart
+    a, b = read.var(ddof=correction), true.var(ddof=correction)
+    below = {"variances": a + b, "product": 2 * np.sqrt(a * b), "spreads": np.sqrt(a) + np.sqrt(b)}[spreads]
+    return float(factor * covariance / (below + (apart if means else 0.0)))
+
+
+def _test_concordance(answer) -> None:
+    rng = np.random.default_rng(5)
+    true = rng.uniform(-1, 1, 9)
+    cases = [
+        (true, true),
+        (0.5 * true + 0.3, true),
+        (true + rng.normal(0, 0.4, 9) - 0.2, true),
+        (-true, true),
+        (rng.normal(0, 1, 200), rng.normal(1, 2, 200)),
+    ]
+
+    def mistaken(**change):
+        return lambda read, true: _agreement(read, true, **change)
+
+    compare(
+        answer,
+        concordance,
+        *cases,
+        tolerance=1e-9,
+        mistakes=[
+            (
+                "this is Pearson's correlation: a reader that is always half as large, or always 0.3 too high, gets 1.",
+                lambda read, true: float(np.corrcoef(read, true)[0, 1]),
+            ),
+            ("the squared difference of the means is missing below.", mistaken(means=False)),
+            ("the difference of the means is not squared.", mistaken(squared=False)),
+            ("the factor 2 is missing: for equal numbers the result must be 1.", mistaken(factor=1.0)),
+            (
+                "there are standard deviations below, and there should be variances.",
+                mistaken(spreads="spreads"),
+            ),
+            (
+                "the variances below are estimates, with M − 1, and the covariance above is a mean, with M: take means "
+                "in both.",
+                mistaken(correction=1),
+            ),
+            (
+                "the product of the standard deviations is below; concordance has the sum of the variances.",
+                mistaken(spreads="product"),
+            ),
+        ],
+    )
+
+
+check_concordance = Exercise(
+    "6.5",
+    "concordance",
+    "Agreement, not correlation",
+    "implement",
+    difficulty=2,
+    minutes=10,
+    points=2,
+    purpose="A correlation forgives every reader that is always too weak; this coefficient does not.",
+    reference=concordance,
+    test=_test_concordance,
+    hints=(
+        "Three means: of each array, and of the product of the deviations. For variances `np.var` divides by M, as the "
+        "mean does.",
+        "`2 * ((read - read.mean()) * (true - true.mean())).mean() / (read.var() + true.var() + (read.mean() - "
+        "true.mean()) ** 2)`.",
+    ),
+)
+
+# --- 6.6 confusion_table ---------------------------------------------------------------------------------------------
 
 
 def confusion_table(shown: np.ndarray, read: np.ndarray, count: int) -> np.ndarray:
@@ -483,9 +560,9 @@ def _test_confusion_table(answer) -> None:
 
 
 check_confusion_table = Exercise(
-    "6.5",
+    "6.6",
     "confusion_table",
-    "What is taken for what",
+    "The confusion table",
     "implement",
     difficulty=2,
     minutes=10,
@@ -500,7 +577,7 @@ check_confusion_table = Exercise(
     ),
 )
 
-# --- 6.6 always_sadness ----------------------------------------------------------------------------------------------
+# --- 6.7 always_sadness ----------------------------------------------------------------------------------------------
 
 
 def _test_always_sadness(answer) -> None:
@@ -527,9 +604,9 @@ def _test_always_sadness(answer) -> None:
 
 
 check_always_sadness = Exercise(
-    "6.6",
+    "6.7",
     "always_sadness",
-    "The reader that always says sadness",
+    "The baseline that always says sadness",
     "predict",
     difficulty=2,
     minutes=5,

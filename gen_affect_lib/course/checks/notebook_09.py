@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gen_affect_lib.course.checks import Exercise, Wrong, check_choice, check_number, compare
-from gen_affect_lib.model.attention import QKV, attend
+from gen_affect_lib.model.attention import QKV, attend, joint_attention
 from gen_affect_lib.model.consistent import Replace, shared_attention
 
 # --- 9.1 shared_attention --------------------------------------------------------------------------------------------
@@ -249,7 +249,128 @@ check_shared_tokens = Exercise(
     ),
 )
 
-# --- 9.3 pair_agreement ----------------------------------------------------------------------------------------------
+# --- 9.3 set_attention -----------------------------------------------------------------------------------------------
+
+
+def set_attention(image: QKV, condition: QKV, count: int, face: Tensor, sigma: float) -> Tensor:
+    """Attention output (G·N, L, C) of a set of N images under G conditions, the first image being the anchor."""
+    return _set(image, condition, count, face, sigma)
+
+
+def _set(
+    image: QKV,
+    condition: QKV,
+    count: int,
+    face: Tensor,
+    sigma: float,
+    *,
+    order: str = "condition first",
+    replace: Replace = Replace.QUERIES_KEYS_VALUES,
+    every_token: bool = False,
+    one_anchor: bool = False,
+    chain: bool = False,
+    conditions_too: bool = False,
+    anchor_too: bool = True,
+) -> Tensor:
+    """The same with options; each is a mistake."""
+    groups = len(image.key) // count
+    tokens = torch.arange(face.numel()) if every_token else shared_tokens(face, sigma)
+    outputs: list[Tensor] = [torch.empty(0)] * (groups * count)
+    for g in range(groups):
+        rows = [g * count + n if order == "condition first" else n * groups + g for n in range(count)]
+        for n, row in enumerate(rows):
+            source = rows[max(n - 1, 0)] if chain else 0 if one_anchor else rows[0]
+            own, own_condition = (stream.map(lambda x: x[row : row + 1]) for stream in (image, condition))
+            anchor = image.map(lambda x: x[source : source + 1, tokens])
+            if conditions_too:
+                key, value = (
+                    torch.cat([x, y[source : source + 1]], dim=1)
+                    for x, y in ((anchor.key, condition.key), (anchor.value, condition.value))
+                )
+                anchor = QKV(anchor.query, key, value)
+            kind = Replace.NOTHING if n == 0 and anchor_too is False else replace
+            outputs[row] = shared_attention(own, own_condition, anchor, tokens, kind)
+    return torch.cat(outputs)
+
+
+def _test_set_attention(answer) -> None:
+    face = torch.zeros(3, 3, dtype=torch.bool)
+    face[1, 1:] = True
+
+    def case(groups, count, sigma):
+        image, condition = (
+            QKV(*torch.randn(3, groups * count, length, 2, 8, dtype=torch.float64)) for length in (9, 4)
+        )
+        return image, condition, count, face, sigma
+
+    def mistaken(**wrong) -> Callable:
+        return lambda *case: _set(*case, **wrong)
+
+    compare(
+        answer,
+        set_attention,
+        case(2, 3, 0.8),
+        case(3, 2, 0.3),
+        case(1, 4, 0.5),
+        case(3, 1, 0.9),
+        tolerance=1e-9,
+        mistakes=[
+            (
+                "all images attend to the first image of the *batch*, which is drawn under the first condition. Each "
+                "attends to the first image of the set under its own condition.",
+                mistaken(one_anchor=True),
+            ),
+            (
+                "the batch is read in the wrong order: all N images under the first condition, then all N under the "
+                "second. `unflatten(0, (G, N))` gives the two axes.",
+                mistaken(order="image first"),
+            ),
+            ("all tokens are shared at every sigma: use `shared_tokens(face, sigma)`.", mistaken(every_token=True)),
+            ("each image attends to the one before it. Only the first is an anchor.", mistaken(chain=True)),
+            (
+                "the anchor's condition tokens are shared, too: then every image is conditioned on the anchor's word.",
+                mistaken(conditions_too=True),
+            ),
+            (
+                "the anchor's tokens are appended. They should replace those of the image: queries, keys and values.",
+                mistaken(replace=Replace.NOTHING),
+            ),
+            (
+                "keys and values are replaced and the queries are not: `Replace.QUERIES_KEYS_VALUES`.",
+                mistaken(replace=Replace.KEYS_VALUES),
+            ),
+            (
+                "the anchor attends to its own shared tokens twice. It is drawn as if it were alone.",
+                mistaken(anchor_too=False),
+            ),
+            (
+                "this is plain attention: nothing is shared.",
+                lambda image, condition, count, face, sigma: joint_attention(image, condition)[0],
+            ),
+        ],
+    )
+
+
+check_set_attention = Exercise(
+    "9.3",
+    "set_attention",
+    "A whole set",
+    "implement",
+    difficulty=4,
+    minutes=25,
+    points=4,
+    purpose="With this function a set is drawn: the next sheet of pictures is made by your own attention.",
+    reference=set_attention,
+    test=_test_set_attention,
+    hints=(
+        "Give every image, the anchor included, the queries, keys and values of the anchor under the same condition. "
+        "What does replacing the anchor's tokens by themselves change?",
+        "`anchor = x.unflatten(0, (-1, count))[:, 0]` is (G, L, H, D), `.repeat_interleave(count, 0)` one for each "
+        "image of the batch; take its tokens `shared_tokens(face, sigma)`; then one call of `shared_attention`.",
+    ),
+)
+
+# --- 9.4 pair_agreement ----------------------------------------------------------------------------------------------
 
 
 def pair_agreement(same: np.ndarray) -> float:
@@ -336,7 +457,7 @@ def _test_pair_agreement(answer) -> None:
 
 
 check_pair_agreement = Exercise(
-    "9.3",
+    "9.4",
     "pair_agreement",
     "A set that agrees",
     "implement",
@@ -353,58 +474,39 @@ check_pair_agreement = Exercise(
     ),
 )
 
-# --- 9.4 as_good_as_alone --------------------------------------------------------------------------------------------
+# --- 9.5 costly_decision ---------------------------------------------------------------------------------------------
 
 
-def _test_as_good_as_alone(answer) -> None:
-    def above(name, error):
-        return f"`{name}` agrees well, but its error of {error} is above 0.028."
-
-    def left(name):
-        return f"`{name}` has a small error, but so has another one further to the right."
-
+def _test_costly_decision(answer) -> None:
     check_choice(
         answer,
-        "no_noise",
+        "face",
         wrong={
-            **{
-                name: above(name, error)
-                for name, error in {
-                    "ours": "0.029",
-                    "no_mask": "0.053",
-                    "mask_15": "0.040",
-                    "above_50": "0.029",
-                    "two": "0.030",
-                    "own_queries": "0.029",
-                }.items()
-            },
-            **{name: left(name) for name in ("mask", "share_25", "beside")},
-            "ceiling": "the ceiling is that of true drawings; no method reaches it. Read the blue dots.",
-            "noise": "`noise` is no variant of ours, since it shares no attention; and blue dots lie further to the "
-            "right.",
-            "alone": "`alone` is what the others are compared with.",
+            "who": "that is `two`, with two anchors: its interval begins below the end of that of `alone`.",
+            "noise": "that is `no_noise`: its interval begins below the end of that of `alone`.",
+            "replace": "those are `beside` and `own_queries`: their intervals begin below the end of that of `alone`.",
         },
     )
 
 
-check_as_good_as_alone = Exercise(
-    "9.4",
-    "as_good_as_alone",
-    "Agreement without a cost",
+check_costly_decision = Exercise(
+    "9.5",
+    "costly_decision",
+    "Which decision costs expression?",
     "read",
     difficulty=2,
     minutes=5,
     points=1,
-    purpose="A trade-off is read at a bound: fix the cost that you accept, and take the best of what is left.",
-    reference=lambda: "no_noise",
-    test=_test_as_good_as_alone,
+    purpose="A difference counts when it is larger than its uncertainty; most differences in this table are not.",
+    reference=lambda: "face",
+    test=_test_costly_decision,
     hints=(
-        "Look for the variants with an error of 0.028 or less in the table, and ignore all others.",
-        "Of those, take the dot furthest to the right. Each row of the table has agreement and error.",
+        "Compare intervals and not values: where does that of `alone` end, and which begin above that?",
+        "Two variants do. Look up in the list below the table what both change.",
     ),
 )
 
-# --- 9.5 read_bank ---------------------------------------------------------------------------------------------------
+# --- 9.6 read_bank ---------------------------------------------------------------------------------------------------
 
 
 def read_bank(image: QKV, condition: QKV, key: Tensor, value: Tensor) -> Tensor:
@@ -492,7 +594,7 @@ def _test_read_bank(answer) -> None:
 
 
 check_read_bank = Exercise(
-    "9.5",
+    "9.6",
     "read_bank",
     "A bank that mixes conditions",
     "repair",
@@ -511,7 +613,7 @@ check_read_bank = Exercise(
     ),
 )
 
-# --- 9.6 work_ratio --------------------------------------------------------------------------------------------------
+# --- 9.7 work_ratio --------------------------------------------------------------------------------------------------
 
 
 def _test_work_ratio(answer) -> None:
@@ -538,7 +640,7 @@ def _test_work_ratio(answer) -> None:
 
 
 check_work_ratio = Exercise(
-    "9.6",
+    "9.7",
     "work_ratio",
     "A larger set",
     "predict",

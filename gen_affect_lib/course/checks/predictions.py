@@ -32,7 +32,8 @@ def check_number(
 ) -> None:
     """Raise Wrong unless `answer()` is a number that differs from `right` by at most `within`.
 
-    wrong: (number, message for the student) of each likely mistake.
+    wrong: (number, message for the student) of each likely mistake. Another number is refused without its direction:
+    "too small" and "too large" would find every number in a few guesses.
     """
     number = answer()
     if isinstance(number, torch.Tensor) and number.numel() == 1:
@@ -46,4 +47,4 @@ def check_number(
         # At most 15 % off: with a coarse `within`, two small numbers must not count as the same mistake.
         if abs(number - mistaken) <= min(within, 0.15 * abs(mistaken) or within):
             raise Wrong(message)
-    raise Wrong(f"{number:g} is too {'large' if number > right else 'small'}.")
+    raise Wrong(f"{number:g} is not the answer. Derive it on paper before you try another number.")

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gen_affect_lib import flow
@@ -60,6 +62,32 @@ def operations(function: Callable) -> Callable:
         return sorted(names)
 
     return of_call
+
+
+@probe
+def function_calls(function: Callable) -> Callable:
+    """(*case) -> the names of torch's functions that a call uses, such as "softmax"."""
+
+    class Record(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            names.add(getattr(function, "__name__", ""))
+            return function(*args, **(kwargs or {}))
+
+    names: set[str] = set()
+
+    def of_call(*case):
+        names.clear()
+        with Record():
+            function(*case)
+        return sorted(names)
+
+    return of_call
+
+
+@probe
+def module_calls(kind: Callable) -> Callable:
+    """(arguments of the constructor, *case) -> `function_calls` of a new module."""
+    return lambda build, *case: function_calls(kind(**build))(*case)
 
 
 @probe
@@ -157,7 +185,109 @@ def expression_interpolate(kind: Callable) -> Callable:
     return between
 
 
-# --- 4.3 sample, 4.5 midpoint, 4.7 ours_from_theirs ------------------------------------------------------------------
+# --- 3.8 Stream ------------------------------------------------------------------------------------------------------
+
+
+@probe
+def after_attention(kind: Callable) -> Callable:
+    """(arguments of the constructor, weights, x, c, seen) -> the tokens after a stream's second half, and the gradients
+    of x, c and seen."""
+
+    def after(build, weights, x, c, seen):
+        stream: Any = with_weights(kind, build, weights)
+        leaves = [value.clone().requires_grad_() for value in (x, c, seen)]
+        tokens, vector, attended = leaves
+        result = stream.after(tokens, attended, stream.before(tokens, vector)[1])
+        gradients = torch.autograd.grad(weighted_sum(result), leaves, allow_unused=True)
+        return result.detach(), gradients
+
+    after.__name__ = "Stream"
+    return after
+
+
+# --- 4.4 RectifiedFlow, 4.5 train, 4.9 rectify -----------------------------------------------------------------------
+
+
+class _Field(nn.Module):
+    """The smallest network with the inputs of a flow: (x (B, ...), sigma (B,)) -> (B, ...)."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        start = torch.randn(2, generator=torch.Generator().manual_seed(seed))
+        self.weight, self.slope = nn.Parameter(start[0].clone()), nn.Parameter(start[1].clone())
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        if not isinstance(sigma, Tensor) or sigma.shape != x.shape[:1]:
+            raise ValueError(f"the network expects a sigma for each of the {len(x)} examples, as a tensor ({len(x)},)")
+        return (self.weight * x).sin() + self.slope * flow._broadcast(sigma, x) * x
+
+
+@probe
+def objective(kind: Callable) -> Callable:
+    """(prediction, sigma_floor, data, noise, sigma) -> the loss of a small network, its gradients with respect to the
+    network's two parameters, and the velocity that the class reads from the network's output."""
+
+    def of_class(prediction, sigma_floor, data, noise, sigma):
+        made, network = kind(prediction, sigma_floor), _Field(1)
+        loss = made.loss(network, data, noise, sigma)
+        gradients = [torch.zeros(()), torch.zeros(())]
+        if isinstance(loss, Tensor) and loss.requires_grad:
+            found = torch.autograd.grad(loss.sum(), list(network.parameters()), allow_unused=True)
+            gradients = [torch.zeros(()) if one is None else one for one in found]
+        output = network(data, sigma).detach()
+        velocity = made.velocity_from(output, data, sigma)
+        return (loss.detach() if isinstance(loss, Tensor) else loss), gradients, velocity
+
+    of_class.__name__ = "RectifiedFlow"
+    return of_class
+
+
+@probe
+def trained(train: Callable) -> Callable:
+    """(seed, steps) -> what a training loop returns, and the network's parameters and learning rate afterwards."""
+
+    def after(seed, steps):
+        generator = torch.Generator().manual_seed(seed)
+        network, parts = _Field(seed), flow.RectifiedFlow()
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.5)
+        decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.2, total_iters=steps)
+        batches = [
+            (*torch.randn(2, 6, 2, generator=generator), torch.rand(6, generator=generator)) for _ in range(steps)
+        ]
+        losses = train(network, parts, optimizer, decay, iter(batches))
+        _plain_numbers(losses)
+        return losses, [one.detach().clone() for one in network.parameters()], optimizer.param_groups[0]["lr"]
+
+    after.__name__ = "train"
+    return after
+
+
+def _plain_numbers(losses: object) -> None:
+    if isinstance(losses, (list, tuple)) and any(isinstance(loss, Tensor) for loss in losses):
+        raise Wrong("the list holds tensors, each with its graph, so memory grows with every step: `loss.item()`.")
+
+
+@probe
+def rectified(rectify: Callable) -> Callable:
+    """(seed, steps) -> as `trained`, for a function that learns straight paths between the ends of `a_field`."""
+
+    def after(seed, steps):
+        generator = torch.Generator().manual_seed(seed)
+        network = _Field(seed)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        noise = torch.randn(9, 2, generator=generator)
+        batches = [
+            (torch.randint(9, (5,), generator=generator), torch.rand(5, generator=generator)) for _ in range(steps)
+        ]
+        losses = rectify(network, optimizer, a_field, noise, flow.schedule(6), iter(batches))
+        _plain_numbers(losses)
+        return losses, [one.detach().clone() for one in network.parameters()]
+
+    after.__name__ = "rectify"
+    return after
+
+
+# --- 4.6 sample, 4.8 midpoint, 4.12 ours_from_theirs, 4.13 ours_from_ddpm --------------------------------------------
 
 
 def a_field(x: Tensor, sigma: Tensor) -> Tensor:
@@ -172,14 +302,18 @@ def a_field(x: Tensor, sigma: Tensor) -> Tensor:
 
 @probe
 def walked(sampler: Callable) -> Callable:
-    """The result of a sampler and the calls of its callback: (end, [(step, sigma, x), ...])."""
+    """A sampler's result, the calls of its callback, and the noise afterwards: (end, [(step, sigma, x), …], noise)."""
 
     def walk(velocity_fn, noise, sigmas, method):
         told = []
-        end = sampler(
-            velocity_fn, noise, sigmas, method, callback=lambda step, sigma, x: told.append((step, float(sigma), x))
-        )
-        return end, told
+
+        def note(step, sigma, x):
+            if isinstance(sigma, Tensor):
+                raise Wrong("`callback` gets sigma as a tensor. A plain number was asked for: `sigma_next.item()`.")
+            told.append((step, float(sigma), x.clone()))  # an answer may go on to change its own x in place
+
+        end = sampler(velocity_fn, noise, sigmas, method, callback=note)
+        return end, told, noise
 
     walk.__name__ = "sample"
     return walk
@@ -200,6 +334,27 @@ def converted(function: Callable) -> Callable:
         return velocity(x, sigma)
 
     ours.__name__ = "ours_from_theirs"
+    return ours
+
+
+def an_epsilon(z: Tensor, alpha_bar: Tensor) -> Tensor:
+    """A prediction of the noise that depends on z and on alpha_bar, as a DDPM's network makes it."""
+    if not isinstance(alpha_bar, Tensor) or alpha_bar.shape != z.shape[:1]:
+        raise ValueError(f"their network expects an alpha_bar for each of the {len(z)} examples, ({len(z)},)")
+    return (2 * z).sin() + flow._broadcast(alpha_bar, z) * z
+
+
+@probe
+def converted_ddpm(function: Callable) -> Callable:
+    """(x, sigma) -> the velocity of the function that the answer makes of `an_epsilon`."""
+
+    def ours(x, sigma):
+        velocity = function(an_epsilon)
+        if not callable(velocity):
+            raise Wrong("the argument is a function, and a function of x and sigma must come out: is there a `return`?")
+        return velocity(x, sigma)
+
+    ours.__name__ = "ours_from_ddpm"
     return ours
 
 
@@ -240,7 +395,7 @@ def added(who: Tensor, what: Tensor) -> Tensor:
     return torch.cat([who.exp(), what.cos()], dim=1)
 
 
-FUNCTIONS = {function.__name__: function for function in (a_field, product, sine, added)}
+FUNCTIONS = {function.__name__: function for function in (a_field, an_epsilon, product, sine, added)}
 
 # --- 8.3 update_average, 8.4 clip_gradients, 8.5 learn ---------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Runs every notebook in order, each in a kernel of its own, and measures time and memory."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -72,6 +73,16 @@ def execute(source: Path, executed: Path, profile: str) -> tuple[float, float]:
     return seconds, memory.peak / 2**30
 
 
+BAR = re.compile(r"\d+(?:\.\d+)?(?:it|step)? \[\d+:\d\d|\d+/\d+ \[\d+:\d\d")  # of tqdm: "0/72 [00:00<?", "0step [00:00"
+
+
+def _is_progress(output) -> bool:
+    """Whether an output is a progress bar: on stderr, or a widget, of which a saved notebook keeps the first state."""
+    data = output.get("data", {})
+    widget = "application/vnd.jupyter.widget-view+json" in data
+    return output.get("name") == "stderr" or (widget and bool(BAR.search(data.get("text/plain", ""))))
+
+
 def keep_outputs(executed: Path, source: Path) -> None:
     """Replace a notebook by its executed copy, without the metadata and progress bars of the run."""
     original = nbformat.read(source, as_version=4)
@@ -82,8 +93,8 @@ def keep_outputs(executed: Path, source: Path) -> None:
         cell.metadata.pop("execution", None)
         if not cell.metadata.get("tags", True):
             cell.metadata.pop("tags")
-        if cell.cell_type == "code":  # progress bars are written to stderr
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
     light.compress_outputs(notebook)
     nbformat.validate(notebook)
     nbformat.write(notebook, source)

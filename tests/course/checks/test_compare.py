@@ -125,7 +125,7 @@ def test_a_wrong_prediction_gets_the_message_that_belongs_to_it():
     for answer, words in ((lambda: "a", "that is half"), (lambda: "z", "return one of 'a', 'b'")):
         with pytest.raises(Wrong, match=words):
             check_choice(answer, "b", {"a": "that is half."})
-    for answer, words in ((lambda: 2, "too small"), (lambda: 8, "squared"), (lambda: "4", "return a number")):
+    for answer, words in ((lambda: 2, "Derive it on paper"), (lambda: 8, "squared"), (lambda: "4", "return a number")):
         with pytest.raises(Wrong, match=words):
             check_number(answer, 4, wrong=[(8, "squared")])
 
@@ -171,6 +171,11 @@ def test_the_message_of_a_callback_is_shown_unchanged():
 
 def test_a_coarse_tolerance_does_not_confuse_likely_mistakes():
     wrong = [(0.375, "the weight"), (1.5, "one column"), (0.0, "nothing at all")]
-    for number, words in ((0.37, "the weight"), (1.48, "one column"), (0.2, "nothing at all"), (5.0, "too small")):
+    for number, words in (
+        (0.37, "the weight"),
+        (1.48, "one column"),
+        (0.2, "nothing at all"),
+        (5.0, "Derive it on paper"),
+    ):
         with pytest.raises(Wrong, match=words):
             check_number(lambda: number, 9.6, within=1.3, wrong=wrong)

@@ -55,3 +55,18 @@ def test_notebooks_are_chosen_by_number_or_name(tmp_path, monkeypatch):
     assert [path.stem for path in notebooks("8,00_quickstart.ipynb,08")] == ["00_quickstart", "08_training"]
     with pytest.raises(UserError, match="there is no notebook '5'"):
         notebooks("5")
+
+
+def test_progress_bars_are_not_kept(tmp_path):
+    """A bar in a widget is saved in its first state, at 0 %."""
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}}
+    bars = ["Loading weights:   0%|          | 0/72 [00:00<?, ?it/s]", "Identity: 0step [00:00, ?step/s]"]
+    outputs = [nbformat.v4.new_output("display_data", {**widget, "text/plain": bar}) for bar in bars]
+    outputs.append(nbformat.v4.new_output("stream", name="stderr", text="  0%|"))
+    outputs.append(nbformat.v4.new_output("display_data", {**widget, "text/plain": "a panel of sliders"}))
+    source = write(tmp_path / "a.ipynb", "1")
+    executed = nbformat.read(source, 4)
+    executed.cells[0].outputs = outputs
+    nbformat.write(executed, tmp_path / "b.ipynb")
+    run.keep_outputs(tmp_path / "b.ipynb", source)
+    assert [output.data["text/plain"] for output in nbformat.read(source, 4).cells[0].outputs] == ["a panel of sliders"]

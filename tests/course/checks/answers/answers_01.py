@@ -448,7 +448,7 @@ ANSWERS = {
             (lambda: 0.18, "bar of the appearance"),
             (lambda: 0.11, "bar of the identity"),
             (lambda: 0.2, "expression and appearance together"),
-            (lambda: 0.06, "too large"),
+            (lambda: 0.06, "Derive it on paper"),
         ],
     ),
 }

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from tests.course.checks.answers import Answers
 
@@ -126,6 +127,84 @@ def rising(coordinates, channels):
     return torch.cat([x.sin(), x.cos()], 1)
 
 
+# --- sincos_2d ---
+
+
+def by_meshgrid(channels, size, span):
+    steps = torch.arange(size).double() * span / size
+    rows, columns = torch.meshgrid(steps, steps, indexing="ij")
+    parts = [by_exp_and_log(x.flatten(), channels // 2).unflatten(0, (size, size)) for x in (columns, rows)]
+    return torch.cat(parts, -1).float()
+
+
+def cell_by_cell(channels, size, span):
+    along = by_exp_and_log(torch.arange(size).double() / size * span, channels // 2)
+    return torch.stack(
+        [torch.stack([torch.cat([along[c], along[r]]) for c in range(size)]) for r in range(size)]
+    ).float()
+
+
+def placed(steps=lambda size, span: torch.arange(size).double() * span / size, swap=False):
+    def answer(channels, size, span):
+        along = by_exp_and_log(steps(size, span), channels // 2)
+        column, row = along.expand(size, size, -1), along.unsqueeze(1).expand(size, size, -1)
+        return torch.cat([row, column] if swap else [column, row], 2).float()
+
+    return answer
+
+
+def summed(channels, size, span):
+    along = by_exp_and_log(torch.arange(size).double() * span / size, channels)
+    return (along[None] + along[:, None]).float()
+
+
+# --- PatchEmbed ---
+
+
+class Embed(nn.Module):
+    def __init__(self, sample_size, patch_size, in_channels, dim, table_size):
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Linear(patch_size * patch_size * in_channels, dim)
+        self.register_buffer("positions", by_meshgrid(dim, table_size, sample_size // patch_size))
+
+    def places(self, h, w):
+        spare_rows, spare_columns = self.positions.shape[0] - h, self.positions.shape[1] - w
+        return self.positions.narrow(0, spare_rows // 2, h).narrow(1, spare_columns // 2, w).flatten(0, 1)
+
+    def forward(self, images):
+        h, w = (side // self.patch_size for side in images.shape[2:])
+        return self.places(h, w) + self.proj(unfold_then_view(images, self.patch_size))
+
+
+class ByConvolution(Embed):
+    def forward(self, images):
+        p, K = self.patch_size, images.shape[1]
+        weight = self.proj.weight.unflatten(1, (p, p, K)).permute(0, 3, 1, 2)
+        tokens = torch.nn.functional.conv2d(images, weight, self.proj.bias, stride=p)  # (B, C, h, w)
+        return tokens.flatten(2).mT + self.places(*tokens.shape[2:])
+
+
+class Nowhere(Embed):
+    def places(self, h, w):
+        return 0
+
+
+class UpperLeft(Embed):
+    def places(self, h, w):
+        return self.positions[:h, :w].flatten(0, 1)
+
+
+class Sideways(Embed):
+    def places(self, h, w):
+        return super().places(w, h)
+
+
+class Flattened(Embed):  # right for pictures as large as the table, the only ones that many people try
+    def places(self, h, w):
+        return self.positions.reshape(-1, self.positions.shape[2])[: h * w]
+
+
 ANSWERS = {
     "looks_ratio": Answers(
         right=[lambda: 16, lambda: 4.0**2],
@@ -162,6 +241,25 @@ ANSWERS = {
             (taking_turns, "alternate"),
             (divided_by_all, "divides by C"),
             (rising, "rise instead"),
+        ],
+    ),
+    "sincos_2d": Answers(
+        right=[by_meshgrid, cell_by_cell],
+        wrong=[
+            (placed(swap=True), "interchanged"),
+            (placed(lambda size, span: torch.arange(size)), "`span` is not used"),
+            (placed(lambda size, span: torch.linspace(0, span, size)), "span itself"),
+            (placed(lambda size, span: torch.arange(size) / span), "divided by span"),
+            (summed, "added up"),  # a vector for every place, and the same for (1, 2) and (2, 1)
+        ],
+    ),
+    "PatchEmbed": Answers(
+        right=[Embed, ByConvolution],
+        wrong=[
+            (Nowhere, "not added"),
+            (UpperLeft, "upper left corner"),
+            (Sideways, "height and width"),
+            (Flattened, "flattened table"),
         ],
     ),
 }

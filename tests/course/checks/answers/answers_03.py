@@ -7,7 +7,41 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gen_affect_lib.model import attention as kits_attention
+from gen_affect_lib.model import mmdit
+from gen_affect_lib.model.modulation import layer_norm
 from tests.course.checks.answers import Answers
+
+# --- timestep_embedding ---
+
+
+def by_outer(timestep, channels=256, max_period=10_000.0):
+    speeds = float(max_period) ** -(torch.arange(channels // 2) / (channels // 2))
+    angles = torch.outer(timestep.to(torch.float32), speeds)
+    return torch.hstack([torch.cos(angles), torch.sin(angles)])
+
+
+def number_by_number(timestep, channels=256, max_period=10_000.0):
+    half = channels // 2
+    rows = []
+    for t in timestep.tolist():
+        angles = [t * math.exp(-math.log(max_period) * k / half) for k in range(half)]
+        rows.append([*map(math.cos, angles), *map(math.sin, angles)])
+    return torch.tensor(rows)
+
+
+def clock(order="cs", of=lambda k, half: -k / half, turn=1.0, read=float):
+    def answer(timestep, channels=256, max_period=10_000.0):
+        k = torch.arange(channels // 2)
+        angles = turn * torch.tensor([[read(t)] for t in timestep]) * float(max_period) ** of(k, channels // 2)
+        return torch.cat([{"c": angles.cos(), "s": angles.sin()}[one] for one in order], 1)
+
+    return answer
+
+
+def alternating(timestep, channels=256, max_period=10_000.0):
+    return by_outer(timestep, channels, max_period).unflatten(1, (2, -1)).mT.flatten(1)
+
 
 # --- Modulator ---
 
@@ -141,6 +175,10 @@ def by_the_kernel(query, key, value):
     return out.movedim(1, 2).flatten(2)
 
 
+def by_einsum(query, key, value):
+    return torch.einsum("bhij,bjhc->bihc", by_matmul(query, key), value).reshape(len(query), query.shape[1], -1)
+
+
 def one_head_at_a_time(query, key, value):
     weights = by_matmul(query, key)
     return torch.cat([weights[:, h] @ value[:, :, h] for h in range(query.shape[2])], dim=-1)
@@ -180,6 +218,11 @@ class Norm(nn.Module):
 class ByFunctional(Norm):
     def forward(self, x):
         return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+
+
+class ByMean(Norm):
+    def forward(self, x):
+        return self.weight * x * ((x**2).sum(-1, keepdim=True) / x.shape[-1] + self.eps) ** -0.5
 
 
 class ByLength(Norm):
@@ -292,7 +335,138 @@ def along_the_heads(image, condition):
     return by_the_kernel(q, k, v).chunk(2, 2)
 
 
+# --- Stream ---
+
+
+def modulated(x, mod):
+    return layer_norm(x) * (1 + mod.scale) + mod.shift
+
+
+class GivenStream(mmdit.Stream):
+    """What the notebook gives."""
+
+    def __init__(self, dim, num_heads):
+        super().__init__(dim, num_heads, "rms_norm")
+
+
+def stream(after):
+    class Answer(GivenStream):
+        def after(self, x, seen, mods):
+            return after(self, x, seen, *mods)
+
+    return Answer
+
+
+def in_two_lines(self, x, seen, a, m):
+    x = x + a.gate * self.attention.to_out(seen)
+    return x + m.gate * self.mlp(modulated(x, m))
+
+
+def in_one_sum(self, x, seen, a, m):
+    first = torch.addcmul(x, a.gate, self.attention.to_out(seen))
+    return torch.stack([first, m.gate * self.mlp(modulated(first, m))]).sum(0)
+
+
+def no_first_gate(self, x, seen, a, m):
+    x = x + self.attention.to_out(seen)
+    return x + m.gate * self.mlp(modulated(x, m))
+
+
+def no_second_gate(self, x, seen, a, m):
+    x = x + a.gate * self.attention.to_out(seen)
+    return x + self.mlp(modulated(x, m))
+
+
+def no_gates(self, x, seen, a, m):
+    x = x + self.attention.to_out(seen)
+    return x + self.mlp(modulated(x, m))
+
+
+def no_projection(self, x, seen, a, m):
+    x = x + a.gate * seen
+    return x + m.gate * self.mlp(modulated(x, m))
+
+
+def no_norm(self, x, seen, a, m):
+    x = x + a.gate * self.attention.to_out(seen)
+    return x + m.gate * self.mlp(x * (1 + m.scale) + m.shift)
+
+
+def side_by_side(self, x, seen, a, m):
+    return x + a.gate * self.attention.to_out(seen) + m.gate * self.mlp(modulated(x, m))
+
+
+def first_modulation_twice(self, x, seen, a, m):
+    return in_two_lines(self, x, seen, a, a)
+
+
+def no_skip(self, x, seen, a, m):
+    x = x + a.gate * self.attention.to_out(seen)
+    return m.gate * self.mlp(modulated(x, m))
+
+
+def nothing_flows_back(self, x, seen, a, m):
+    return in_two_lines(self, x, seen.detach(), a, m)
+
+
+# --- MMDiTBlock ---
+
+
+class GivenBlock(mmdit.MMDiTBlock):
+    """What the notebook gives."""
+
+    def __init__(self, dim, num_heads, last):
+        super().__init__(dim, num_heads, "rms_norm", dual_attention=False, last=last)
+
+
+def block(forward):
+    class Answer(GivenBlock):
+        def forward(self, image, condition, c):
+            return forward(self, image, condition, c)
+
+    return Answer
+
+
+def as_the_plan(self, image, condition, c, meet=kits_attention.joint_attention):
+    (a, mods_a), (b, mods_b) = self.image.before(image, c), self.condition.before(condition, c)
+    seen_a, seen_b = meet(a, b)
+    return self.image.after(image, seen_a, mods_a), self.condition.after(condition, seen_b, mods_b)
+
+
+def with_a_list(self, image, condition, c):
+    streams, tokens = (self.image, self.condition), (image, condition)
+    ready = [stream.before(x, c) for stream, x in zip(streams, tokens)]
+    seen = two_calls_all_seen(*(qkv for qkv, _ in ready))
+    return [stream.after(x, s, mods) for stream, x, s, (_, mods) in zip(streams, tokens, seen, ready)]
+
+
+def mods_exchanged(self, image, condition, c):
+    (a, mods_a), (b, mods_b) = self.image.before(image, c), self.condition.before(condition, c)
+    seen_a, seen_b = kits_attention.joint_attention(a, b)
+    return self.image.after(image, seen_a, mods_b), self.condition.after(condition, seen_b, mods_a)
+
+
+def one_after_the_other(self, image, condition, c):
+    b, mods_b = self.condition.before(condition, c)
+    a, mods_a = self.image.before(image, c)
+    image = self.image.after(image, kits_attention.joint_attention(a, b)[0], mods_a)
+    a, _ = self.image.before(image, c)
+    return image, self.condition.after(condition, kits_attention.joint_attention(a, b)[1], mods_b)
+
+
 ANSWERS = {
+    "timestep_embedding": Answers(
+        right=[by_outer, number_by_number],
+        wrong=[
+            (clock("sc"), "sines come first"),
+            (alternating, "alternate"),
+            (clock(of=lambda k, half: k / half), "frequencies grow"),
+            (clock(of=lambda k, half: -k / max(half - 1, 1)), "not −k / (half − 1)"),
+            (clock(of=lambda k, half: -2 * k / half), "count frequencies"),
+            (clock(turn=2 * math.pi), "without 2π"),
+            (clock(read=int), "fractions of a timestep"),  # a vector for every timestep, and only for whole ones
+        ],
+    ),
     "Modulator": Answers(
         right=[ByUnflatten, BySlices],
         wrong=[
@@ -319,8 +493,9 @@ ANSWERS = {
         ],
     ),
     "attend": Answers(
-        right=[by_the_kernel, one_head_at_a_time],
+        right=[by_einsum, one_head_at_a_time],
         wrong=[
+            (by_the_kernel, "did it"),
             (heads_apart, "still apart"),
             (mixed, "are mixed"),
             (taking_turns, "alternate"),
@@ -329,8 +504,9 @@ ANSWERS = {
         ],
     ),
     "RMSNorm": Answers(
-        right=[ByFunctional, ByLength],
+        right=[ByMean, ByLength],
         wrong=[
+            (ByFunctional, "did it"),
             (LikeLayerNorm, "subtracts the mean"),
             (ByStd, "the standard deviation"),
             (ToLengthOne, "not their sum"),
@@ -348,7 +524,7 @@ ANSWERS = {
             (lambda: 1, "of length 1."),
             (lambda: 0.125, "length 1, divided"),
             (lambda: 512, "does not multiply"),
-            (lambda: 5, "too small"),
+            (lambda: 5, "Derive it on paper"),
             (lambda: "loud", "return a number"),
         ],
     ),
@@ -364,6 +540,31 @@ ANSWERS = {
             (only_the_image_sees, "join the queries"),
             (results_swapped, "results are interchanged"),
             (along_the_heads, "torch.cat"),
+        ],
+    ),
+    "Stream": Answers(
+        right=[stream(in_two_lines), stream(in_one_sum)],
+        wrong=[
+            (stream(no_first_gate), "attention's gate is missing"),
+            (stream(no_second_gate), "MLP's gate is missing"),
+            (stream(no_gates), "both gates"),
+            (stream(no_projection), "`to_out`, is missing"),
+            (stream(no_norm), "not normalised"),
+            (stream(side_by_side), "begins at the *updated* x"),
+            (stream(first_modulation_twice), "each branch has its own"),
+            (stream(no_skip), "skip path is lost"),
+            (stream(nothing_flows_back), "called with"),  # the right numbers, and attention would never learn
+        ],
+    ),
+    "MMDiTBlock": Answers(
+        right=[block(as_the_plan), block(with_a_list)],
+        wrong=[
+            (block(lambda *given: as_the_plan(*given, two_calls_apart)), "never meet"),
+            (block(lambda *given: as_the_plan(*given, cross_attention)), "the other one only"),
+            (block(lambda *given: as_the_plan(*given)[0]), "only the image tokens"),
+            (block(lambda *given: as_the_plan(*given)[::-1]), "results are interchanged"),
+            (block(mods_exchanged), "modulations of the other one"),
+            (block(one_after_the_other), "updated already"),
         ],
     ),
     "learns_first": Answers(
@@ -385,7 +586,16 @@ ANSWERS = {
             (lambda: 17, "`to_out`"),
             (lambda: 14, "narrows again"),
             (lambda: 36, "both streams"),
-            (lambda: 20, "too large"),
+            (lambda: 20, "Derive it on paper"),
+        ],
+    ),
+    "without_pooled": Answers(
+        right=[lambda: "grey", lambda: " Grey "],
+        wrong=[
+            (lambda: "the face", "targets are negatives"),
+            (lambda: "the negative", "the faces themselves"),
+            (lambda: "either", "by lot"),
+            (lambda: None, "return one of"),
         ],
     ),
 }

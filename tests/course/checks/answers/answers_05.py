@@ -451,7 +451,7 @@ ANSWERS = {
             (lambda: math.pi / 2, "four people"),
             (lambda: 0.5, "still classified correctly"),
             (lambda: 0.8, "only just"),
-            (lambda: 3, "too large"),
+            (lambda: 3, "Derive it on paper"),
         ],
     ),
     "threshold_at": Answers(

@@ -324,6 +324,32 @@ def without_keepdims(shown, read, count):
         return only_counts(shown, read, count) / only_counts(shown, read, count).sum(axis=1)
 
 
+# --- concordance ---
+
+
+def by_errors(read, true):
+    """1 minus the squared error over the squared error of independent numbers with the same means and variances."""
+    expected = read.var() + true.var() + (read.mean() - true.mean()) ** 2
+    return 1 - np.mean((read - true) ** 2) / expected
+
+
+def by_cov(read, true):
+    table = np.cov(read, true, bias=True)
+    return 2 * table[0, 1] / (np.trace(table) + (np.mean(read) - np.mean(true)) ** 2)
+
+
+def by_parts(below, factor=2):
+    def answer(read, true):
+        above = np.mean(read * true) - read.mean() * true.mean()
+        return factor * above / below(read, true)
+
+    return answer
+
+
+def means_apart(read, true):
+    return (read.mean() - true.mean()) ** 2
+
+
 ANSWERS = {
     "log_likelihoods": Answers(
         right=[by_torch, largest_first, one_face_at_a_time],
@@ -375,6 +401,17 @@ ANSWERS = {
             (NotLearned, "the gradient of `cls_token`"),
             (OfFourPatches, "has the shape (1, 26, 12)"),
             (RandomStart, "should start at zeros"),
+        ],
+    ),
+    "concordance": Answers(
+        right=[by_errors, by_cov],
+        wrong=[
+            (lambda read, true: np.corrcoef(read, true)[1, 0], "Pearson"),  # 1 for whoever is always half as large
+            (by_parts(lambda r, t: r.var() + t.var()), "difference of the means is missing"),
+            (by_parts(lambda r, t: r.var() + t.var() + r.mean() - t.mean()), "not squared"),
+            (by_parts(lambda r, t: r.var() + t.var() + means_apart(r, t), 1), "factor 2"),
+            (by_parts(lambda r, t: r.std() + t.std() + means_apart(r, t)), "standard deviations below"),
+            (by_parts(lambda r, t: r.var(ddof=1) + t.var(ddof=1) + means_apart(r, t)), "M − 1"),
         ],
     ),
     "confusion_table": Answers(

@@ -368,7 +368,7 @@ ANSWERS = {
             (lambda: 3, "three velocities"),
             (lambda: 1, "at (1, 1)"),
             (lambda: 4, "alone"),
-            (lambda: 9, "too large"),
+            (lambda: 9, "Derive it on paper"),
         ],
     ),
     "at_expression_0": Answers(
@@ -386,7 +386,7 @@ ANSWERS = {
             (lambda: 0.68, "the weight itself"),
             (lambda: 6.8, "ten sources"),
             (lambda: 20, "one cell"),
-            (lambda: 17, "too large"),
+            (lambda: 17, "Derive it on paper"),
             (lambda: 2.7, "all the columns of a row"),
             (lambda: 1 / 13.6, "inverted"),
             (lambda: 0.75 * 20, "ends before 0.75"),

@@ -304,7 +304,7 @@ ANSWERS = {
             (lambda: 0.001, "never forgets a value"),
             (lambda: 0.999, "what one step leaves"),
             (lambda: 0.5, "693"),
-            (lambda: 0.9, "too large"),
+            (lambda: 0.9, "Derive it on paper"),
             (lambda: "little", "return a number"),
         ],
     ),

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from gen_affect_lib.model.attention import joint_attention
 from gen_affect_lib.model.consistent import Replace
 from tests.course.checks.answers import Answers
 
@@ -246,6 +247,51 @@ def spread_by(spread_keys, spread_values):
     return answer
 
 
+# --- set_attention ---
+
+
+def tokens_at(face, sigma):
+    return (torch.ones_like(face) if sigma > 0.5 else ~face).flatten().nonzero()[:, 0]
+
+
+def set_with(
+    source=lambda g, n, N: g * N,
+    row=lambda g, n, G, N: g * N + n,
+    chosen=tokens_at,
+    replace=Replace.QUERIES_KEYS_VALUES,
+):
+    def answer(image, condition, count, face, sigma):
+        groups, tokens = len(image.key) // count, chosen(face, sigma)
+        outputs = torch.empty(len(image.key), *image.key.shape[1:2], image.key[0, 0].numel(), dtype=image.key.dtype)
+        for g in range(groups):
+            for n in range(count):
+                here = row(g, n, groups, count)
+                there = row(g, 0, groups, count) if row(0, 1, groups, count) != 1 else source(g, n, count)
+                given = (type(stream)(*(x[here : here + 1] for x in stream)) for stream in (image, condition))
+                anchor = type(image)(*(x[there : there + 1, tokens] for x in image))
+                outputs[here] = by_index(*given, anchor, tokens, replace)[0]
+        return outputs
+
+    return answer
+
+
+picture_by_picture = set_with()
+
+
+def in_one_call(image, condition, count, face, sigma):
+    tokens = tokens_at(face, sigma)
+    anchor = type(image)(*(x[::count][:, tokens].repeat_interleave(count, 0) for x in image))
+    return by_a_mask(image, condition, anchor, tokens, Replace.QUERIES_KEYS_VALUES)
+
+
+def words_shared(image, condition, count, face, sigma):
+    """The word of the anchor is shared with everybody."""
+    tokens = tokens_at(face, sigma)
+    joined = [image.query[:, tokens], *(torch.cat([x[:, tokens], y], 1) for x, y in zip(image[1:], condition[1:]))]
+    anchor = type(image)(*(x[::count].repeat_interleave(count, 0) for x in joined))
+    return by_a_mask(image, condition, anchor, tokens, Replace.QUERIES_KEYS_VALUES)
+
+
 ANSWERS = {
     "shared_attention": Answers(
         right=[by_index, by_a_mask],
@@ -273,6 +319,19 @@ ANSWERS = {
             (no_mask, "mask of the face is not"),
         ],
     ),
+    "set_attention": Answers(
+        right=[picture_by_picture, in_one_call],
+        wrong=[
+            (set_with(source=lambda g, n, N: 0), "first image of the *batch*"),
+            (set_with(row=lambda g, n, G, N: n * G + g), "wrong order"),
+            (set_with(chosen=lambda face, sigma: torch.arange(9)), "at every sigma"),
+            (set_with(source=lambda g, n, N: g * N + max(n - 1, 0)), "the one before it"),
+            (set_with(replace=Replace.NOTHING), "tokens are appended"),
+            (set_with(replace=Replace.KEYS_VALUES), "queries are not"),
+            (lambda image, condition, *_: joint_attention(image, condition)[0], "plain attention"),
+            (words_shared, "anchor's condition tokens"),  # the set agrees, in its expression too
+        ],
+    ),
     "pair_agreement": Answers(
         right=[by_two_loops, by_sums],
         wrong=[
@@ -286,13 +345,12 @@ ANSWERS = {
             (plain_mean, "the result is NaN"),
         ],
     ),
-    "as_good_as_alone": Answers(
-        right=[lambda: "no_noise", lambda: " No_noise"],
+    "costly_decision": Answers(
+        right=[lambda: "face", lambda: " Face"],
         wrong=[
-            (lambda: "ours", "`ours` agrees well"),
-            (lambda: "mask", "further to the right"),
-            (lambda: "ceiling", "true drawings"),
-            (lambda: "noise", "no variant of ours"),
+            (lambda: "who", "`two`"),
+            (lambda: "noise", "`no_noise`"),
+            (lambda: "replace", "`beside`"),
             (lambda: 3, "return one of"),
         ],
     ),
@@ -313,7 +371,7 @@ ANSWERS = {
             (lambda: 27, "number of *queries*"),
             (lambda: 729, "if there were no condition"),
             (lambda: 8660 / 340, "*one* query"),
-            (lambda: 10_000, "too large"),
+            (lambda: 10_000, "Derive it on paper"),
         ],
     ),
 }
