@@ -19,4 +19,5 @@ from gen_affect_lib.widgets.generated import (
     sharing_panel,
 )
 from gen_affect_lib.widgets.panel import Panel, Pointing, someone_there
+from gen_affect_lib.widgets.photo import corrected, draw_photo, photo_panel, photo_upload, uploaded
 from gen_affect_lib.widgets.words import affect_pad, draw_plane, draw_wheel, word_wheel
