@@ -146,7 +146,7 @@ def photo_panel(photo: Source, reading: PhotoReading | None = None, size: int = 
         Pointing(
             lambda x, y: {},
             step,
-            "A photograph and its avatar. Up and down: another factor, the least sure first; left and right: its value.",
+            "Photograph and avatar. Up and down: another factor, the least sure first; left and right: change it.",
         ),
     )
     still = grid(
