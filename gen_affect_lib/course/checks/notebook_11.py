@@ -329,7 +329,7 @@ def _test_ridge(answer) -> None:
                 lambda x, y, penalty: _ridge(x, y, penalty, strength=lambda penalty, x: penalty**2),
             ),
             (
-                "the features are divided by their standard deviations. That changes which weights are penalised: leave "
+                "the features are divided by their standard deviations. That changes what is penalised: leave "
                 "them as they are.",
                 standardised,
             ),
