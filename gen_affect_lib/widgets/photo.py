@@ -99,18 +99,27 @@ def _say(value) -> str:
     return value if isinstance(value, str) else f"{value:.2f}"
 
 
-def photo_panel(photo: Source, reading: PhotoReading | None = None, size: int = SIDE) -> Panel:
+class PhotoPanel(Panel):
+    """The panel of `photo_panel`, whose `reading` is the reading with all corrections."""
+
+    before: PhotoReading
+
+    @property
+    def reading(self) -> PhotoReading:
+        return corrected(self.before, **{name: self.values[name] for name in self.before.confidence})
+
+
+def photo_panel(photo: Source, reading: PhotoReading | None = None, size: int = SIDE) -> PhotoPanel:
     """A photograph and its avatar, with a control for every factor, to correct what was misread.
 
     On the picture, up and down select a factor, from the least sure to the surest, and left and right change it.
-    `corrected(reading, **panel.values)` is the corrected reading; the value named "factor" is left out of it.
 
     Args:
         photo: as for `read_photo`.
         reading: of this photograph; by default it is read here.
         size: of each of the two pictures, in pixels.
 
-    Returns the panel.
+    Returns the panel, whose `reading` is the corrected one.
     """
     import ipywidgets
 
@@ -139,7 +148,7 @@ def photo_panel(photo: Source, reading: PhotoReading | None = None, size: int = 
     choose = ipywidgets.Dropdown(
         options=[(titled(name), name) for name in order], value=order[0], description="how sure", **WIDE
     )
-    panel = Panel(
+    panel = PhotoPanel(
         lambda factor, **values: draw_photo(portrait, corrected(before, **values), size),
         {"factor": choose, **{name: control(name) for name in before.confidence}},
         lambda factor, **values: say_photo(corrected(before, **values), before, factor),
@@ -149,6 +158,7 @@ def photo_panel(photo: Source, reading: PhotoReading | None = None, size: int = 
             "Photograph and avatar. Up and down: another factor, the least sure first; left and right: change it.",
         ),
     )
+    panel.before = before
     still = grid(
         [portrait, before.avatar.render(size), before.neutral.render(size)],
         ["photograph", f"avatar: {before.meaning.words[0]}", "neutral"],

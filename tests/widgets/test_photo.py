@@ -107,8 +107,7 @@ def test_the_avatar_is_that_of_the_corrected_reading(panel, drawn, reading):
     mine = widgets.corrected(reading, nose_width=0.9, au26=1.0)
     assert np.array_equal(drawn(panel)[:SIZE, SIZE + 8 :], mine.avatar.render(SIZE))
     assert "nose width 0.90" in panel.picture.alt and "AU26 jaw drop 1.00" in panel.picture.alt
-    left = {name: value for name, value in panel.values.items() if name != "factor"}
-    assert widgets.corrected(reading, **left).avatar == mine.avatar
+    assert panel.reading.avatar == mine.avatar and panel.reading.confidence == mine.confidence
 
 
 def test_keys_select_a_factor_and_change_it(panel, press, reading):
