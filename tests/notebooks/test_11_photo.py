@@ -20,6 +20,8 @@ def by_hand(definitions) -> dict:
 @pytest.fixture(scope="module")
 def head() -> tuple[np.ndarray, landmarker.Face]:
     """A rendered head with a smile, and its face."""
+    if not landmarker.is_installed():
+        pytest.skip(landmarker.INSTALL)
     picture = render_head(Person.sample(VALIDATION_SEED + 10), Expression(au12=1.0, au25=0.6, head_yaw=0.5))
     (face,) = landmarker.FaceLandmarker.load().faces(picture)
     return picture, face
