@@ -323,14 +323,9 @@ check_attend = Exercise(
 # --- 3.5 RMSNorm -----------------------------------------------------------------------------------------------------
 
 
-class RMSNorm(attention.RMSNorm):
-    """The library's class with the arguments of the notebook's: eps is ignored."""
+class RMSNorm(nn.Module):
+    """The formula written out. The library's class calls PyTorch's function."""
 
-    def __init__(self, dim: int, eps: float = 1e-6):
-        super().__init__(dim)
-
-
-class _Written(nn.Module):
     def __init__(self, dim: int, eps: float = 1e-6):
         super().__init__()
         self.eps = eps
@@ -343,42 +338,42 @@ class _Written(nn.Module):
         return x / self.size(x) * self.weight
 
 
-class _Centred(_Written):
+class _Centred(RMSNorm):
     def forward(self, x):
         return super().forward(x - x.mean(-1, keepdim=True))
 
 
-class _Spread(_Written):
+class _Spread(RMSNorm):
     def forward(self, x):
         return x / (x.var(-1, keepdim=True, correction=0) + self.eps).sqrt() * self.weight
 
 
-class _Length(_Written):
+class _Length(RMSNorm):
     def size(self, x):
         return (x.square().sum(-1, keepdim=True) + self.eps).sqrt()
 
 
-class _NoRoot(_Written):
+class _NoRoot(RMSNorm):
     def size(self, x):
         return x.square().mean(-1, keepdim=True) + self.eps
 
 
-class _All(_Written):
+class _All(RMSNorm):
     def size(self, x):
         return (x.square().mean() + self.eps).sqrt()
 
 
-class _NoWeight(_Written):
+class _NoWeight(RMSNorm):
     def forward(self, x):
         return x / self.size(x)
 
 
-class _Outside(_Written):
+class _Outside(RMSNorm):
     def size(self, x):
         return x.square().mean(-1, keepdim=True).sqrt() + self.eps
 
 
-class _NoEps(_Written):
+class _NoEps(RMSNorm):
     def size(self, x):
         return x.square().mean(-1, keepdim=True).sqrt()
 
