@@ -98,7 +98,7 @@ def test_the_shipped_networks_are_loaded_and_used(monkeypatch, tmp_path):
     assert [finding.text for finding in doctor.check_networks()] == [
         f"{name} works" for name in ("insightface_pack", "expression", "gen_affect", "judges")
     ]
-    monkeypatch.setattr(pack.FacePack.__init__, "__defaults__", (tmp_path, 0.5, ("CPUExecutionProvider",)))
+    monkeypatch.setattr(pack.FacePack.__init__, "__defaults__", (tmp_path, *pack.FacePack.__init__.__defaults__[1:]))
     monkeypatch.setattr(doctor, "SHIPPED", tmp_path)
     monkeypatch.setattr(pipeline, "FacePack", lambda: None)
     broken = [finding for finding in doctor.check_networks() if not finding.ok]

@@ -220,11 +220,11 @@ def test_every_environment_variable_is_documented():
     files = [*ROOT.glob("gen_affect_lib/**/*.py"), *ROOT.glob("notebooks/*.ipynb")]
     code = "\n".join(file.read_text(encoding="utf-8") for file in files)
     makefile = (ROOT / "Makefile").read_text()
-    used = set(re.findall(r"\bGEN_AFFECT_[A-Z]+\b", code + makefile))
-    used |= set(re.findall(r"(?:environ(?:\.get|\.setdefault)?|getenv)[\[(]\s*\\?[\"']([A-Z][A-Z_]+)", code))
+    used = set(re.findall(r"\bGEN_AFFECT_[A-Z0-9]+\b", code + makefile))
+    used |= set(re.findall(r"(?:environ(?:\.get|\.setdefault)?|getenv)[\[(]\s*\\?[\"']([A-Z][A-Z0-9_]+)", code))
     used |= set(re.findall(r"\\?[\"']([A-Z][A-Z_]+)\\?[\"'] (?:not )?in os\.environ", code))
     used |= set(re.findall(r"(?m)^(?:export |\t)([A-Z][A-Z_]+) ?=", makefile))
-    rows = re.findall(r"(?m)^\| `([A-Z][A-Z_]+)` \|", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    rows = re.findall(r"(?m)^\| `([A-Z][A-Z0-9_]+)` \|", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
     assert sorted(rows) == sorted(used)
 
 

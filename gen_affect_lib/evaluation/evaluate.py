@@ -64,7 +64,7 @@ def evaluate(
     def generated(some: Plan, setting: float | Consistency) -> Sets:
         config = {"plan": asdict(some), "consistency": repr(as_consistency(setting))}
         mark = key(GENERATED_SETS, config, weights, *faces.weights)
-        return draw_sets(drawn_by(pipeline, consistency=setting, as_drawn=True), some, DRAWN / mark)
+        return draw_sets(drawn_by(pipeline, consistency=setting), some, DRAWN / mark)
 
     sets = generated(plan, consistency)
     result = {"checkpoint": checkpoint.name, "weights": weights, "consistency": consistency}

@@ -196,9 +196,13 @@ def _read_set(path: Path) -> tuple[np.ndarray, float] | None:
 
 
 def drawn_by(pipeline: Callable, **settings) -> Draw:
-    """The `Draw` function of a pipeline with these settings. The noise depends only on the sampling seed."""
+    """The `Draw` function of a pipeline with these settings. The noise depends only on the sampling seed.
+
+    The references are drawings, so nothing looks whether they are photographs.
+    """
 
     def draw(reference, words, seed):
-        return pipeline(reference, list(words), generator=torch.Generator().manual_seed(seed), **settings).images
+        generator = torch.Generator().manual_seed(seed)
+        return pipeline(reference, list(words), generator=generator, as_drawn=True, **settings).images
 
     return draw

@@ -20,7 +20,10 @@ def solved():
     kept = [
         cell for cell in source.cells if "nbgrader" in cell.metadata or "parameters" in cell.metadata.get("tags", ())
     ]
-    imports = code("import torch\nimport torch.nn.functional as F")
+    imports = code(
+        "import torch\nimport torch.nn.functional as F\nfrom torch import nn\n"
+        "from gen_affect_lib.model.patches import patchify"
+    )
     return nbformat.v4.new_notebook(cells=copy.deepcopy([imports, *kept]), metadata=source.metadata)
 
 

@@ -234,7 +234,8 @@ def test_a_set_does_not_depend_on_the_other_people_of_the_plan(tmp_path):
 def test_a_pipeline_draws_every_person_from_the_same_noise():
     seen = []
 
-    def pipeline(reference, words, generator):
+    def pipeline(reference, words, generator, as_drawn):
+        assert as_drawn
         seen.append((reference, words, generator.initial_seed()))
         return SimpleNamespace(images=["picture"] * len(words))
 

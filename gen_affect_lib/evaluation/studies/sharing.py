@@ -80,11 +80,11 @@ METHODS = {
 def draw_with(method: Method, pipeline: GenAffectPipeline) -> Draw:
     """The `Draw` function of a method and a pipeline."""
     if method.attention is None:
-        return drawn_by(pipeline, consistency=method.consistency or 0, as_drawn=True)
+        return drawn_by(pipeline, consistency=method.consistency or 0)
     make = method.attention
 
     def draw(reference, words, seed):
-        return drawn_by(pipeline, attention=make(len(words)), as_drawn=True)(reference, words, seed)
+        return drawn_by(pipeline, attention=make(len(words)))(reference, words, seed)
 
     return draw
 

@@ -74,16 +74,16 @@ def test_moodle_gets_a_worksheet_with_its_identifiers(tmp_path):
     assert path.name == "moodle_02_patches.csv"
     head, ada, lukasz, bob = rows(path)
     assert head[:5] == ["Identifier", "Full name", "Email address", "Grade", "Maximum Grade"]
-    assert ada[:5] == ["Participant 1234567", "Ada Lovelace", "ada@uni.edu", "2", "9"], "the better of two"
+    assert ada[:5] == ["Participant 1234567", "Ada Lovelace", "ada@uni.edu", "2", "15"], "the better of two"
     assert "2.2: right" in ada[5] and lukasz[3] == "0"
-    assert bob[3:] == ["", "9", "Nothing was handed in."]
+    assert bob[3:] == ["", "15", "Nothing was handed in."]
 
 
 def test_canvas_gets_a_column_for_each_notebook(tmp_path):
     (path,) = write_students(grades(), roster(tmp_path, CANVAS), "canvas", tmp_path)
     head, possible, ada, lukasz = rows(path)
     assert head == ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", "02_patches"]
-    assert possible == ["    Points Possible", "", "", "", "", "9"]
+    assert possible == ["    Points Possible", "", "", "", "", "15"]
     assert ada == ["Lovelace, Ada", "501", "s001", "alovelace", "A", "1"] and lukasz[5] == "0"
 
 

@@ -31,7 +31,7 @@ def state(grade, number):
 def test_a_wrong_answer_gets_a_part_of_its_points_only_if_asked_for():
     assert graded().points == 1 and state(graded(), "2.2") == "wrong"
     partial = graded(Rules(partial=True))
-    assert partial.points == 2.33 and state(partial, "2.2") == "wrong 1.33" and "2.33 of 9 points" in page(partial)
+    assert partial.points == 2.33 and state(partial, "2.2") == "wrong 1.33" and "2.33 of 15 points" in page(partial)
 
 
 @pytest.mark.parametrize(
