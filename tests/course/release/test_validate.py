@@ -23,7 +23,7 @@ def test_a_course_without_faults_passes(course, capsys):
     course(solved())
     validate()
     (line,) = capsys.readouterr().out.splitlines()
-    assert "solutions: 4 of 4 right" in line and "student edition: 4 of 4 unfinished" in line and line.endswith("ok")
+    assert "solutions: 6 of 6 right" in line and "student edition: 6 of 6 unfinished" in line and line.endswith("ok")
 
 
 def gives_an_answer_away(notebook):
