@@ -130,8 +130,10 @@ class Notebook:
 
     def run_all(self) -> nbformat.NotebookNode:
         """Run every cell, and give back the notebook as JupyterLab saves it. Ends early where a cell fails."""
+        # A folded cell shows no prompt. So the prompts of the others are counted, and the kernel has to be idle.
         cells = sum(
-            cell.cell_type == "code" and bool(cell.source.strip()) for cell in nbformat.read(self.path, 4).cells
+            cell.cell_type == "code" and bool(cell.source.strip()) and not folded(cell)
+            for cell in nbformat.read(self.path, 4).cells
         )
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
@@ -139,7 +141,9 @@ class Notebook:
             """cells => {
                 const done = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')]
                     .filter((prompt) => /\\d/.test(prompt.textContent)).length;
-                return done === cells || document.querySelector('[data-mime-type="application/vnd.jupyter.error"]');
+                const kernel = document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status;
+                const failed = document.querySelector('[data-mime-type="application/vnd.jupyter.error"]');
+                return done >= cells && kernel === 'idle' || failed;
             }""",
             arg=cells,
             timeout=1000 * WORKS,
@@ -159,6 +163,10 @@ class Notebook:
 
     def screenshot(self, name: str) -> None:
         self.page.screenshot(path=self.pictures / f"{name}.png")
+
+
+def folded(cell: nbformat.NotebookNode) -> bool:
+    return bool(cell.metadata.get("jupyter", {}).get("source_hidden"))
 
 
 @dataclass
