@@ -636,7 +636,9 @@ def test_every_submission_has_a_row(handed_in):
     )
     assert (rows["cut"]["points"], rows["cut"]["of"]) == ("0", "") and "only a part" in rows["cut"]["problem"]
     assert "none of the notebooks with exercises" in rows["drawing"]["problem"]
-    assert rows["cy/03_mmdit"]["3.1 timestep_embedding"] == "unfinished" and rows["cy/03_mmdit"]["2.1 looks_ratio"] == ""
+    assert (
+        rows["cy/03_mmdit"]["3.1 timestep_embedding"] == "unfinished" and rows["cy/03_mmdit"]["2.1 looks_ratio"] == ""
+    )
 
 
 def test_every_submission_has_a_page_that_needs_nothing_else(handed_in):
