@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import numbers
 import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -16,6 +18,16 @@ from gen_affect_lib.errors import UserError
 from gen_affect_lib.files import atomic, require_output
 
 Source = Image.Image | np.ndarray | str | Path
+
+
+class Boxed(Protocol):
+    """A face with its box (4,): left, top, right and bottom."""
+
+    @property
+    def box(self) -> np.ndarray: ...
+
+
+Face = TypeVar("Face", bound=Boxed)
 
 _ORIENTATION = 0x0112  # the EXIF tag, with values from 1 (upright) to 8
 _TURNS = {
@@ -156,3 +168,23 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 
 def _format(path: Path) -> str:
     return Image.registered_extensions()[path.suffix.lower()]
+
+
+def choose_face(faces: list[Face], which: int | str | None, what: str) -> Face:
+    """One of the faces, at least one, of the picture `what`. For `which` and the error see `FacePack.one`."""
+    if isinstance(which, str) and which.strip().lower() == "largest":
+        return max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2])))
+    if which is None and len(faces) == 1:
+        return faces[0]
+    if which is None:
+        raise UserError(
+            f'{len(faces)} faces found in {what}: say which with which="largest", or which=0 to {len(faces) - 1} from '
+            "left to right"
+        )
+    number = int(which) if isinstance(which, numbers.Integral) and not isinstance(which, bool) else -1
+    if not 0 <= number < len(faces):
+        raise UserError(
+            f'which is {which!r:.60}, but {what} has {len(faces)} face(s): give "largest" or a number from 0, counted '
+            "from left to right"
+        )
+    return faces[number]

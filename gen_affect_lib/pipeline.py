@@ -45,7 +45,7 @@ from gen_affect_lib.keys import Producer, digest
 from gen_affect_lib.model.attention import JointAttention
 from gen_affect_lib.model.consistent import CONSISTENT_ATTENTION, AnchorBank, Consistency, as_consistency
 from gen_affect_lib.photo.landmarker import FaceLandmarker, is_installed
-from gen_affect_lib.photo.reading import PhotoReading, is_photograph, read_photo
+from gen_affect_lib.photo.reading import PhotoReading, read_if_photograph
 from gen_affect_lib.pictures import open_picture
 from gen_affect_lib.tensors import require_finite, to_images
 
@@ -287,12 +287,7 @@ class GenAffectPipeline(DiffusionPipeline):
         if self.landmarker is None and not is_installed():
             return None
         self.landmarker = self.landmarker or FaceLandmarker.load()
-        try:
-            if not is_photograph(source, self.landmarker):
-                return None
-        except UserError:  # no picture: whoever reads it next says so
-            return None
-        return read_photo(source, which, self.landmarker, name)
+        return read_if_photograph(source, which, self.landmarker, name)  # whoever reads it next refuses what is none
 
     def _require_portrait(self, picture: Image.Image, name: str) -> None:
         """Raise UserError unless the head in a picture is placed and sized as in a portrait, see `is_portrait`."""

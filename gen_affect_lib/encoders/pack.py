@@ -7,7 +7,6 @@ any kind, and its errors are one line.
 from __future__ import annotations
 
 import json
-import numbers
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from gen_affect_lib.errors import UserError
 from gen_affect_lib.files import write_json
 from gen_affect_lib.keys import Producer, fingerprint
 from gen_affect_lib.paths import CHECKPOINTS
-from gen_affect_lib.pictures import open_picture
+from gen_affect_lib.pictures import choose_face, open_picture
 
 FACE_READING = Producer("face reading", 1, uses=(ALIGNMENT,))
 
@@ -167,22 +166,7 @@ class FacePack:
             raise UserError(
                 f"no face found in {what}: give a picture with a frontal face of at least a tenth of its width"
             )
-        if isinstance(which, str) and which.strip().lower() == "largest":
-            return max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2])))
-        if which is None and len(faces) == 1:
-            return faces[0]
-        if which is None:
-            raise UserError(
-                f'{len(faces)} faces found in {what}: say which with which="largest", or which=0 to '
-                f"{len(faces) - 1} from left to right"
-            )
-        number = int(which) if isinstance(which, numbers.Integral) and not isinstance(which, bool) else -1
-        if not 0 <= number < len(faces):
-            raise UserError(
-                f'which is {which!r:.60}, but {what} has {len(faces)} face(s): give "largest" or a number '
-                "from 0, counted from left to right"
-            )
-        return faces[number]
+        return choose_face(faces, which, what)
 
 
 def _load_models(name: str | Path, providers) -> dict:

@@ -6,7 +6,6 @@ the face shows, not what somebody feels, and a likeness, not a recognition.
 
 from __future__ import annotations
 
-import numbers
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from gen_affect_lib.photo.kind import is_drawn
 from gen_affect_lib.photo.landmarker import CERTAIN, Face, FaceLandmarker
 from gen_affect_lib.photo.likeness import read_likeness, to_lab
 from gen_affect_lib.photo.units import UnitModel, read_units
-from gen_affect_lib.pictures import Source, open_picture
+from gen_affect_lib.pictures import Source, choose_face, open_picture
 
 UNITS = CHECKPOINTS / "photo"  # the learned model of units
 SMALLEST, SIDEWAYS, DARKEST = 40, 0.6, 14  # pixels of the face's width; cosine of its turn; lightness of its skin
@@ -109,11 +108,29 @@ def read_photo(
     Raises UserError for anything that is no picture, for a picture without a face or with several and no valid `which`,
     for a face that is too small, too dark or turned away, for a drawing, and if the landmarker is not installed.
     """
-    what = f"{picture!s:.200}" if isinstance(picture, (str, Path)) else name
     opened = open_picture(picture, name)
-    pixels = np.asarray(opened)  # (H, W, 3)
-    landmarker = landmarker or FaceLandmarker.load()
-    face = _choose(landmarker.faces(opened), which, what)
+    faces = (landmarker or FaceLandmarker.load()).faces(opened)
+    return _read(np.asarray(opened), faces, which, _called(picture, name))
+
+
+def read_if_photograph(
+    picture: Source, which: int | str | None, landmarker: FaceLandmarker, name: str
+) -> PhotoReading | None:
+    """`read_photo` of a photograph; None for anything else, see `is_photograph`, and for what is no picture at all."""
+    try:
+        opened = open_picture(picture)
+    except UserError:
+        return None
+    pixels, faces = np.asarray(opened), landmarker.faces(opened)
+    return _read(pixels, faces, which, _called(picture, name)) if _photographed(pixels, faces) else None
+
+
+def _called(picture: Source, name: str) -> str:
+    return f"{picture!s:.200}" if isinstance(picture, (str, Path)) else name
+
+
+def _read(pixels: np.ndarray, faces: list[Face], which: int | str | None, what: str) -> PhotoReading:
+    face = _choose(faces, which, what)
     width = float(face.box[2] - face.box[0])
     if width < SMALLEST:
         raise UserError(f"the face in {what} is only {width:.0f} pixels wide: give one of at least {SMALLEST}")
@@ -136,10 +153,13 @@ def read_photo(
 def is_photograph(picture: Source, landmarker: FaceLandmarker) -> bool:
     """Whether the largest face of a picture is photographed, and neither drawn nor generated. False without a face."""
     opened = open_picture(picture)
-    faces = landmarker.faces(opened)
+    return _photographed(np.asarray(opened), landmarker.faces(opened))
+
+
+def _photographed(pixels: np.ndarray, faces: list[Face]) -> bool:
     if not faces:
         return False
-    part, near = _close_up(np.asarray(opened), _choose(faces, "largest", ""))
+    part, near = _close_up(pixels, choose_face(faces, "largest", ""))
     return near.presence >= CERTAIN and not is_drawn(part, near)
 
 
@@ -162,22 +182,7 @@ def expression_confidence(face: Face, width: float) -> dict[str, float]:
 def _choose(faces: list[Face], which: int | str | None, what: str) -> Face:
     if not faces:
         raise UserError(f"no face found in {what}: give a photograph of a person who looks at the camera")
-    if isinstance(which, str) and which.strip().lower() == "largest":
-        return max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2])))
-    if which is None and len(faces) == 1:
-        return faces[0]
-    if which is None:
-        raise UserError(
-            f'{len(faces)} faces found in {what}: say which with which="largest", or which=0 to {len(faces) - 1} from '
-            "left to right"
-        )
-    number = int(which) if isinstance(which, numbers.Integral) and not isinstance(which, bool) else -1
-    if not 0 <= number < len(faces):
-        raise UserError(
-            f'which is {which!r:.60}, but {what} has {len(faces)} face(s): give "largest" or a number from 0, counted '
-            "from left to right"
-        )
-    return faces[number]
+    return choose_face(faces, which, what)
 
 
 def _close_up(pixels: np.ndarray, face: Face) -> tuple[np.ndarray, Face]:
