@@ -142,11 +142,12 @@ class LatentCodec(ModelMixin, ConfigMixin):
             *layers, nn.GroupNorm(8, encoder_widths[-1]), nn.SiLU(), nn.Conv2d(encoder_widths[-1], latent_channels, 1)
         )
         self.normalize = nn.BatchNorm2d(latent_channels, affine=False, momentum=0.02)
-        layers = [nn.Conv2d(latent_channels, decoder_widths[0], 3, padding=1)]
+        layers, self.last_of_side = [nn.Conv2d(latent_channels, decoder_widths[0], 3, padding=1)], []
         for level, (width, blocks) in enumerate(zip(decoder_widths, decoder_blocks)):
             if level:
                 layers += [nn.Conv2d(decoder_widths[level - 1], 4 * width, 1), nn.PixelShuffle(2)]  # doubles the side
             layers += [GroupNormResidual(width) for _ in range(blocks)]
+            self.last_of_side.append(len(layers) - 1)  # index of the last block at this side
         self.decoder = nn.Sequential(
             *layers, nn.GroupNorm(8, last), nn.SiLU(), nn.Conv2d(last, 12, 3, padding=1), nn.PixelShuffle(2)
         )  # -> (B, 3, S, S)
@@ -185,6 +186,18 @@ class LatentCodec(ModelMixin, ConfigMixin):
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.decoder(latents)
+
+    def decode_with_features(self, latents: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The decoded picture (B, 3, S, S), and what the last block of each side of the decoder gives, for a refiner.
+
+        The features have shape (B, W, S/16, S/16), …, (B, W, S/2, S/2), W as in `decoder_widths`.
+        """
+        x, features = latents, []
+        for index, layer in enumerate(self.decoder):
+            x = layer(x)
+            if index in self.last_of_side:
+                features.append(x)
+        return x, features
 
     def noised(self, latents: Tensor) -> Tensor:
         """Latents as the decoder sees them in training: z + s·e, with one s ~ |N(0, noise)| per picture. Same shape."""

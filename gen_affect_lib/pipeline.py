@@ -79,6 +79,8 @@ class GenAffectPipeline(DiffusionPipeline):
         condition_encoder: the fusion, identity (B, V, E), expression (B, 48), keep_identity (B,), keep_expression (B,)
             -> tokens (B, L, D), pooled (B, P).
         codec: `PixelCodec` or `LatentCodec`, between images and the latents of the transformer.
+        refiner: adds small things to the pictures that a `LatentCodec` decodes, features, identity, expression ->
+            (B, 3, S, S); None: they stay as they are decoded.
         recognizer: `FacePack.mark` of the recognizer that the fusion was trained with; None accepts any.
         prediction, sigma_floor: arguments of `RectifiedFlow`, as in training.
         shift: of the sampling schedule; above 1 puts more of the steps near the noise.
@@ -91,11 +93,14 @@ class GenAffectPipeline(DiffusionPipeline):
         landmarker: reads photographs; None: that of the optional package, loaded when it is first needed.
     """
 
+    _optional_components = ["refiner"]  # diffusers' name
+
     def __init__(
         self,
         transformer: nn.Module,
         condition_encoder: nn.Module,
         codec: nn.Module,
+        refiner: nn.Module | None = None,
         recognizer: str | None = None,
         prediction: str = "v",
         sigma_floor: float = 0.05,
@@ -106,7 +111,9 @@ class GenAffectPipeline(DiffusionPipeline):
         image_size: int = 128,
     ):
         super().__init__()
-        self.register_modules(transformer=transformer, condition_encoder=condition_encoder, codec=codec)
+        self.register_modules(
+            transformer=transformer, condition_encoder=condition_encoder, codec=codec, refiner=refiner
+        )
         self.register_to_config(
             recognizer=recognizer,
             prediction=prediction,
@@ -176,7 +183,7 @@ class GenAffectPipeline(DiffusionPipeline):
                 f"{len(generator)} generators for {len(shown)} expressions: give one per expression, or one"
             )
 
-        for network in (self.transformer, self.condition_encoder, self.codec):
+        for network in self.networks.values():
             network.eval()
         device, dtype = self.transformer.device, self.transformer.dtype
         identity, shown = torch.from_numpy(identity)[None].to(device, dtype), torch.from_numpy(shown).to(device, dtype)
@@ -199,13 +206,32 @@ class GenAffectPipeline(DiffusionPipeline):
             for images, joint in passes:
                 velocity = self.guided_velocity(identity, shown[images], identity_scale, expression_scale, joint)
                 latents.append(sample(velocity, noise[images], sigmas, callback=lambda *_: bar.update()))
-        decoded = self.codec.decode(torch.cat(latents).to(self.codec.dtype))
+        decoded = self.decode(torch.cat(latents), identity, shown, identity_scale, expression_scale)
         if not decoded.isfinite().all():
             raise UserError(
                 f"the pictures are not finite in {dtype}: load the pipeline with dtype=torch.float32, or train it again"
             )
         images = to_images(decoded)  # (N, S, S, 3) uint8
         return GenAffectOutput(images=[Image.fromarray(image) for image in images], bank=bank)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks that the pipeline has, by their names; without a refiner three of them."""
+        return {name: network for name, network in self.components.items() if network is not None}
+
+    def decode(
+        self, latents: Tensor, identity: Tensor, expressions: Tensor, identity_scale: float, expression_scale: float
+    ) -> Tensor:
+        """Latents (N, C, s, s) of one person (1, V, E), or of N people, with N expressions (N, 48) to pictures.
+
+        Returns (N, 3, S, S), about in [-1, 1]. A picture whose generation ignored a condition, since its guidance scale
+        is 0, is not refined: the refiner reads both.
+        """
+        latents = latents.to(self.codec.dtype)
+        if self.refiner is None or identity_scale == 0 or expression_scale == 0:
+            return self.codec.decode(latents)
+        decoded, features = self.codec.decode_with_features(latents)
+        return decoded + self.refiner(features, identity.expand(len(latents), -1, -1), expressions)
 
     def _made_with(self, steps: int, identity_scale: float, expression_scale: float, identity: Tensor) -> dict:
         """What a bank depends on, by name; `identity` (1, V, E) are the tokens of the person."""
@@ -355,11 +381,11 @@ class GenAffectPipeline(DiffusionPipeline):
         large for it. Raises UserError for weights that are not finite, and if the folder cannot be written.
         """
         if dtype is None:
-            weights = [weight for network in self.components.values() for weight in network.state_dict().values()]
+            weights = [weight for network in self.networks.values() for weight in network.state_dict().values()]
             fit = all((weight.abs() <= torch.finfo(torch.float16).max).all() for weight in weights)
             dtype = torch.float16 if fit else torch.float32
         # nn.Module.to, since diffusers' own `to` warns about casts, which are harmless on a copy.
-        networks = {name: nn.Module.to(copy.deepcopy(network), dtype) for name, network in self.components.items()}
+        networks = {name: nn.Module.to(copy.deepcopy(network), dtype) for name, network in self.networks.items()}
         for name, network in networks.items():
             require_finite(network, f"{save_directory} was not written: {name}")
             # No local path in a published file.
@@ -388,7 +414,7 @@ class GenAffectPipeline(DiffusionPipeline):
             raise UserError(f"{folder} {what}: give a trained pipeline's folder, such as data/checkpoints/gen_affect")
         try:
             index = json.loads((folder / "model_index.json").read_text())
-            parts = {name: value for name, value in index.items() if isinstance(value, list)}
+            parts = {name: value for name, value in index.items() if isinstance(value, list) and value[0] is not None}
             for library, _ in parts.values():
                 # diffusers takes classes only from modules that are imported already, so that a folder of weights
                 # cannot run code. Modules of this library are safe to import.

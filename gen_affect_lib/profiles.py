@@ -54,7 +54,8 @@ class Profile:
         references: number of pictures of each person that can be references; the face pack reads each once.
         codec, transformer, fusion: sizes of the networks.
         codec_steps: steps of the autoencoder's training.
-        generated_latents, decoder_steps, decoder_batch: of the last stage, see `training/finishing.py`.
+        generated_latents, decoder_steps, decoder_batch: of the decoder's last training, see `training/finishing.py`.
+        refiner_pictures, refiner_steps: of the refiner's training, see `training/refiner.py`.
         training: training settings and time limit of the generator.
         sampling_steps: Euler steps of the pipeline.
         identity_scale, expression_scale: guidance scales, chosen on validation people, see the model card.
@@ -75,6 +76,8 @@ class Profile:
     generated_latents: int = 8192
     decoder_steps: int = 800
     decoder_batch: int = 16
+    refiner_pictures: int = 8192
+    refiner_steps: int = 2600
     sampling_steps: int = 8
     identity_scale: float = 1.5
     expression_scale: float = 1.5
@@ -107,6 +110,8 @@ _SMOKE = Profile(
     generated_latents=32,
     decoder_steps=20,
     decoder_batch=8,
+    refiner_pictures=32,
+    refiner_steps=20,
     transformer=TransformerSizes(num_layers=2, attention_head_dim=16, num_attention_heads=2),
     fusion=FusionSizes(dim=32, identity_tokens=4, expression_tokens=2, condition_tokens=6, num_layers=1, num_heads=2),
     training=TrainingConfig(

@@ -107,27 +107,53 @@ def _generator(profile: Profile, out: Path) -> Made:
 
 
 def _decoder(profile: Profile, out: Path) -> Made:
+    from gen_affect_lib.training.finishing import FINISHING_RECIPE, finish_decoder
+    from gen_affect_lib.training.perceptual import PerceptualLoss
+
+    profile = profile.retrained()
+    pictures, pipeline, _, generated = _generated(profile, out / "generator" / "pipeline")
+    recipe = replace(FINISHING_RECIPE, steps=profile.decoder_steps, batch_size=profile.decoder_batch)
+    history = finish_decoder(pipeline.codec, generated, pictures.images, recipe, PerceptualLoss(pipeline.codec.device))
+    pipeline.save_pretrained(out / "finished")
+    return f"{len(generated.pictures):,} generated latents", _first_and_last(history, "mse")
+
+
+def _refiner(profile: Profile, out: Path) -> Made:
+    from gen_affect_lib.training.refiner import REFINER_RECIPE, examples_of, fit_refiner, make_refiner
+
+    profile = profile.retrained()
+    pictures, pipeline, split, generated = _generated(profile, out / "finished")
+    examples = examples_of(pictures.train, split, generated, profile.refiner_pictures)
+    refiner = make_refiner(pipeline.codec, profile.training.seed)
+    recipe = replace(REFINER_RECIPE, steps=profile.refiner_steps)
+    history = fit_refiner(refiner, pipeline.codec, examples, recipe)
+    pipeline.register_modules(refiner=refiner)
+    pipeline.save_pretrained(SHIPPED)
+    return f"{len(examples.latents):,} latents", _first_and_last(history, "explained")
+
+
+def _generated(profile: Profile, folder: Path):
+    """The drawn pictures, the pipeline in a folder, the training split, and latents that the pipeline generated."""
     from gen_affect_lib.device import pick_device
     from gen_affect_lib.encoders.pack import FacePack
     from gen_affect_lib.pipeline import GenAffectPipeline
     from gen_affect_lib.training.assembly import DrawnPictures
-    from gen_affect_lib.training.finishing import FINISHING_RECIPE, finish_decoder, generated_latents
-    from gen_affect_lib.training.perceptual import PerceptualLoss
+    from gen_affect_lib.training.finishing import generated_latents
 
-    profile = profile.retrained()
     pictures = DrawnPictures(profile)
-    pipeline = GenAffectPipeline.from_pretrained(out / "generator" / "pipeline").to(pick_device())
+    pipeline = GenAffectPipeline.from_pretrained(folder).to(pick_device())
     split, _ = pictures.splits(pipeline.codec, FacePack())
-    generated = generated_latents(pipeline, split, profile.generated_latents)
-    recipe = replace(FINISHING_RECIPE, steps=profile.decoder_steps, batch_size=profile.decoder_batch)
-    history = finish_decoder(pipeline.codec, generated, pictures.images, recipe, PerceptualLoss(pipeline.codec.device))
-    pipeline.save_pretrained(SHIPPED)
+    return pictures, pipeline, split, generated_latents(pipeline, split, profile.generated_latents)
+
+
+def _first_and_last(history: list[dict], figure: str) -> dict:
+    """The steps of a training, and the mean of a figure over its first and its last tenth."""
     tenth = max(1, len(history) // 10)
-    errors = [float(np.mean([row["mse"] for row in part])) for part in (history[:tenth], history[-tenth:])]
-    return f"{len(generated.pictures):,} generated latents", {
+    first, last = (float(np.mean([row[figure] for row in part])) for part in (history[:tenth], history[-tenth:]))
+    return {
         "steps": len(history),
-        "mse_of_the_first_tenth": round(errors[0], 5),
-        "mse_of_the_last_tenth": round(errors[1], 5),
+        f"{figure}_of_the_first_tenth": round(first, 5),
+        f"{figure}_of_the_last_tenth": round(last, 5),
     }
 
 
@@ -157,7 +183,8 @@ ENCODERS = (
 GENERATOR = (
     Stage("codec", "pictures to latents and back", "autoencoder/codec", _codec),
     Stage("generator", "MM-DiT and fusion", "generator/pipeline", _generator, works_in="generator"),
-    Stage("decoder", "the codec's decoder, on generated latents", "data/checkpoints/gen_affect", _decoder),
+    Stage("decoder", "the codec's decoder, on generated latents", "finished", _decoder),
+    Stage("refiner", "small things that the latents do not hold", "data/checkpoints/gen_affect", _refiner),
     Stage("evaluation", "the figures of the finished pipeline", "evaluation.json", _evaluation),
 )
 

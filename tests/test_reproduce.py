@@ -17,7 +17,7 @@ def run(tmp_path_factory):
 
 def test_every_stage_names_its_data_minutes_and_result(run):
     out, records, said = run
-    assert [record["stage"] for record in records] == ["codec", "generator", "decoder", "evaluation"]
+    assert [record["stage"] for record in records] == ["codec", "generator", "decoder", "refiner", "evaluation"]
     for record in records:
         assert record["minutes"] > 0 and record["data"] and record["result"] and record["machine"]["cores"]
     assert "16 people x 4 pictures of 64 pixels" in said[1] and "validation_mse" in said[1]
@@ -43,7 +43,7 @@ def test_a_second_call_repeats_nothing_and_a_lost_stage_is_made_again(run):
     assert len(said) == len(records)  # the results alone
     (out / "stages" / "evaluation.json").write_text("{")  # damaged
     again = reproduce.reproduce(out, "smoke", keep_encoders=True, say=lambda line: None)
-    assert again[:3] == records[:3] and again[3]["result"] == records[3]["result"]
+    assert again[:4] == records[:4] and again[4]["result"] == records[4]["result"]
 
 
 def test_a_stage_is_repeated_when_an_earlier_one_made_something_new(run, monkeypatch):

@@ -133,6 +133,11 @@ class PairCache:
         """float32 (N * K, 21), a view."""
         return self.vectors.reshape(-1, self.vectors.shape[2])  # (N, K, 21) -> (N * K, 21)
 
+    def avatar(self, picture: int) -> Avatar:
+        """The avatar of a picture, given its index in `flat_images`."""
+        n, k = divmod(picture, self.config.images)
+        return avatar_of(int(self.seeds[n]), k)
+
     def pick(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Random pairs: flat indices of references and targets, int (count,) each; two pictures of one person each."""
         images = self.config.images
@@ -140,6 +145,12 @@ class PairCache:
         reference = rng.integers(0, images, count)
         target = (reference + rng.integers(1, images, count)) % images
         return person * images + reference, person * images + target
+
+
+def avatar_of(person: int, k: int) -> Avatar:
+    """Picture k of the person with this seed: an avatar with a random expression and appearance."""
+    seed = picture_seed(person, k)
+    return Avatar(Identity.sample(person), Expression.sample(seed), Appearance.sample(seed))
 
 
 def _read_manifest(folder: Path) -> dict:
@@ -210,11 +221,8 @@ def _render_chunk(folder: Path, config: PairsConfig, start: int) -> tuple[int, i
     vectors = np.load(folder / "expressions.npy", mmap_mode="r+")
     last = min(start + IDENTITIES_PER_CHUNK, config.identities)
     for n in range(start, last):
-        person = FIRST_SEED[config.split] + n
-        identity = Identity.sample(person)
         for k in range(config.images):
-            seed = picture_seed(person, k)
-            expression = Expression.sample(seed)
-            vectors[n, k] = expression.to_vector()
-            images[n, k] = Avatar(identity, expression, Appearance.sample(seed)).render(config.size)
+            avatar = avatar_of(FIRST_SEED[config.split] + n, k)
+            vectors[n, k] = avatar.expression.to_vector()
+            images[n, k] = avatar.render(config.size)
     return start, (last - start) * config.images

@@ -24,6 +24,7 @@ from gen_affect_lib.flow import RectifiedFlow
 from gen_affect_lib.keys import digest
 from gen_affect_lib.model.fusion import IdentityExpressionFusion
 from gen_affect_lib.model.mmdit import MMDiT
+from gen_affect_lib.model.refiner import Refiner
 from gen_affect_lib.paths import SHIPPED
 from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.profiles import Profile
@@ -98,11 +99,12 @@ Pictures = DrawnPictures | UserPictures
 
 @dataclass(frozen=True)
 class Parts:
-    """The networks that a training starts with."""
+    """The networks that a training starts with, and the refiner of their codec, if there is one."""
 
     codec: Codec
     transformer: MMDiT
     condition_encoder: IdentityExpressionFusion
+    refiner: Refiner | None = None
 
 
 def random_parts(profile: Profile, pictures: Pictures, out_dir: Path) -> Parts:
@@ -115,7 +117,8 @@ def random_parts(profile: Profile, pictures: Pictures, out_dir: Path) -> Parts:
 def shipped_parts(pipeline: GenAffectPipeline, faces: FacePack) -> Parts:
     """The networks of the shipped pipeline. Raises UserError if it was trained with another recognizer."""
     pipeline.require_recognizer(faces)
-    return Parts(on_device(pipeline.codec), on_device(pipeline.transformer), on_device(pipeline.condition_encoder))
+    networks = {name: on_device(network) for name, network in pipeline.networks.items()}
+    return Parts(**networks)
 
 
 def load_shipped(size: int) -> GenAffectPipeline:
@@ -197,12 +200,14 @@ def assemble(
     faces: FacePack,
     image_size: int,
     prediction: str = "v",
+    refiner: Refiner | None = None,
 ) -> GenAffectPipeline:
     """A pipeline of these networks, with the profile's sampling steps and guidance scales."""
     pipeline = GenAffectPipeline(
         transformer,
         condition_encoder,
         codec,
+        refiner,
         recognizer=faces.mark,
         prediction=prediction,
         num_inference_steps=profile.sampling_steps,
@@ -243,7 +248,8 @@ def make_trainer(
                 write_json(out_dir / RUN, {"profile": profile.name, "data": pictures.mark})
         parts = shipped_parts(shipped, faces) if shipped else random_parts(profile, pictures, out_dir)
         train, held_out = pictures.splits(parts.codec, faces)
-    pipeline = assemble(profile, parts.codec, parts.transformer, parts.condition_encoder, faces, size)
+    networks = parts.transformer, parts.condition_encoder
+    pipeline = assemble(profile, parts.codec, *networks, faces, size, refiner=parts.refiner)
     places, _ = held_out.pick(np.random.default_rng(0), 4)
     shown = pictures.held_out[held_out.references[places]], np.asarray(held_out.identities[places], np.float32)
 
@@ -251,7 +257,6 @@ def make_trainer(
         return preview_grid(pipeline, *shown)
 
     config, pairs = profile.training, LatentPairs(train, held_out, profile.training.seed)
-    networks = parts.transformer, parts.condition_encoder
     marks = {"data": pictures.mark, "codec": parts.codec.mark, "recognizer": faces.mark}
     seed_stage(config.seed, "training")
     return Trainer(config, *networks, RectifiedFlow(), pairs, out_dir, preview, marks=marks), pipeline

@@ -42,10 +42,17 @@ JOINS = 0.5  # progress at which the discriminator joins
 
 @dataclass(frozen=True)
 class Generated:
-    """Latents that a generator made, float16 (M, C, s, s), and the indices (M,) of the true pictures that they show."""
+    """Latents that a generator made.
+
+    Attributes:
+        latents: float16 (M, C, s, s).
+        pictures: the indices (M,) of the true pictures that they show.
+        references: the indices (M,) of the references that they were made from, into `Split.references`.
+    """
 
     latents: Tensor
     pictures: np.ndarray
+    references: np.ndarray
 
 
 @torch.no_grad()
@@ -57,7 +64,7 @@ def generated_latents(
     rng, random = np.random.default_rng(seed), torch.Generator(device).manual_seed(seed)
     for network in (pipeline.transformer, pipeline.condition_encoder):
         network.eval()
-    made, pictures = [], []
+    made, pictures, references = [], [], []
     for _ in tqdm(range(-(-count // batch_size)), desc="Generating latents", unit="batch"):
         place, target = split.pick(rng, batch_size)
         batch = {name: tensor.to(device) for name, tensor in split.at(place, target).items()}
@@ -67,7 +74,9 @@ def generated_latents(
         velocity = pipeline.guided_velocity(batch["identity"], batch["expression"], scale, scale)
         made.append(sample(velocity, interpolate(batch["target"], noise, sigma), sigmas).cpu())
         pictures.append(target)
-    return Generated(torch.cat(made).half(), np.concatenate(pictures))  # autocast cannot join half precision
+        references.append(place)
+    latents = torch.cat(made).half()  # autocast cannot join half precision
+    return Generated(latents, np.concatenate(pictures), np.concatenate(references))
 
 
 class PatchDiscriminator(nn.Module):

@@ -25,6 +25,7 @@ from gen_affect_lib.avatars.omission import without
 from gen_affect_lib.avatars.pen import Pen
 from gen_affect_lib.avatars.regions import INNER_FACE, pixel_box
 from gen_affect_lib.evaluation.metrics.nearest import TILTS, crop
+from gen_affect_lib.tensors import fine_detail
 
 THINGS = ("freckles", "frames", "curls", "folds")  # those that identity and expression fix
 HALF = 0.5  # the share of the drawn contrast from which a thing counts as present
@@ -122,10 +123,8 @@ def has(thing: str, identity: Identity) -> bool:
 
 
 def detail(image: np.ndarray) -> np.ndarray:
-    """What stands out from a neighbourhood of 7 x 7 pixels: float32 (P, P, 3) -> the same."""
-    pixels = torch.from_numpy(image).movedim(-1, 0)  # (3, P, P)
-    mean = F.avg_pool2d(pixels, 7, stride=1, padding=3, count_include_pad=False)
-    return (pixels - mean).movedim(0, -1).numpy()
+    """`tensors.fine_detail` of an image: float32 (P, P, 3) -> the same."""
+    return fine_detail(torch.from_numpy(image).movedim(-1, 0)).movedim(0, -1).numpy()  # by way of (3, P, P)
 
 
 def contrast(image: np.ndarray, whole: np.ndarray, without: np.ndarray) -> float:

@@ -143,13 +143,13 @@ def generate(
     side = pipeline.codec.latent_size(pipeline.config["image_size"])
     shape = (plan.words, pipeline.codec.latent_channels, side, side)
     noise = torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in plan.person_seeds])
-    for network in (pipeline.transformer, pipeline.condition_encoder, pipeline.codec):
+    for network in pipeline.networks.values():
         network.eval()
     parts = []
     for part in torch.arange(len(noise)).split(batch_size):
         identity, shown, start = (x[part].to(pipeline.device) for x in (identities, expressions, noise))
         latents = sample(pipeline.guided_velocity(identity, shown, *scales), start, sigmas, method)
-        parts.append(to_images(pipeline.codec.decode(latents)))
+        parts.append(to_images(pipeline.decode(latents, identity, shown, *scales)))
     return np.concatenate(parts).reshape(plan.people, plan.words, *parts[0].shape[1:])  # (N W, …) -> (N, W, …)
 
 
