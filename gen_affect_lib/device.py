@@ -27,6 +27,11 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16: every CPU, and the GPUs that need not emulate it."""
+    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def on_device(network: T) -> T:
     """Move a network to `pick_device()`, in place."""
     network.to(pick_device())

@@ -123,13 +123,13 @@ def _refiner(profile: Profile, out: Path) -> Made:
 
     profile = profile.retrained()
     pictures, pipeline, split, generated = _generated(profile, out / "finished")
-    examples = examples_of(pictures.train, split, generated, profile.refiner_pictures)
+    examples = examples_of(pipeline.codec, pictures.train, split, generated, profile.refiner_pictures)
     refiner = make_refiner(pipeline.codec, profile.training.seed)
     recipe = replace(REFINER_RECIPE, steps=profile.refiner_steps)
-    history = fit_refiner(refiner, pipeline.codec, examples, recipe)
+    history = fit_refiner(refiner, examples, recipe)
     pipeline.register_modules(refiner=refiner)
     pipeline.save_pretrained(SHIPPED)
-    return f"{len(examples.latents):,} latents", _first_and_last(history, "explained")
+    return f"{len(examples.target):,} latents", _first_and_last(history, "explained")
 
 
 def _generated(profile: Profile, folder: Path):

@@ -27,6 +27,7 @@ from gen_affect_lib.model.attention import joint_attention
 from gen_affect_lib.model.consistent import Consistency
 from gen_affect_lib.model.fusion import IdentityExpressionFusion
 from gen_affect_lib.model.mmdit import MMDiT
+from gen_affect_lib.model.refiner import Refiner
 from gen_affect_lib.pipeline import GenAffectPipeline
 
 SIDE, SMALL, CHANNELS, WIDTH = 64, 16, 16, 16
@@ -751,3 +752,54 @@ def test_a_full_disk_leaves_the_pipeline_that_was_there(saved, tmp_path, monkeyp
         make_pipeline().save_pretrained(folder)
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
     assert list(tmp_path.iterdir()) == [folder]
+
+
+# --- the refiner ------------------------------------------------------------------------------------------------------
+
+
+def with_refiner():
+    pipeline = make_pipeline()
+    pipeline.register_modules(refiner=Refiner((16, 16, 8, 8), (8, 8, 8, 8), hidden=8))
+    for parameter in pipeline.refiner.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return pipeline
+
+
+def test_a_refiner_adds_to_decoded_pictures_what_it_makes_of_features_and_condition(face):
+    refined, plain = with_refiner(), make_pipeline()
+    images = [
+        np.asarray(pipeline(face, ["joy"], generator=torch.Generator().manual_seed(0)).images[0]).astype(int)
+        for pipeline in (refined, plain)
+    ]
+    assert abs(images[0] - images[1]).max() > 5
+    latents = torch.randn(2, CHANNELS, SIDE // 16, SIDE // 16)
+    identity = torch.from_numpy(plain.read_identity(face))[None]
+    shown = torch.from_numpy(plain.read_expressions(["joy", "fear"]))
+    with torch.no_grad():
+        decoded, features = refined.codec.decode_with_features(latents)
+        added = refined.refiner.eval()(features, identity.expand(2, -1, -1), shown)
+        torch.testing.assert_close(refined.decode(latents, identity, shown, 1.0, 1.5), decoded + added)
+
+
+@pytest.mark.parametrize("scales", [(0.0, 1.0), (1.0, 0.0)])
+def test_a_picture_that_ignores_a_condition_is_not_refined(face, scales):
+    settings = dict(zip(("identity_scale", "expression_scale"), scales))
+    both = [
+        pipeline(face, ["joy"], generator=torch.Generator().manual_seed(0), **settings).images[0]
+        for pipeline in (with_refiner(), make_pipeline())
+    ]
+    assert (np.asarray(both[0]) == np.asarray(both[1])).all()
+
+
+def test_a_refiner_is_saved_with_the_pipeline_and_a_folder_without_one_loads(tmp_path, face):
+    pipeline = with_refiner()
+    pipeline.save_pretrained(tmp_path / "with", dtype=torch.float32)
+    loaded = GenAffectPipeline.from_pretrained(tmp_path / "with")
+    torch.testing.assert_close(dict(loaded.refiner.state_dict()), dict(pipeline.refiner.state_dict()))
+    make_pipeline().save_pretrained(tmp_path / "without")
+    assert GenAffectPipeline.from_pretrained(tmp_path / "without").refiner is None
+    index = tmp_path / "without" / "model_index.json"
+    older = json.loads(index.read_text())
+    older.pop("refiner")  # as in folders of the time before there were refiners
+    index.write_text(json.dumps(older))
+    assert GenAffectPipeline.from_pretrained(tmp_path / "without").refiner is None

@@ -70,8 +70,12 @@ class Refiner(ModelMixin, ConfigMixin):
         hidden: int = 128,
     ):
         super().__init__()
-        inputs = identity_views * identity_dim + expression_dim
-        self.condition = nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
+        # Linear, from zero: an MLP of so many numbers learns the training people by heart.
+        self.identity = nn.Linear(identity_views * identity_dim, hidden)
+        nn.init.zeros_(self.identity.weight)
+        self.expression = nn.Sequential(
+            nn.Linear(expression_dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
+        )
         # GroupNorm without gain: features of different sides and channels have very different scales.
         self.read = nn.ModuleList(
             nn.Sequential(nn.GroupNorm(8, wide, affine=False), nn.Conv2d(wide, width, 1))
@@ -88,6 +92,10 @@ class Refiner(ModelMixin, ConfigMixin):
             nn.init.zeros_(parameter)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (not among torch's overloads)
 
+    def condition(self, identity: Tensor, expression: Tensor) -> Tensor:
+        """The conditioning vector (B, H) of identities (B, V, E) and expressions (B, expression_dim)."""
+        return self.identity(identity.flatten(1)) + self.expression(expression)
+
     def forward(self, features: Sequence[Tensor], identity: Tensor, expression: Tensor) -> Tensor:
         """The addition (B, 3, S, S), in units of the picture in [-1, 1].
 
@@ -103,7 +111,7 @@ class Refiner(ModelMixin, ConfigMixin):
                 f"{len(features)} feature maps of {len(features[0])} pictures, {len(identity)} identities and "
                 f"{len(expression)} expressions: give {len(self.read)} maps and one of each per picture"
             )
-        c = self.condition(torch.cat([identity.flatten(1), expression], dim=1))  # (B, V·E + 48) -> (B, H)
+        c = self.condition(identity, expression)
         x = self.read[0](features[0])
         for level, blocks in enumerate(self.sides):
             if level:

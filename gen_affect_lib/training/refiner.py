@@ -14,10 +14,12 @@ Letters: M pictures, B of a batch, K things, S side of a picture.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -25,7 +27,7 @@ from gen_affect_lib.avatars.drawing import Avatar
 from gen_affect_lib.avatars.omission import without
 from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.codec import LatentCodec
-from gen_affect_lib.device import on_device, seed_stage
+from gen_affect_lib.device import has_bfloat16, on_device, seed_stage
 from gen_affect_lib.model.refiner import Refiner
 from gen_affect_lib.recipe import Recipe
 from gen_affect_lib.tensors import fine_detail, to_tensor
@@ -35,27 +37,18 @@ from gen_affect_lib.training.latent_pairs import Split
 
 REFINER_RECIPE = Recipe(batch_size=16, optimizer="muon", learning_rate=5e-3, warmup_steps=50, weight_decay=0.01)
 THINGS = ("freckles", "curls", "folds", "earrings")
-OPTIONAL = ("freckles", "earrings")  # their templates are drawn for everybody, so that false ones are removed
+OPTIONAL = ("freckles", "earrings")  # drawn for everybody, so that false ones are removed
 VISIBLE = 0.02  # mean |difference| of the channels, in [-1, 1], from which a pixel belongs to a thing
 LEAST = 2.0  # sum of d² over pixels and channels: things below it weigh less
+MANY, KNOWING = 512, 0.3  # batch size and weight of the added loss of `fit_refiner`
 ELSEWHERE = 0.05  # weight of a squared change of a channel where no thing is; about 1 / (sum of d² of freckles)
 
 
-@dataclass(frozen=True)
-class Templates:
-    """The things of M pictures.
-
-    Attributes:
-        differences: picture with the thing minus picture without it, halved: int8 (M, K, S, S, 3).
-        present: whether the avatar has it, bool (M, K).
-    """
-
-    differences: np.ndarray
-    present: np.ndarray
-
-
 def templates(avatar: Avatar, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The row of one avatar in `Templates`: int8 (K, S, S, 3) and bool (K,)."""
+    """Of each thing: picture with it minus picture without it, halved, and whether the avatar has it.
+
+    Returns int8 (K, S, S, 3) and bool (K,). If the avatar lacks one of `OPTIONAL`, the difference is drawn with it.
+    """
     identity, appearance = avatar.identity, avatar.appearance
     wearing = {
         "freckles": replace(avatar, identity=replace(identity, freckles="some")),
@@ -68,15 +61,6 @@ def templates(avatar: Avatar, size: int) -> tuple[np.ndarray, np.ndarray]:
         whole, bare = shown.render(size).astype(np.int16), without(shown, thing, size).astype(np.int16)
         differences[k] = np.rint((whole - bare) / 2)
     return differences, present
-
-
-def templates_of(cache: PairCache, pictures: np.ndarray) -> Templates:
-    """The templates of some pictures (M,) of a cache of drawn pairs, indices into `flat_images`."""
-    rows = [
-        templates(cache.avatar(int(picture)), cache.config.size)
-        for picture in tqdm(pictures, desc="Drawing small things", unit="img")
-    ]
-    return Templates(np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows]))
 
 
 def missing(decoded: Tensor, true: Tensor, differences: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,79 +91,110 @@ def missing(decoded: Tensor, true: Tensor, differences: Tensor, present: Tensor)
 
 @dataclass(frozen=True)
 class Examples:
-    """What the refiner learns from: N latents, true or generated, with the condition of each.
+    """What the refiner learns from, for N latents, true or generated.
 
     Attributes:
-        latents: float16 (N, C, s, s).
-        identity: float16 (N, V, E), of another picture of the person.
+        features: of the decoder, bfloat16, see `LatentCodec.decode_with_features`. They are computed once, since the
+            decoder does not learn and its forward pass costs more than a step of the refiner.
+        target, weight: see `missing`, float16 (N, 3, S, S) and (N, 1, S, S).
+        identity: float32 (N, V, E), of another picture of the person.
         expression: float32 (N, 48).
-        pictures: (N,), the index of the true picture in `images` and `templates`.
-        images: uint8 (M, S, S, 3).
-        templates: of the M pictures.
+        visible: whether each thing is visibly there, float32 (N, K), 0 or 1.
     """
 
-    latents: Tensor
+    features: list[Tensor]
+    target: Tensor
+    weight: Tensor
     identity: Tensor
     expression: Tensor
-    pictures: np.ndarray
-    images: np.ndarray
-    templates: Templates
+    visible: Tensor
 
 
-def examples_of(cache: PairCache, split: Split, generated: Generated, count: int, seed: int = 0) -> Examples:
-    """`count` pairs of a split with their true latents, and the generated latents of a `Generated`."""
+def examples_of(
+    codec: LatentCodec, cache: PairCache, split: Split, generated: Generated, count: int, seed: int = 0
+) -> Examples:
+    """`count` pairs of a split with their true latents, a third of them noised, and all latents of a `Generated`."""
     references, targets = split.pick(np.random.default_rng(seed), count)
-    references, targets = (
-        np.concatenate([references, generated.references]),
-        np.concatenate([targets, generated.pictures]),
-    )
-    pictures, rows = np.unique(targets, return_inverse=True)  # (M,), (N,)
-    true = torch.from_numpy(np.asarray(split.latents[targets[:count]], np.float16))
+    true = torch.from_numpy(np.asarray(split.latents[targets], np.float32))
+    seed_stage(seed, "refiner's examples")
+    latents = torch.cat([codec.noised(true[: count // 3]), true[count // 3 :], generated.latents.float()])
+    references = np.concatenate([references, generated.references])
+    targets = np.concatenate([targets, generated.pictures])
+    identity = torch.from_numpy(np.asarray(split.identities[references], np.float32))
+    expression = torch.from_numpy(split.expressions[targets])
+    return decoded_examples(codec, latents, identity, expression, cache, targets)
+
+
+@torch.no_grad()
+def decoded_examples(
+    codec: LatentCodec, latents: Tensor, identity: Tensor, expression: Tensor, cache: PairCache, pictures: np.ndarray
+) -> Examples:
+    """Decode latents (N, C, s, s) of the pictures (N,) of a cache, indices into `flat_images`, and compare."""
+    codec.eval()
+    features: list[list[Tensor]] = [[] for _ in codec.last_of_side]
+    targets, weights, visible = [], [], []
+    for rows in tqdm(torch.arange(len(latents)).split(32), desc="Drawing small things", unit="batch"):
+        made = [templates(cache.avatar(int(picture)), cache.config.size) for picture in pictures[rows.numpy()]]
+        # (b, K, S, S, 3) -> (b, K, 3, S, S)
+        halved = torch.from_numpy(np.stack([one[0] for one in made])).to(codec.device).movedim(-1, 2)
+        differences = halved.float() * (2 / 127.5)
+        present = torch.from_numpy(np.stack([one[1] for one in made])).to(codec.device)
+        true = to_tensor(cache.flat_images[pictures[rows.numpy()]]).to(codec.device)
+        with torch.autocast(codec.device.type, torch.bfloat16, enabled=has_bfloat16(codec.device)):
+            decoded, found = codec.decode_with_features(latents[rows].to(codec.device))
+        target, weight = missing(decoded.float(), true, differences, present)
+        for side, feature in zip(features, found):
+            side.append(feature.bfloat16().cpu())
+        targets.append(target.half().cpu())
+        weights.append(weight.half().cpu())
+        visible.append((present & (differences.square().sum(dim=(2, 3, 4)) > LEAST)).float().cpu())
     return Examples(
-        latents=torch.cat([true, generated.latents]),
-        identity=torch.from_numpy(np.asarray(split.identities[references], np.float16)),
-        expression=torch.from_numpy(split.expressions[targets]),
-        pictures=rows,
-        images=cache.flat_images[pictures],
-        templates=templates_of(cache, pictures),
+        [torch.cat(side) for side in features],
+        torch.cat(targets),
+        torch.cat(weights),
+        identity,
+        expression,
+        torch.cat(visible),
     )
 
 
 def make_refiner(codec: LatentCodec, seed: int = 0) -> Refiner:
     """An untrained refiner for a codec, which changes no picture."""
     seed_stage(seed, "refiner")
-    widths = tuple(codec.config["decoder_widths"])
-    return on_device(Refiner(feature_widths=widths))
+    return on_device(Refiner(feature_widths=tuple(codec.config["decoder_widths"])))
 
 
-def fit_refiner(refiner: Refiner, codec: LatentCodec, examples: Examples, recipe: Recipe, save=None) -> list[loop.Row]:
-    """Train the refiner on a codec that stays as it is; returns the history.
+def fit_refiner(
+    refiner: Refiner, examples: Examples, recipe: Recipe, save: Callable[[], None] | None = None
+) -> list[loop.Row]:
+    """Train the refiner; returns the history, with "explained": 1 − loss / loss of a refiner that adds nothing.
 
-    A third of a batch are noised latents, as in the codec's training: generated latents are not exact either.
+    A small added loss lets a linear layer tell from the conditioning vector which things are visible. It reads many
+    more examples a step than the pictures, so the identity's part of the vector is learned within few steps.
+
+    Args:
+        save: called every few minutes.
     """
-    rng, device = np.random.default_rng(recipe.seed), codec.device
-    torch.manual_seed(recipe.seed)
-    bfloat16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    rng, device = np.random.default_rng(recipe.seed), refiner.device
+    tell = on_device(torch.nn.Linear(refiner.config["hidden"], len(THINGS)))
+    identity, expression = examples.identity.to(device), examples.expression.to(device)
+    visible = examples.visible.to(device)
 
     def objective(progress: float) -> tuple[Tensor, loop.Row]:
-        chosen = rng.integers(0, len(examples.latents), recipe.batch_size)
-        pictures, rows = examples.pictures[chosen], torch.from_numpy(chosen)
-        true = to_tensor(examples.images[pictures]).to(device)
-        things = torch.from_numpy(examples.templates.differences[pictures]).to(device).movedim(-1, 2)  # (B, K, 3, S, S)
-        differences = things.float() * (2 / 127.5)
-        present = torch.from_numpy(examples.templates.present[pictures]).to(device)
-        latents = examples.latents[rows].to(device, torch.float32)
-        noised = len(chosen) // 3
-        with torch.no_grad():
-            latents[:noised] = codec.noised(latents[:noised])
-            decoded, features = codec.decode_with_features(latents)
-            target, weight = missing(decoded.float(), true, differences, present)
-        added = refiner(features, examples.identity[rows].to(device).float(), examples.expression[rows].to(device))
-        loss = ((added.float() - target).square() * weight).sum() / len(chosen)
-        left = (target.square() * weight).sum().item() / len(chosen)
-        return loss, {"explained": 1 - loss.item() / max(left, 1e-9)}
+        rows = torch.from_numpy(rng.integers(0, len(examples.target), recipe.batch_size))
+        target, weight = examples.target[rows].to(device).float(), examples.weight[rows].to(device).float()
+        features = [side[rows].to(device) for side in examples.features]
+        added = refiner(features, identity[rows], expression[rows]).float()
+        loss = ((added - target).square() * weight).sum() / len(rows)
+        nothing = (target.square() * weight).sum().item() / len(rows)
+        many = torch.from_numpy(rng.integers(0, len(identity), MANY))
+        told = tell(refiner.condition(identity[many], expression[many])).float()
+        knowing = F.binary_cross_entropy_with_logits(told, visible[many])
+        return loss + KNOWING * knowing, {"explained": 1 - loss.item() / max(nothing, 1e-9)}
 
-    codec.eval()
+    networks = torch.nn.ModuleDict({"refiner": refiner, "tell": tell})
     # Around the optimizer too, for Muon's matrix products. A cache would keep the weights of the first step.
-    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False):
-        return loop.fit(objective, refiner, recipe, "refiner", save=save)
+    with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device), cache_enabled=False):
+        history = loop.fit(objective, networks, recipe, "refiner", save=save)
+    refiner.eval()
+    return history

@@ -87,7 +87,7 @@ def small():
     codec.calibrate(to_tensor(blocks))
     with torch.no_grad():
         true = codec.encode(to_tensor(blocks))
-    return codec, blocks, Generated((0.5 * true + 0.3).half(), np.arange(16))
+    return codec, blocks, Generated((0.5 * true + 0.3).half(), np.arange(16), np.arange(16))
 
 
 @pytest.mark.parametrize("adversarial", [0.0, 0.1])

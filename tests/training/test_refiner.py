@@ -8,22 +8,25 @@ import torch
 
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
 from gen_affect_lib.avatars.omission import without
+from gen_affect_lib.avatars.pairs import PairCache, PairsConfig
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.model.refiner import Refiner
 from gen_affect_lib.tensors import to_tensor
+from gen_affect_lib.training.finishing import Generated
+from gen_affect_lib.training.latent_pairs import Split
 from gen_affect_lib.training.refiner import (
     ELSEWHERE,
     LEAST,
     REFINER_RECIPE,
     THINGS,
-    Examples,
-    Templates,
+    decoded_examples,
+    examples_of,
     fit_refiner,
     missing,
     templates,
 )
 
-SIZE = 64
+SIZE, WIDTHS = 64, (32, 24, 16, 16)
 FULL = Avatar(
     Identity(hair_style="curly", freckles="some", glasses="none"),
     Expression.named("amusement"),
@@ -84,19 +87,39 @@ def test_a_true_picture_lacks_nothing():
     assert target.abs().max() < 0.02
 
 
-def test_the_refiner_learns_what_the_codec_leaves_out():
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return PairCache.open(PairsConfig("train", 4, 2, SIZE), tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture
+def codec():
     torch.manual_seed(0)
-    codec = LatentCodec(4, (16, 16, 16), (1, 1, 1), (32, 24, 16, 16), (1, 1, 1, 1))
+    return LatentCodec(4, (16, 16, 16), (1, 1, 1), WIDTHS, (1, 1, 1, 1)).eval()
+
+
+def test_examples_are_true_and_generated_latents_with_the_condition_of_their_references(cache, codec):
+    latents = codec.encode_all(cache.flat_images)
+    identities = np.arange(4)[:, None, None] + np.zeros((1, 2, 512))  # of the first picture of each person
+    split = Split(
+        latents, identities, np.arange(0, 8, 2), cache.flat_vectors, lambda rng, n: (np.arange(n), 2 * np.arange(n) + 1)
+    )
+    generated = Generated(torch.from_numpy(latents[[3]]), np.array([3]), np.array([1]))
+    examples = examples_of(codec, cache, split, generated, 3)
+    assert examples.identity[:, 0, 0].tolist() == [0, 1, 2, 1]
+    np.testing.assert_array_equal(examples.expression, cache.flat_vectors[[1, 3, 5, 3]])
+    assert [len(side) for side in examples.features] == [4] * 4
+    torch.testing.assert_close(examples.target[1], examples.target[3])  # the same latents, of the same picture
+    freckles = [cache.avatar(n).identity.freckles == "some" for n in (1, 3, 5, 3)]
+    assert (examples.visible[:, FRECKLES] <= torch.tensor(freckles)).all()
+
+
+def test_the_refiner_learns_what_the_codec_leaves_out(cache, codec):
     before = {name: tensor.clone() for name, tensor in codec.state_dict().items()}
-    avatars = [replace(FULL, identity=replace(Identity.sample(n), freckles="some")) for n in range(4)]
-    images = np.stack([avatar.render(SIZE) for avatar in avatars])
-    rows = [templates(avatar, SIZE) for avatar in avatars]
-    made = Templates(np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows]))
-    with torch.no_grad():
-        latents = codec.eval().encode(to_tensor(images)).half()
-    examples = Examples(latents, torch.randn(4, 2, 512).half(), torch.randn(4, 48), np.arange(4), images, made)
-    network = Refiner((32, 24, 16, 16), (32, 24, 16, 16), hidden=16)
-    recipe = replace(REFINER_RECIPE, batch_size=4, warmup_steps=5, steps=60)
-    history = fit_refiner(network, codec, examples, recipe)
+    latents, pictures = torch.from_numpy(codec.encode_all(cache.flat_images)), np.arange(8)
+    examples = decoded_examples(codec, latents.float(), torch.randn(8, 2, 512), torch.randn(8, 48), cache, pictures)
+    network = Refiner(WIDTHS, (32, 24, 16, 16), hidden=16)
+    history = fit_refiner(network, examples, replace(REFINER_RECIPE, batch_size=8, warmup_steps=5, steps=80))
     assert history[-1]["explained"] > 0.3 > history[0]["explained"]
     torch.testing.assert_close(dict(codec.state_dict()), before)
+    assert not network.training
