@@ -6,8 +6,8 @@ the expression tells folds. The refiner reads both, and the features of the deco
 works after sampling, once per picture. Super-resolution networks of cascaded diffusion models are conditioned in the
 same way (Saharia et al. 2022, arXiv 2205.11487); ours is a regression, since the drawing is fixed by its inputs.
 
-Letters: B pictures, S their side, V views of the identity with E numbers each, W channels of a feature map, H channels
-of the conditioning vector. Taught in notebook 08.
+Letters: B pictures, S their side, V views of the identity with E numbers each, K kinds of things, W channels of a
+feature map, H channels of the conditioning vector. Taught in notebook 08.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from gen_affect_lib.errors import UserError
+
+
+INPUT_SCALE = 4.0  # a smaller input makes the learning rate of `presence` smaller
 
 
 class ModulatedResidual(nn.Module):
@@ -55,6 +58,7 @@ class Refiner(ModelMixin, ConfigMixin):
         widths: the refiner's own channels there, multiples of 8.
         blocks: blocks at each side.
         identity_views, identity_dim, expression_dim: V, E and the size of an expression.
+        things: K, the kinds of things whose presence is told from the identity.
         hidden: H.
     """
 
@@ -67,14 +71,14 @@ class Refiner(ModelMixin, ConfigMixin):
         identity_views: int = 2,
         identity_dim: int = 512,
         expression_dim: int = 48,
+        things: int = 4,
         hidden: int = 128,
     ):
         super().__init__()
-        # Linear, from zero: an MLP of so many numbers learns the training people by heart.
-        self.identity = nn.Linear(identity_views * identity_dim, hidden)
-        nn.init.zeros_(self.identity.weight)
-        self.expression = nn.Sequential(
-            nn.Linear(expression_dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
+        # Linear: an MLP of so many numbers learns the training people by heart.
+        self.presence = nn.Linear(identity_views * identity_dim, things)
+        self.condition = nn.Sequential(
+            nn.Linear(things + expression_dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
         )
         # GroupNorm without gain: features of different sides and channels have very different scales.
         self.read = nn.ModuleList(
@@ -92,9 +96,9 @@ class Refiner(ModelMixin, ConfigMixin):
             nn.init.zeros_(parameter)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (not among torch's overloads)
 
-    def condition(self, identity: Tensor, expression: Tensor) -> Tensor:
-        """The conditioning vector (B, H) of identities (B, V, E) and expressions (B, expression_dim)."""
-        return self.identity(identity.flatten(1)) + self.expression(expression)
+    def presence_logits(self, identity: Tensor) -> Tensor:
+        """Whether each thing is there, from identities (B, V, E): (B, K), above 0 for yes."""
+        return self.presence(identity.flatten(1) / INPUT_SCALE)
 
     def forward(self, features: Sequence[Tensor], identity: Tensor, expression: Tensor) -> Tensor:
         """The addition (B, 3, S, S), in units of the picture in [-1, 1].
@@ -111,7 +115,8 @@ class Refiner(ModelMixin, ConfigMixin):
                 f"{len(features)} feature maps of {len(features[0])} pictures, {len(identity)} identities and "
                 f"{len(expression)} expressions: give {len(self.read)} maps and one of each per picture"
             )
-        c = self.condition(identity, expression)
+        present = self.presence_logits(identity).sigmoid().detach()  # it has a loss of its own
+        c = self.condition(torch.cat([present, expression], dim=1))  # (B, K + 48) -> (B, H)
         x = self.read[0](features[0])
         for level, blocks in enumerate(self.sides):
             if level:

@@ -40,7 +40,7 @@ THINGS = ("freckles", "curls", "folds", "earrings")
 OPTIONAL = ("freckles", "earrings")  # drawn for everybody, so that false ones are removed
 VISIBLE = 0.02  # mean |difference| of the channels, in [-1, 1], from which a pixel belongs to a thing
 LEAST = 2.0  # sum of d² over pixels and channels: things below it weigh less
-MANY, KNOWING = 512, 0.3  # batch size and weight of the added loss of `fit_refiner`
+MANY = 512  # batch size of the loss of presence
 ELSEWHERE = 0.05  # weight of a squared change of a channel where no thing is; about 1 / (sum of d² of freckles)
 
 
@@ -169,14 +169,14 @@ def fit_refiner(
 ) -> list[loop.Row]:
     """Train the refiner; returns the history, with "explained": 1 − loss / loss of a refiner that adds nothing.
 
-    A small added loss lets a linear layer tell from the conditioning vector which things are visible. It reads many
-    more examples a step than the pictures, so the identity's part of the vector is learned within few steps.
+    The layer that tells from the identity which things are there has a loss of its own, the cross-entropy of `visible`.
+    It reads many more examples a step than the rest: one picture in four has freckles, and the layer has to find them
+    among all that an identity embedding tells.
 
     Args:
         save: called every few minutes.
     """
     rng, device = np.random.default_rng(recipe.seed), refiner.device
-    tell = on_device(torch.nn.Linear(refiner.config["hidden"], len(THINGS)))
     identity, expression = examples.identity.to(device), examples.expression.to(device)
     visible = examples.visible.to(device)
 
@@ -188,13 +188,11 @@ def fit_refiner(
         loss = ((added - target).square() * weight).sum() / len(rows)
         nothing = (target.square() * weight).sum().item() / len(rows)
         many = torch.from_numpy(rng.integers(0, len(identity), MANY))
-        told = tell(refiner.condition(identity[many], expression[many])).float()
-        knowing = F.binary_cross_entropy_with_logits(told, visible[many])
-        return loss + KNOWING * knowing, {"explained": 1 - loss.item() / max(nothing, 1e-9)}
+        logits = refiner.presence_logits(identity[many]).float()
+        return loss + F.binary_cross_entropy_with_logits(logits, visible[many]), {"explained": 1 - loss.item() / max(nothing, 1e-9)}
 
-    networks = torch.nn.ModuleDict({"refiner": refiner, "tell": tell})
     # Around the optimizer too, for Muon's matrix products. A cache would keep the weights of the first step.
     with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device), cache_enabled=False):
-        history = loop.fit(objective, networks, recipe, "refiner", save=save)
+        history = loop.fit(objective, refiner, recipe, "refiner", save=save)
     refiner.eval()
     return history
