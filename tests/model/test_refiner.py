@@ -25,6 +25,8 @@ def refiner(random: bool):
     network = Refiner(WIDTHS, (16, 16, 8, 8), identity_dim=32, expression_dim=5, hidden=16).eval()
     for parameter in network.parameters() if random else ():
         nn.init.normal_(parameter, std=0.1)
+    if random:
+        nn.init.normal_(network.presence.weight)
     return network
 
 
