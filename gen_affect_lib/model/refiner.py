@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from gen_affect_lib.errors import UserError
 
-
 INPUT_SCALE = 4.0  # a smaller input makes the learning rate of `presence` smaller
 
 

@@ -189,7 +189,9 @@ def fit_refiner(
         nothing = (target.square() * weight).sum().item() / len(rows)
         many = torch.from_numpy(rng.integers(0, len(identity), MANY))
         logits = refiner.presence_logits(identity[many]).float()
-        return loss + F.binary_cross_entropy_with_logits(logits, visible[many]), {"explained": 1 - loss.item() / max(nothing, 1e-9)}
+        return loss + F.binary_cross_entropy_with_logits(logits, visible[many]), {
+            "explained": 1 - loss.item() / max(nothing, 1e-9)
+        }
 
     # Around the optimizer too, for Muon's matrix products. A cache would keep the weights of the first step.
     with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device), cache_enabled=False):

@@ -1,6 +1,6 @@
 """Trains the refiner of the shipped pipeline, and adds it to the folder of the pipeline.
 
-    python docs/gen_affect_128/refiner.py data/checkpoints/gen_affect
+    python docs/refiner.py data/checkpoints/gen_affect
 
 The other networks stay as they are. About half an hour on two CPU cores. It is the stage "refiner" of `reproduce`, with
 other people and fewer pictures of each.
