@@ -69,7 +69,7 @@ def evaluate(
     sets = generated(plan, consistency)
     result = {"checkpoint": checkpoint.name, "weights": weights, "consistency": consistency}
     result |= report(sets, GroundTruth(plan, judges))
-    result["quality"] = quality_report(quality(sets.images, pipeline.codec, plan), plan)
+    result["quality"] = quality_report(quality(sets.images, pipeline, plan), plan)
     few = Plan(min(plan.people, SETS.people), min(plan.words, SETS.words), SETS.seeds, plan.first_person)
     ways = {way: generated(few, setting) for way, setting in SETTINGS.items()}
     result["consistency_of_sets"] = consistency_report(ways, GroundTruth(few, judges))

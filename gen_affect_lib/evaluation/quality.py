@@ -2,8 +2,8 @@
 
 The judges' figures say whether a picture shows the right person and expression; they are near their ceiling also for
 pictures that an eye finds wrong. The figures here compare pixels with true drawings, at the side of the model's
-pictures. They are computed for generated pictures, for the codec's reconstructions of true drawings, which no generator
-in its latents can surpass, and for other true drawings, the ceiling.
+pictures. They are computed for generated pictures; for reconstructions of true drawings, which are decoded (and refined) from
+their own latents, so that their errors are not the generator's; and for other true drawings, the ceiling.
 
 Letters: N people, S sampling seeds, W words, M = S W pictures of each person, L pictures of each that are looked at in
 detail, P pixels a side.
@@ -23,6 +23,7 @@ from gen_affect_lib.evaluation.metrics.nearest import difference, strong_edges, 
 from gen_affect_lib.evaluation.metrics.small_things import HALF, THINGS, Drawn, face_error, has, read_things, tilt_of
 from gen_affect_lib.evaluation.metrics.two_sample import LEAST_PICTURES, two_sample_test
 from gen_affect_lib.evaluation.sets import Plan
+from gen_affect_lib.pipeline import GenAffectPipeline
 from gen_affect_lib.tensors import to_images, to_tensor
 
 LOOKED_AT = 12  # words of each person whose pictures are compared with their true drawings in detail
@@ -30,21 +31,40 @@ KINDS = ("generated", "reconstructed", "drawn")
 Readings = dict[str, np.ndarray]  # name -> one number for each picture, (N, L)
 
 
-def quality(generated: np.ndarray, codec: PixelCodec | LatentCodec, plan: Plan) -> dict[str, dict[str, Statistic]]:
+def quality(generated: np.ndarray, pipeline: GenAffectPipeline, plan: Plan) -> dict[str, dict[str, Statistic]]:
     """The figures of picture quality, for each of KINDS.
 
     Args:
         generated: uint8 (N, S, W, P, P, 3), the pictures of a plan.
-        codec: of the model that generated them.
+        pipeline: the one that generated them, with its face pack.
     """
     size = generated.shape[-2]
     drawings, others = (plan.true_drawings(appearance, size) for appearance in ("own", "other"))
-    pictures = dict(zip(KINDS, (generated, restore(codec, others), others)))
+    pictures = dict(zip(KINDS, (generated, reconstruct(pipeline, others, plan), others)))
     readings = look_at(pictures | {"true": drawings}, plan)
     figures = {kind: picture_figures(readings[kind], readings["true"], plan) for kind in KINDS}
     for kind in KINDS:
         figures[kind] = told_apart(pictures[kind], drawings) | figures[kind]
     return figures
+
+
+def reconstruct(pipeline: GenAffectPipeline, images: np.ndarray, plan: Plan) -> np.ndarray:
+    """What the pipeline would draw if its generator made the latents of `images`, uint8 (N, S, W, P, P, 3).
+
+    Without a refiner these are the codec's reconstructions. A refiner reads the references and words of the plan.
+    """
+    if pipeline.refiner is None:
+        return restore(pipeline.codec, images)
+    assert pipeline.face_pack is not None
+    shown = torch.from_numpy(pipeline.read_expressions(plan.target_words)).repeat(images.shape[1], 1)  # (S W, 48)
+    parts = []
+    for reference, pictures in zip(plan.references, images):
+        tokens = torch.from_numpy(pipeline.face_pack.one(reference, "largest").tokens)[None].to(pipeline.device)
+        true = to_tensor(pictures.reshape(-1, *pictures.shape[2:])).to(pipeline.device)  # (S, W, …) -> (S W, 3, P, P)
+        with torch.no_grad():
+            latents = pipeline.codec.encode(true)
+            parts.append(to_images(pipeline.decode(latents, tokens, shown.to(pipeline.device), 1.0, 1.0)))
+    return np.stack(parts).reshape(images.shape)
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """Drawings reach the ceiling of every figure of picture quality, and a known fault lowers the figure it should."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,16 @@ from gen_affect_lib.codec import PixelCodec
 from gen_affect_lib.evaluation import quality as module
 from gen_affect_lib.evaluation.metrics.two_sample import Verdicts
 from gen_affect_lib.evaluation.power import blurred
-from gen_affect_lib.evaluation.quality import KINDS, look_at, picture_figures, quality, reduced, restore, told_apart
+from gen_affect_lib.evaluation.quality import (
+    KINDS,
+    look_at,
+    picture_figures,
+    quality,
+    reconstruct,
+    reduced,
+    restore,
+    told_apart,
+)
 from gen_affect_lib.evaluation.report import QUALITY_TITLES
 from gen_affect_lib.evaluation.sets import Plan
 
@@ -98,8 +109,31 @@ def test_every_kind_of_picture_has_figures_and_reconstructions_are_of_the_codec(
 
     few = Plan(people=2, words=2, seeds=1)
     own = few.true_drawings("own", 64)
-    figures = quality(own, Dark(), few)
+    figures = quality(own, SimpleNamespace(refiner=None, codec=Dark()), few)
     assert tuple(figures) == KINDS
     share = {kind: rows["face_share"](np.arange(2)) for kind, rows in figures.items()}
     assert abs(share["drawn"]) < 0.2 and share["generated"] == 0 and share["reconstructed"] > 0.5
     np.testing.assert_array_equal(restore(PixelCodec(), own), own)
+
+
+def test_reconstructions_are_refined_with_the_reference_and_the_word_of_each_picture():
+    few = Plan(people=2, words=3, seeds=1)
+    asked = []
+
+    def decode(latents, identity, expressions, *scales):
+        asked.append((identity[0, 0, 0].item(), expressions[:, 0].tolist(), scales))
+        return latents
+
+    pipeline = SimpleNamespace(
+        refiner="one",
+        codec=PixelCodec(),
+        decode=decode,
+        device="cpu",
+        read_expressions=lambda words: np.arange(len(words), dtype=np.float32)[:, None],
+        face_pack=SimpleNamespace(
+            one=lambda picture, which: SimpleNamespace(tokens=np.full((2, 4), picture.mean(), np.float32))
+        ),
+    )
+    images = few.true_drawings("own", 64)
+    np.testing.assert_array_equal(reconstruct(pipeline, images, few), images)
+    assert asked == [(pytest.approx(reference.mean()), [0, 1, 2], (1.0, 1.0)) for reference in few.references]
