@@ -2,8 +2,8 @@
 
 The judges' figures say whether a picture shows the right person and expression; they are near their ceiling also for
 pictures that an eye finds wrong. The figures here compare pixels with true drawings, at the side of the model's
-pictures. They are computed for generated pictures; for reconstructions of true drawings, which are decoded (and refined) from
-their own latents, so that their errors are not the generator's; and for other true drawings, the ceiling.
+pictures. They are computed for generated pictures; for reconstructions of true drawings, decoded and refined from their
+own latents, so that no error is the generator's; and for other true drawings, the ceiling.
 
 Letters: N people, S sampling seeds, W words, M = S W pictures of each person, L pictures of each that are looked at in
 detail, P pixels a side.
