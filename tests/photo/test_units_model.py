@@ -1,14 +1,17 @@
 """The model of units: trained on rendered heads, it reads units that the blendshapes do not show."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gen_affect_lib.avatars.emotions import EMOTIONS, GROUPS
 from gen_affect_lib.avatars.factors import Expression
+from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.studies import photo as study
 from gen_affect_lib.paths import CHECKPOINTS, REFERENCE
+from gen_affect_lib.photo import reading
 from gen_affect_lib.photo.heads import Person, Scene, render_head
 from gen_affect_lib.photo.landmarker import NAMES, FaceLandmarker
 from gen_affect_lib.photo.units import FEATURES, UnitModel, face_crop, from_blendshapes, hog, read_units
@@ -171,3 +174,21 @@ def test_the_reported_figures_reach_what_was_asked():
     assert len(GROUPS) == 25 and result["groups"]["floor"] < result["groups"]["after"] <= result["groups"]["ceiling"]
     card = (CHECKPOINTS / "photo" / "README.md").read_text()
     assert f"| mean | {before['mean']['correlation']:.2f} | {after['mean']['correlation']:.2f} |" in card
+
+
+def test_the_shipped_model_is_loaded_once_in_a_process():
+    assert reading.unit_model() is reading.unit_model()
+
+
+def test_a_missing_damaged_or_foreign_model_is_named_in_one_line(tmp_path, shipped):
+    with pytest.raises(UserError, match="holds no model of units"):
+        UnitModel.load(tmp_path / "nowhere")
+    shipped.save(tmp_path)
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:2000])
+    with pytest.raises(UserError, match="holds no model of units") as refused:
+        UnitModel.load(tmp_path)
+    assert "\n" not in str(refused.value)
+    replace(shipped, weight=shipped.weight[:, :100]).save(tmp_path)
+    with pytest.raises(UserError, match="other features"):
+        UnitModel.load(tmp_path)
