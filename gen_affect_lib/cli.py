@@ -634,7 +634,7 @@ def _fullscale_convert_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("name", metavar="NAME", help="ravdess, crema-d or feafa")
     sub.add_argument("source", type=_path, metavar="FOLDER", help="your copy of the collection")
     sub.add_argument("--out", type=_path, default=PHOTOGRAPHS, metavar="DIR", help="folder to write")
-    about = "for feafa: a file with the kit's name of each of the 24 numbers, or -, one a line"
+    about = "for feafa: another order of its 24 numbers: a file with the kit's unit of each, or -, one a line"
     sub.add_argument("--units", type=_path, default=None, metavar="FILE", help=about)
     _licence_option(sub)
 

@@ -161,7 +161,7 @@ class GenAffectPipeline(DiffusionPipeline):
             consistency: fraction of eligible tokens that are shared, in [0, 1], with the other settings as chosen in
                 notebook 09; 0 samples each image independently. Or a `Consistency`.
             bank: from an earlier call's output. The images are added to that set, as if they had been part of that
-                call.
+                call. Or a new one, as `AnchorBank(Consistency(), on_cpu=True)`, whose `Consistency` is then used.
             attention: replaces joint attention for the whole batch of G·N images, the N images under one condition side
                 by side; `consistency` and `bank` are then ignored.
             as_drawn: take photographs as they are, for a pipeline that was trained on photographs.

@@ -24,7 +24,7 @@ from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.flow import guide
 from gen_affect_lib.model.attention import joint_attention
-from gen_affect_lib.model.consistent import Consistency
+from gen_affect_lib.model.consistent import AnchorBank, Consistency
 from gen_affect_lib.model.fusion import IdentityExpressionFusion
 from gen_affect_lib.model.mmdit import MMDiT
 from gen_affect_lib.model.refiner import Refiner
@@ -564,6 +564,17 @@ def test_the_order_of_a_set_does_not_matter_after_its_anchor(pipeline, face):
     order = [0, 3, 1, 2]
     mixed, _ = drawn(pipeline, face, [WORDS[n] for n in order], [seed(n) for n in order], consistency=1.0)
     assert abs(mixed - straight[order]).max() <= 1
+
+
+def test_a_new_bank_that_keeps_its_tensors_on_the_cpu_draws_the_same_set(pipeline, face):
+    whole, _ = drawn(pipeline, face, consistency=1.0)
+    bank = AnchorBank(Consistency(), on_cpu=True)
+    first, same = drawn(pipeline, face, WORDS[:2], [seed(0), seed(1)], bank=bank)
+    added, _ = drawn(pipeline, face, WORDS[2:], [seed(2), seed(3)], bank=bank)
+    assert same is bank and bank.bytes > 0
+    assert np.abs(np.concatenate([first, added]) - whole).max() <= 1
+    with pytest.raises(UserError, match="the bank was made with steps 3, not 4"):
+        drawn(pipeline, face, bank=bank, num_inference_steps=4)
 
 
 def test_a_bank_is_not_read_with_other_steps_or_scales(pipeline, face):

@@ -7,9 +7,11 @@ Nothing is downloaded: a user brings a copy, whose terms of use are said first.
   Actor_06/02-01-03-02-01-01-06.mp4.
 - CREMA-D (Cao et al. 2014): 91 actors, 6 emotions at four levels. A name has actor, sentence, emotion and level, as in
   VideoFlash/1001_DFA_ANG_XX.flv.
-- FEAFA+ (Gan et al. 2022): frames with 24 action units as numbers from 0 to 1. The converter expects one folder for
-  each participant, and beside each frame a text file of the same name with the 24 numbers. Their order is given in a
-  file, since the collection's own description is not at hand here.
+- FEAFA+ (Gan et al. 2022, arXiv 2111.02751): 24 action units as numbers from 0 to 1 for each frame. A sequence is a
+  folder, as PV057.output, with frames and, beside each, a text file of the same number, as 00000994.auw; so read the
+  programs farapy-data-tools (youknowitskyle) and resnet-for-au (jamesjg) on GitHub. The order of the numbers is the one
+  in the public code of AUHead (ICLR 2026). The collection's own description was not at hand. Its second part, SN001
+  and on, has labels only: the frames are those of DISFA.
 
 Videos become one picture each. With a reader of photographs it is the frame whose reading is nearest to the label;
 without one, the frame in the middle.
@@ -38,6 +40,7 @@ from gen_affect_lib.fullscale.faces import Licence, PhotoReader
 VIDEOS, PICTURES = (".mp4", ".flv", ".avi", ".mov"), (".jpg", ".jpeg", ".png", ".bmp")
 FRAMES = 7  # of a video that are compared
 DISTINCT = 0.3  # smallest distance of two kept frames of one sequence, the largest difference of a unit
+NUMBERS = 24  # of a frame of FEAFA+
 
 
 class Item(NamedTuple):
@@ -82,25 +85,32 @@ def crema_d(source: Path, order: Sequence[str]) -> Iterator[Item]:
             yield Item(path, f"actor{match[1]}/{path.stem}.png", f"crema-d {match[1]}", vector)
 
 
+# Eyes closed, lids raised, brows lowered, brows raised, each left and right; jaw drop; lower lip to the left, right;
+# corners of the mouth raised, stretched, each left and right; upper, lower lip sucked; jaw forward; upper lip raised;
+# lower lip lowered; chin raised; lips puckered; cheeks puffed; nose wrinkled. The kit has no unit for those with -.
+FEAFA_UNITS = (
+    *("au43", "au43", "au5", "au5", "au4", "au4", "au1+au2", "au1+au2", "au25+au26", "-", "-"),
+    *("au12", "au12", "au20", "au20", "-", "-", "-", "au10", "-", "au17", "-", "-", "au9"),
+)
+
+
 def feafa(source: Path, order: Sequence[str]) -> Iterator[Item]:
-    if not order:
-        raise UserError(
-            "the order of FEAFA+'s 24 numbers is unknown: give --units FILE with a unit or - in each of 24 lines"
-        )
     kept: dict[Path, list[np.ndarray]] = {}
     for path in _files(source, PICTURES):
+        number = path.with_name(path.name.replace("_crop", ""))  # a cut frame, as 00000994_crop.jpg
         labels = next(
-            (found for suffix in (".auw", ".txt", ".csv") if (found := path.with_suffix(suffix)).is_file()), None
+            (found for kind in (".auw", ".txt", ".csv") if (found := number.with_suffix(kind)).is_file()), None
         )
         if labels is None or path.parent == source:
             continue
-        vector = _from_units(labels, order)
+        vector = _from_units(labels, order or FEAFA_UNITS)
         of_sequence = kept.setdefault(path.parent, [])
         if all(np.abs(vector - other).max() >= DISTINCT for other in of_sequence):
             of_sequence.append(vector)
             relative = path.relative_to(source)
             name = relative.with_suffix(".png").as_posix()
-            yield Item(path, name, f"feafa {relative.parts[0]}", vector)
+            sequence = re.search(r"(?:PV|SN)\d{3}", relative.parent.as_posix())
+            yield Item(path, name, f"feafa {sequence[0] if sequence else relative.parts[0]}", vector)
 
 
 def _from_units(path: Path, order: Sequence[str]) -> np.ndarray:
@@ -114,23 +124,27 @@ def _from_units(path: Path, order: Sequence[str]) -> np.ndarray:
     if len(numbers) != len(order) or not all(0 <= number <= 1 for number in numbers):
         raise UserError(f"{path} holds {len(numbers)} numbers: give {len(order)} from 0 to 1")
     values: dict[str, list[float]] = {}
-    for unit, number in zip(order, numbers):
-        if unit != "-":
-            values.setdefault(unit, []).append(number)
+    for units, number in zip(order, numbers):
+        for unit in units.split("+"):
+            if unit != "-":
+                values.setdefault(unit, []).append(number)
     return Expression(**{unit: float(np.mean(some)) for unit, some in values.items()}).to_vector()
 
 
 def read_order(path: Path) -> list[str]:
-    """The units of 24 numbers, one in each line, or "-" for one that the kit does not have. Raises UserError."""
+    """The units of 24 numbers, one line each: "au12", "au1+au2", or "-" for one that the kit does not have.
+
+    Raises UserError for another count, and for a unit that does not exist.
+    """
     try:
         order = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: give a text file with a unit or - in each line") from error
-    unknown = [unit for unit in order if unit != "-" and unit not in Expression.NAMES]
-    if unknown or not order:
-        raise UserError(
-            f"{path} names {unknown[0] if unknown else 'nothing'}: give units such as au12, or -, one a line"
-        )
+    unknown = [unit for line in order for unit in line.split("+") if unit != "-" and unit not in Expression.NAMES]
+    if unknown:
+        raise UserError(f"{path} names {unknown[0]}: give units such as au12 or au1+au2, or -, one a line")
+    if len(order) != NUMBERS:
+        raise UserError(f"{path} has {len(order)} lines: give {NUMBERS}, one for each number of a frame")
     return order
 
 

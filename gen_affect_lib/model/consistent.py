@@ -179,12 +179,14 @@ class SharedStep:
         anchors: A, the number of images in a call of `record` under each condition.
         kept: (block, whether it is the second attention of a dual block) -> keys and values (G, A·P, H, D), and the
             mean of the anchors' queries (G, P, H, D).
+        on_cpu: keep them in the memory of the CPU.
     """
 
     consistency: Consistency
     tokens: Tensor
     anchors: int = 1
     kept: dict[tuple[int, bool], QKV] = field(default_factory=dict)
+    on_cpu: bool = False
 
     def record(self, image: QKV, condition: QKV | None, *, block: int, sigma: float) -> tuple[Tensor, Tensor | None]:
         """Attention of the anchors (B = G·A). Each also attends to the others' shared tokens. Stores all of them."""
@@ -193,7 +195,8 @@ class SharedStep:
             return joint_attention(image, condition)
         images = image.map(self._in_sets)  # (G, A, L, H, D)
         shared = images.map(lambda x: x[:, :, self.tokens])  # (G, A, P, H, D)
-        self.kept[block, condition is None] = _joined(shared)
+        kept = _joined(shared)
+        self.kept[block, condition is None] = kept.map(_to_cpu) if self.on_cpu else kept
         if self.anchors == 1:
             return joint_attention(image, condition)
         conditions = _present(condition, image).map(self._in_sets)  # (G, A, M, H, D)
@@ -210,6 +213,7 @@ class SharedStep:
             return joint_attention(image, condition)
         kept = self.kept[block, condition is None]
         count = len(image.key) // len(kept.key)  # N
+        kept = kept.map(lambda x: x.to(image.key.device, non_blocking=True))
         anchors = kept.map(lambda x: x.repeat_interleave(count, 0))  # (G, ·, H, D) -> (B, ·, H, D)
         output = shared_attention(image, _present(condition, image), anchors, self.tokens, self.consistency.replace)
         return output, condition_attention(image, condition)
@@ -236,6 +240,8 @@ class AnchorBank:
         anchors: A, the number of images in a call of `record` under each condition.
         noise_of_first: initial noise of the set's first image (1, K, s, s); None before it is sampled.
         grid, face: as of `Consistency.tokens`; grid None: images are squares.
+        on_cpu: keep all of it in the memory of the CPU, since a bank of a large model needs more than a GPU has, see
+            `sd35.table_of_sets`.
         steps: sigma -> what is shared in that step.
     """
 
@@ -245,10 +251,13 @@ class AnchorBank:
     noise_of_first: Tensor | None = None
     grid: tuple[int, int] | None = None
     face: Tensor | None = None
+    on_cpu: bool = False
     steps: dict[float, SharedStep] = field(default_factory=dict)
 
     def require_same(self, made_with: dict[str, object]) -> None:
-        """Raise UserError, with the first difference, unless the bank was made with these."""
+        """Raise UserError, with the first difference, unless the bank was made with these. An empty bank takes them."""
+        if not self.kept:
+            self.made_with = made_with
         for name, value in made_with.items():
             if self.made_with.get(name) != value:
                 raise UserError(f"the bank was made with {name} {self.made_with.get(name)}, not {value}: give the same")
@@ -290,7 +299,9 @@ class AnchorBank:
             grid = self.grid or (round(L**0.5),) * 2
             if grid[0] * grid[1] != L:
                 raise UserError(f"{L} image tokens are not {grid[0]} × {grid[1]}: give the bank grid=(rows, columns)")
-            self.steps[sigma] = self.consistency.step(grid, sigma, self.anchors, image.key.device, self.face)
+            step = self.consistency.step(grid, sigma, self.anchors, image.key.device, self.face)
+            step.on_cpu = self.on_cpu
+            self.steps[sigma] = step
         return self.steps[sigma]
 
     @property
@@ -302,6 +313,11 @@ class AnchorBank:
     def bytes(self) -> int:
         """Size of the kept tensors in bytes."""
         return sum(step.bytes for step in self.steps.values())
+
+
+def _to_cpu(x: Tensor) -> Tensor:
+    """A copy in the memory of the CPU; pinned if it comes from a GPU, so that the GPU does not wait for the copy."""
+    return torch.empty_like(x, device="cpu", pin_memory=x.is_cuda).copy_(x, non_blocking=True)
 
 
 def _joined(anchors: QKV) -> QKV:

@@ -10,10 +10,10 @@ from diffusers import StableDiffusion3Pipeline
 
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.fullscale import tiny_sd3
 from gen_affect_lib.fullscale.base import Base, Prompts, SkipLayerGuidance
 from gen_affect_lib.model.attention import joint_attention
 from gen_affect_lib.model.consistent import Consistency, Replace
-from tests import tiny_sd3
 from tests.tiny_codec import TINY
 
 PROMPTS = ["a smiling man", "an angry woman with a hat"]

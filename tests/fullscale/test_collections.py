@@ -13,7 +13,7 @@ from gen_affect_lib.avatars.folder import FaceFolder
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.fullscale.collections import COLLECTIONS, convert, frames, nearest_frame, read_order
 
-UNITS = ["au43", "au43", "au5", "au5", "au4", "au4", "au12", "au12", *["-"] * 16]
+UNITS = ["au43", "au43", "au5", "au5", "au4", "au4", "au12", "au12", *["-"] * 16]  # another order than the collection's
 
 
 def video(path, shades=range(0, 240, 10), size=64):
@@ -61,32 +61,51 @@ def test_crema_d(tmp_path):
     assert rows["actor1001/1001_IEO_HAP_LO.png"]["expression"]["au12"] == pytest.approx(0.5 * half.au12)
 
 
-def test_feafa(tmp_path):
-    def frame(name, numbers, suffix=".auw"):
-        path = tmp_path / "source" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (80, 80), (9, 9, 9)).save(path)
-        path.with_suffix(suffix).write_text(" ".join(f"{number:.2f}" for number in numbers))
+def feafa_frame(path, numbers, suffix=".auw", cut=""):
+    """A grey frame, and its numbers in a text file beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (80, 80), (9, 9, 9)).save(path.with_name(path.stem + cut + ".jpg"))
+    path.with_suffix(suffix).write_text(" ".join(f"{number:.2f}" for number in numbers))
 
-    frame("p01/s1/0001.jpg", [0.0] * 24)
-    frame("p01/s1/0002.jpg", [0.01] * 24)  # hardly another expression
-    frame("p01/s1/0003.jpg", [0, 0, 0, 0, 0, 0, 0.4, 0.8, *[0.5] * 16], ".txt")
-    frame("p02/s1/0001.jpg", [1, 0] + [0] * 22, ".csv")
+
+def test_feafa_is_read_as_it_is_laid_out(tmp_path):
+    numbers = dict.fromkeys(range(24), 0.0)
+    sequence = tmp_path / "source" / "FEAFA" / "PV057.output"
+    feafa_frame(sequence / "00000001.jpg", (numbers | {0: 0.8, 1: 0.8}).values())
+    feafa_frame(sequence / "00000002.jpg", (numbers | {0: 0.81, 1: 0.79}).values())  # hardly another expression
+    feafa_frame(sequence / "00000994.jpg", (numbers | {6: 0.4, 7: 0.6, 8: 0.7, 23: 0.3, 22: 1.0}).values(), cut="_crop")
+    feafa_frame(tmp_path / "source" / "DISFA" / "SN001.output" / "00000003.jpg", (numbers | {11: 0.5}).values())
+    assert convert("feafa", tmp_path / "source", tmp_path / "out") == 3
+    rows = {row["file_name"]: row for row in read(tmp_path / "out")}
+    assert rows["FEAFA/PV057.output/00000001.png"]["expression"] == {"au43": 0.8}
+    crop = rows["FEAFA/PV057.output/00000994_crop.png"]
+    assert crop["identity"] == "feafa PV057"
+    assert crop["expression"] == pytest.approx({"au1": 0.5, "au2": 0.5, "au9": 0.3, "au25": 0.7, "au26": 0.7})
+    other = rows["DISFA/SN001.output/00000003.png"]
+    assert other["identity"] == "feafa SN001" and other["expression"] == {"au12": 0.25}
+
+
+def test_feafa_with_another_order(tmp_path):
+    source = tmp_path / "source"
+    feafa_frame(source / "p01" / "s1" / "0001.jpg", [0.0] * 24)
+    feafa_frame(source / "p01" / "s1" / "0003.jpg", [0, 0, 0, 0, 0, 0, 0.4, 0.8, *[0.5] * 16], ".txt")
+    feafa_frame(source / "p02" / "s1" / "0001.jpg", [1, 0] + [0] * 22, ".csv")
     (tmp_path / "units.txt").write_text("\n".join(UNITS))
     order = read_order(tmp_path / "units.txt")
-    assert convert("feafa", tmp_path / "source", tmp_path / "out", order=order) == 3
+    assert convert("feafa", source, tmp_path / "out", order=order) == 3
     rows = {row["file_name"]: row for row in read(tmp_path / "out")}
     assert rows["p01/s1/0003.png"]["expression"] == {"au12": pytest.approx(0.6)}
     assert rows["p02/s1/0001.png"] == {
         "file_name": "p02/s1/0001.png", "identity": "feafa p02", "expression": {"au43": 0.5}
     }  # fmt: skip
-    with pytest.raises(UserError, match="order of FEAFA.*--units FILE"):
-        convert("feafa", tmp_path / "source", tmp_path / "other")
-    (tmp_path / "source" / "p02" / "s1" / "0001.csv").write_text("1, 2")
+    (source / "p02" / "s1" / "0001.csv").write_text("1, 2")
     with pytest.raises(UserError, match="0001.csv holds 2 numbers: give 24 from 0 to 1"):
-        convert("feafa", tmp_path / "source", tmp_path / "other", order=order)
+        convert("feafa", source, tmp_path / "other", order=order)
     (tmp_path / "units.txt").write_text("au12 smile")
     with pytest.raises(UserError, match="names smile: give units"):
+        read_order(tmp_path / "units.txt")
+    (tmp_path / "units.txt").write_text("au12 au1+au2")
+    with pytest.raises(UserError, match="has 2 lines: give 24"):
         read_order(tmp_path / "units.txt")
 
 

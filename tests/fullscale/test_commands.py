@@ -9,7 +9,7 @@ from PIL import Image
 
 from gen_affect_lib import cli
 from gen_affect_lib.encoders import pack
-from tests import tiny_sd3
+from gen_affect_lib.fullscale import tiny_sd3
 from tests.fullscale.test_collections import video
 from tests.fullscale.tiny import write_faces
 

@@ -6,11 +6,11 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.fullscale import tiny_sd3
 from gen_affect_lib.fullscale.adapter import add_lora, merge_lora
 from gen_affect_lib.fullscale.base import Base, Prompts
 from gen_affect_lib.fullscale.sample import draw_latents, draw_person, for_diffusers, words_of
 from gen_affect_lib.parity import to_diffusers
-from tests import tiny_sd3
 from tests.fullscale.tiny import opened, tiny_adapter
 
 

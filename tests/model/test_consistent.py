@@ -143,6 +143,34 @@ def test_outside_its_window_and_its_blocks_it_is_plain_attention_to_the_bit(cons
     assert not bank.kept
 
 
+@pytest.mark.parametrize("consistency", [Consistency(), Consistency(anchors=2, share=0.5)])
+def test_a_bank_on_the_cpu_reads_the_same(consistency):
+    """Without a GPU, a copy in unpinned memory."""
+    anchors = consistency.anchor_count(N)
+    banks = [AnchorBank(consistency, anchors=anchors, on_cpu=on_cpu) for on_cpu in (False, True)]
+    given = streams()
+    outputs = []
+    for bank in banks:
+        bank.record(*of(given, slice(0, anchors)), block=1, sigma=0.7)
+        outputs.append(bank.read(*of(given, slice(anchors, N)), block=1, sigma=0.7))
+    assert all(torch.equal(a, b) for a, b in zip(*outputs))
+    assert banks[0].bytes == banks[1].bytes > 0
+    kept = [x for one in banks[1].kept.values() for x in one]
+    assert all(x.device.type == "cpu" and not x.is_pinned() for x in kept)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="pins memory for a GPU")
+def test_a_bank_of_a_gpu_is_in_pinned_memory_of_the_cpu():
+    given = [stream.map(torch.Tensor.cuda) for stream in streams()]
+    banks = [AnchorBank(Consistency(), on_cpu=on_cpu) for on_cpu in (False, True)]
+    outputs = []
+    for bank in banks:
+        bank.record(*of(given, slice(0, 1)), block=1, sigma=0.7)
+        outputs.append(bank.read(*of(given, slice(1, N)), block=1, sigma=0.7)[0])
+    assert all(x.is_pinned() for one in banks[1].kept.values() for x in one)
+    assert torch.equal(*outputs)
+
+
 @pytest.mark.parametrize("sigma", [0.5, 1.0])
 def test_the_window_includes_its_ends(sigma):
     window = Consistency(above=0.5, below=1.0)

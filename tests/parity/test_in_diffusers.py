@@ -8,9 +8,9 @@ from PIL import Image
 from torch import nn
 
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.fullscale import tiny_sd3
 from gen_affect_lib.model.attention import joint_attention
 from gen_affect_lib.parity import from_diffusers, to_diffusers
-from tests import tiny_sd3
 
 
 @pytest.fixture(scope="module")

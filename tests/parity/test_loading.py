@@ -13,9 +13,9 @@ from torch import nn
 
 from gen_affect_lib import parity
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.fullscale import tiny_sd3
 from gen_affect_lib.model.mmdit import MMDiT
 from gen_affect_lib.parity import from_diffusers, load_diffusers, to_diffusers
-from tests import tiny_sd3
 
 FILE = "diffusion_pytorch_model.safetensors"
 INDEX = FILE + ".index.json"

@@ -36,7 +36,7 @@ from gen_affect_lib.evaluation.metrics.bootstrap import estimate
 from gen_affect_lib.evaluation.quality import restore
 from gen_affect_lib.evaluation.report import Rows, heading
 from gen_affect_lib.evaluation.sets import Plan
-from gen_affect_lib.evaluation.studies.study import Scoring, has_amx
+from gen_affect_lib.evaluation.studies.study import Scoring, train
 from gen_affect_lib.files import write_json
 from gen_affect_lib.flow import RectifiedFlow, timestep
 from gen_affect_lib.fullscale.adapter import Adapter, add_lora, freeze
@@ -180,10 +180,8 @@ def train_base(
         config, on_device(base), nn.Identity(), RectifiedFlow(), pairs, run, marks={"codec": codec.mark},
         networks=Unconditional,
     )  # fmt: skip
-    _fast(trainer)
-    trainer.fit(steps and BASE_FACTOR * steps, minutes and BASE_FACTOR * minutes)
-    with trainer.averaged_weights():
-        save_base(base, codec, folder)
+    train(trainer, steps and BASE_FACTOR * steps, minutes and BASE_FACTOR * minutes)
+    save_base(base, codec, folder)
 
 
 def save_base(base: MMDiT, codec: LatentCodec, folder: Path) -> None:
@@ -228,23 +226,8 @@ def train_adapter(
         config, base, on_device(adapter), RectifiedFlow(), DrawnPairs(splits[0], splits[1], seed), folder,
         networks=AdaptedNetworks,
     )  # fmt: skip
-    _fast(trainer)
-    history = trainer.fit(steps, minutes)
-    with torch.no_grad():  # these networks are not trained further
-        for parameter, average in zip(trainer.parameters.values(), trainer.average.values()):
-            parameter.copy_(average)
-    losses = next(row for row in reversed(history) if "validation/sigma_0.5" in row)
-    row = {
-        "steps": trainer.step,
-        "parameters": sum(p.numel() for p in trainer.parameters.values()),
-        "seconds": round(trainer.seconds),
-        "loss": {sigma: round(losses[f"validation/sigma_{sigma}"], 4) for sigma in ("0.2", "0.5", "0.8")},
-    }
+    row = train(trainer, steps, minutes)
     return adapter.eval(), row
-
-
-def _fast(trainer: Trainer) -> None:
-    trainer.objective.bfloat16 |= trainer.device.type == "cpu" and has_amx()
 
 
 @torch.inference_mode()

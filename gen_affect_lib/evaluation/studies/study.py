@@ -183,6 +183,27 @@ def has_amx() -> bool:
     return torch.cpu._is_amx_tile_supported()
 
 
+def train(trainer: Trainer, steps: int | None, minutes: float | None) -> dict:
+    """Train, or resume, in bfloat16 where that is fast; leaves the averaged weights in the networks.
+
+    Returns what a row says of the training: "steps", "seconds", "parameters" (trained ones), "images_per_second", and
+    "loss", the last one of validation at each sigma.
+    """
+    trainer.objective.bfloat16 |= trainer.device.type == "cpu" and has_amx()
+    history = trainer.fit(steps, minutes)
+    with torch.no_grad():  # these networks are not trained further
+        for parameter, average in zip(trainer.parameters.values(), trainer.average.values()):
+            parameter.copy_(average)
+    losses = next(row for row in reversed(history) if "validation/sigma_0.5" in row)
+    return {
+        "steps": trainer.step,
+        "seconds": round(trainer.seconds),
+        "parameters": sum(p.numel() for p in trainer.parameters.values()),
+        "images_per_second": round(trainer.step * trainer.config.batch_size / trainer.seconds, 1),
+        "loss": {sigma: round(losses[f"validation/sigma_{sigma}"], 4) for sigma in ("0.2", "0.5", "0.8")},
+    }
+
+
 class Study:
     """What all variants have in common: a codec, the latents of the drawn pairs, the face pack."""
 
@@ -229,9 +250,7 @@ class Study:
         )
         face_loss = None if variant.face_loss is None else FaceLoss(self.codec, **variant.face_loss)
         flow, pairs = RectifiedFlow(variant.prediction), LatentPairs(train, self.splits[1], seed)
-        trainer = Trainer(config, transformer, fusion, flow, pairs, folder, extra_loss=face_loss)
-        trainer.objective.bfloat16 |= trainer.device.type == "cpu" and has_amx()
-        return trainer, pipeline
+        return Trainer(config, transformer, fusion, flow, pairs, folder, extra_loss=face_loss), pipeline
 
     def trained(
         self, name: str, variant: Variant, seed: int, minutes: float | None, steps: int | None, folder: Path
@@ -239,21 +258,8 @@ class Study:
         """Train a variant, or resume it in `folder`. Returns what a row says of the training, and the pipeline with
         the averaged weights."""
         trainer, pipeline = self.trainer(variant, seed, folder / f"{name}-{seed}")
-        history = trainer.fit(steps, minutes)
-        losses = next(row for row in reversed(history) if "validation/sigma_0.5" in row)
-        with torch.no_grad():  # these networks are not trained further
-            for parameter, average in zip(trainer.parameters.values(), trainer.average.values()):
-                parameter.copy_(average)
-        row = {
-            "name": name,
-            "about": variant.about,
-            "seed": seed,
-            "steps": trainer.step,
-            "parameters": sum(p.numel() for p in trainer.parameters.values()),
-            "images_per_second": round(trainer.step * trainer.config.batch_size / trainer.seconds, 1),
-            "loss": {sigma: round(losses[f"validation/sigma_{sigma}"], 4) for sigma in ("0.2", "0.5", "0.8")},
-        }
-        return row, pipeline
+        about = {"name": name, "about": variant.about, "seed": seed}
+        return about | train(trainer, steps, minutes), pipeline
 
 
 def _reconstructing(split: Split) -> Split:

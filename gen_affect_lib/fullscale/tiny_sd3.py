@@ -1,4 +1,7 @@
-"""A tiny Stable Diffusion 3.5 with random weights, in the real formats: every folder of a published pipeline."""
+"""A tiny Stable Diffusion 3.5 with random weights, in the real formats: every folder of a published pipeline.
+
+For tests and notebook 12. What runs on it runs on the published weights as well; its pictures are noise.
+"""
 
 from pathlib import Path
 
