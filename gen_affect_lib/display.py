@@ -88,6 +88,7 @@ def _for_any_theme(figure) -> None:
 
     Pictures within a figure keep their colours, and so does what is drawn on them.
     """
+    from matplotlib.collections import LineCollection
     from matplotlib.colors import to_rgba
     from matplotlib.lines import Line2D
     from matplotlib.text import Text
@@ -103,7 +104,9 @@ def _for_any_theme(figure) -> None:
                 artist.set_color(_INK)
 
     figure.patch.set_alpha(0)
-    lighten(text for part in (figure, *figure.legends) for text in part.findobj(Text) if text.axes is None)
+    lighten(text for text in figure.findobj(Text) if text.axes is None)
+    for legend in figure.legends:
+        lighten([*legend.findobj(Text), *legend.findobj(Line2D)])
     for axes in figure.axes:
         axes.tick_params(which="both", color=_INK, labelcolor=_INK)
         for spine in axes.spines.values():
@@ -115,6 +118,8 @@ def _for_any_theme(figure) -> None:
             continue
         axes.patch.set_alpha(0)
         lighten([*axes.findobj(Text), *axes.findobj(Line2D)])
+        for lines in axes.findobj(LineCollection):
+            lines.set_color([_INK if is_dark(color) else color for color in lines.get_color()])
 
 
 def to_image(picture) -> Image.Image:
