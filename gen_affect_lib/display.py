@@ -1,7 +1,8 @@
 """Display of pictures in notebooks.
 
 Every picture has an `alt`, the text that a screen reader reads aloud instead; `show` requires it. Figures are closed
-after they are shown, so that none appears twice or stays in memory.
+after they are shown, so that none appears twice or stays in memory. They have twice the pixels that they take on the
+page, a transparent ground, and axes and text in a grey that is legible in light and dark themes.
 """
 
 import base64
@@ -28,7 +29,9 @@ PALETTES = {
 }
 
 SHORTEST_ALT = 20  # characters; a shorter text does not describe a picture
-_DPI = 110
+_DPI = 110  # on the page
+_DENSITY = 2  # pixels of a figure per pixel of the page
+_INK = "#767676"  # contrast 4.5 on white and 4.2 on JupyterLab's dark ground
 
 
 def show(picture, alt: str, *, width: int | None = None) -> None:
@@ -37,14 +40,16 @@ def show(picture, alt: str, *, width: int | None = None) -> None:
     Args:
         picture: a matplotlib Figure, or anything that `to_image` takes.
         alt: one or two sentences that describe the picture for readers who do not see it.
-        width: the width on the page in pixels; None shows the picture in its own size.
+        width: the width on the page in pixels; None: that of a figure at 110 dpi, else the own width.
 
     Raises UserError for an `alt` that is missing or too short.
     """
     alt = " ".join(alt.split()) if isinstance(alt, str) else ""
     if len(alt) < SHORTEST_ALT:
         raise UserError(f"alt is {alt!r}: describe the picture in at least {SHORTEST_ALT} characters")
-    png = to_png(picture)
+    is_figure, png = hasattr(picture, "savefig"), to_png(picture)
+    if is_figure and width is None:
+        width = Image.open(io.BytesIO(png)).width // _DENSITY
     details: dict[str, str | int] = {"alt": alt}
     if width is not None:
         details["width"] = int(width)
@@ -66,14 +71,55 @@ def to_png(picture) -> bytes:
     """PNG bytes of anything that `show` takes. Closes a matplotlib figure."""
     buffer = io.BytesIO()
     if hasattr(picture, "savefig"):
-        # Without the Software entry the bytes do not depend on the version of matplotlib.
-        picture.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
         from matplotlib import pyplot
 
+        _for_any_theme(picture)
+        # Without the Software entry the bytes do not depend on the version of matplotlib.
+        options = dict(dpi=_DENSITY * _DPI, bbox_inches="tight", metadata={"Software": None})
+        picture.savefig(buffer, format="png", **options)
         pyplot.close(picture)
     else:
         to_image(picture).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _for_any_theme(figure) -> None:
+    """Make the ground of a figure transparent, and what is black or nearly black in front of it grey.
+
+    Pictures within a figure keep their colours, and so does what is drawn on them.
+    """
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import to_rgba
+    from matplotlib.lines import Line2D
+    from matplotlib.text import Text
+
+    def is_dark(color) -> bool:
+        red, green, blue, alpha = to_rgba(color)
+        return alpha > 0 and max(red, green, blue) < 0.3
+
+    def lighten(artists) -> None:
+        for artist in artists:
+            color = artist.get_color()
+            if isinstance(color, (str, tuple)) and is_dark(color):
+                artist.set_color(_INK)
+
+    figure.patch.set_alpha(0)
+    lighten(text for text in figure.findobj(Text) if text.axes is None)
+    for legend in figure.legends:
+        lighten([*legend.findobj(Text), *legend.findobj(Line2D)])
+    for axes in figure.axes:
+        axes.tick_params(which="both", color=_INK, labelcolor=_INK)
+        for spine in axes.spines.values():
+            if is_dark(spine.get_edgecolor()):
+                spine.set_edgecolor(_INK)
+        around = [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
+        lighten(around)
+        if axes.images:
+            continue
+        axes.patch.set_alpha(0)
+        lighten([*axes.findobj(Text), *axes.findobj(Line2D)])
+        for lines in axes.findobj(LineCollection):
+            lines.set_color([_INK if is_dark(color) else color for color in lines.get_color()])
 
 
 def to_image(picture) -> Image.Image:

@@ -67,6 +67,35 @@ def test_a_figure_is_closed_once_it_is_shown(shown):
     assert base64.b64decode(shown()[0][0]["image/png"]).startswith(b"\x89PNG")
 
 
+def test_a_figure_has_twice_its_pixels_and_suits_dark_and_light_pages(shown):
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(4, 3))
+    axes.axhline(0.5, color="black")
+    axes.hlines(0.2, 0, 1, color="black")
+    axes.plot([0.1], [0.1], "*", color="black", label="a star")
+    figure.legend()
+    axes.set(title="a title", xlabel="an axis")
+    display.show(figure, ALT)
+    ((data, metadata),) = shown()
+    picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert abs(metadata["image/png"]["width"] - picture.width / 2) <= 1
+    pixels = np.asarray(picture.convert("RGBA"))
+    assert pixels[0, 0, 3] == 0, "the ground is transparent"
+    drawn = pixels[pixels[..., 3] == 255][:, :3]
+    assert len(drawn) and drawn.min() > 80, "black would not be seen on a dark page"
+
+
+def test_pictures_within_a_figure_keep_their_colours(shown):
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots()
+    axes.imshow(np.zeros((4, 4, 3), np.uint8))
+    display.show(figure, ALT)
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown()[0][0]["image/png"]))))
+    assert (pixels[pixels.shape[0] // 2, pixels.shape[1] // 2, :3] == 0).all()
+
+
 def test_outside_a_notebook_the_words_are_printed(capsys):
     display.show(RED, ALT)
     assert capsys.readouterr().out == f"[picture: {ALT}]\n"

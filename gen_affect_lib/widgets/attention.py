@@ -129,7 +129,7 @@ def draw_attention(record: AttentionRecord, row: int, column: int, step: int, bl
 
 def _chart(sheet: Sheet, x: float, record: AttentionRecord, patches, tokens, chosen) -> None:
     row, column, step, block, head = chosen
-    sheet.text(x, 14, f"The patch in row {row}, column {column} looks at", 17)
+    sheet.text(x, 14, f"The patch in row {row}, column {column} attends to", 17)
     steps, blocks, heads = record.weights.shape[:3]
     which = f"head {head} of {heads}" if head else f"mean of {heads} heads"
     sheet.text(
@@ -142,7 +142,7 @@ def _chart(sheet: Sheet, x: float, record: AttentionRecord, patches, tokens, cho
 
     left = x
     for name, share, color in zip(
-        ("the picture", "who", "what"), _totals(record, patches, tokens), (GREY, BLUE, ORANGE)
+        ("the picture", "identity", "expression"), _totals(record, patches, tokens), (GREY, BLUE, ORANGE)
     ):
         width = CARD * share
         sheet.rect(left, 62, width, 34, color)
@@ -152,10 +152,10 @@ def _chart(sheet: Sheet, x: float, record: AttentionRecord, patches, tokens, cho
         left += width
 
     top, floor, shown = 196, FACE - 52, np.ceil(10 * tokens.max()) / 10
-    sheet.text(x, 130, f"of the {len(tokens)} condition tokens at", 15)
+    sheet.text(x, 130, f"Weight on each of the {len(tokens)} condition tokens", 15)
     for y, color, meaning in (
-        (150, BLUE, "who: what a token loses without the identity"),
-        (168, ORANGE, "what: what it loses without the expression"),
+        (150, BLUE, "identity: how far the token moves without it"),
+        (168, ORANGE, "expression: how far the token moves without it"),
     ):
         sheet.rect(x, y - 5, 11, 11, color)
         sheet.text(x + 18, y, meaning, 12)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gen_affect_lib.course.checks import Exercise, Wrong, check_choice, check_number, compare, compare_modules
 from gen_affect_lib.course.checks.probes import added, product, sine
+from gen_affect_lib.evaluation.metrics.fronts import area, front
 from gen_affect_lib.model import fusion
 from gen_affect_lib.model.attention import attend
 
@@ -204,12 +206,12 @@ def _test_reading(answer) -> None:
 check_ResamplerLayer = Exercise(
     "7.1",
     "ResamplerLayer",
-    "One layer of reporters",
+    "Cross-attention from learned queries",
     "implement",
     difficulty=4,
     minutes=25,
     points=4,
-    purpose="Cross-attention with learned queries is how most of today's models take in whatever is not a picture.",
+    purpose="Many models take in what is not a picture through cross-attention from learned queries.",
     reference=fusion.ResamplerLayer,
     test=_test_reading,
     hints=(
@@ -221,7 +223,99 @@ check_ResamplerLayer = Exercise(
     ),
 )
 
-# --- 7.2 both_together -----------------------------------------------------------------------------------------------
+# --- 7.2 Resampler ---------------------------------------------------------------------------------------------------
+
+
+class _FirstLayerOnly(fusion.Resampler):
+    def forward(self, identity, expression):
+        sources = torch.cat([identity, expression], dim=1)
+        return self.layers[0](self.queries.expand(len(sources), -1, -1), sources)
+
+
+class _LastLayerOnly(fusion.Resampler):
+    def forward(self, identity, expression):
+        sources = torch.cat([identity, expression], dim=1)
+        return self.layers[-1](self.queries.expand(len(sources), -1, -1), sources)
+
+
+class _OneSource(fusion.Resampler):
+    kept = 0
+
+    def forward(self, *sources):
+        return super().forward(sources[self.kept], sources[self.kept][:, :0])
+
+
+class _OtherSource(_OneSource):
+    kept = 1
+
+
+class _QueriesAsSources(fusion.Resampler):
+    def forward(self, identity, expression):
+        sources = torch.cat([identity, expression], dim=1)
+        queries = self.queries.expand(len(sources), -1, -1)
+        for layer in self.layers:
+            queries = sources = layer(queries, sources)
+        return queries
+
+
+class _AddedAgain(fusion.Resampler):
+    def forward(self, identity, expression):
+        sources = torch.cat([identity, expression], dim=1)
+        queries = self.queries.expand(len(sources), -1, -1)
+        for layer in self.layers:
+            queries = queries + layer(queries, sources)
+        return queries
+
+
+def _test_resampler(answer) -> None:
+    cases = [(torch.randn(3, 6, 12), torch.randn(3, 4, 12)), (torch.randn(1, 2, 12) * 2, torch.randn(1, 1, 12) + 1)]
+    compare_modules(
+        answer,
+        fusion.Resampler,
+        dict(dim=12, num_tokens=5, num_layers=3, num_heads=3),
+        *cases,
+        mistakes=[
+            (
+                "only the first layer is applied: the queries go through all layers, one after the other.",
+                _FirstLayerOnly,
+            ),
+            (
+                "each layer begins with the learned queries again, so that only the last one counts: give it the "
+                "output of the layer before.",
+                _LastLayerOnly,
+            ),
+            ("the expression is missing: the sources are the tokens of both.", _OneSource),
+            ("the identity is missing: the sources are the tokens of both.", _OtherSource),
+            (
+                "the output of a layer replaces the sources, too. The sources are the same for all layers; only the "
+                "queries change.",
+                _QueriesAsSources,
+            ),
+            ("the queries are added once more: a layer contains its residuals already.", _AddedAgain),
+            ("the sources come back as well: return the N queries alone.", fusion.FusedAndExact),
+        ],
+    )
+
+
+check_Resampler = Exercise(
+    "7.2",
+    "Resampler",
+    "A fixed number of tokens",
+    "implement",
+    difficulty=2,
+    minutes=10,
+    points=2,
+    purpose="The cost of the generator then depends on N, which we choose, and not on the number of sources.",
+    reference=fusion.Resampler,
+    test=_test_resampler,
+    hints=(
+        "Join the sources along the tokens. The queries are a parameter (1, N, D): give every image of the batch a "
+        "copy with `expand`.",
+        "`for layer in self.layers: queries = layer(queries, sources)`.",
+    ),
+)
+
+# --- 7.3 both_together -----------------------------------------------------------------------------------------------
 
 
 def both_together(fuse: Callable, who: Tensor, what: Tensor) -> Tensor:
@@ -325,14 +419,14 @@ def _test_both_together(answer) -> None:
 
 
 check_both_together = Exercise(
-    "7.2",
+    "7.3",
     "both_together",
     "More than a sum",
     "implement",
     difficulty=3,
     minutes=15,
     points=3,
-    purpose="A test without training that tells whether a network can combine two things or only carry both.",
+    purpose="A test without training that tells whether a network can combine two inputs, or only passes both on.",
     reference=both_together,
     test=_test_both_together,
     hints=(
@@ -343,7 +437,132 @@ check_both_together = Exercise(
     ),
 )
 
-# --- 7.3 left_out ----------------------------------------------------------------------------------------------------
+# --- 7.4 SourceTokens ------------------------------------------------------------------------------------------------
+
+
+class SourceTokens(nn.Module):
+    """What `fusion.IdentityExpressionFusion.tokens` computes, as a module of its own."""
+
+    def __init__(self, identity_dim, expression_dim, dim, views, identity_tokens, expression_tokens):
+        super().__init__()
+        self.dim = dim
+        self.view = nn.Linear(identity_dim, identity_tokens // views * dim)
+        self.expression = nn.Sequential(
+            nn.Linear(expression_dim, dim), nn.SiLU(), nn.Linear(dim, expression_tokens * dim)
+        )
+        self.identity_place = nn.Parameter(torch.randn(1, identity_tokens, dim) * 0.5)
+        self.expression_place = nn.Parameter(torch.randn(1, expression_tokens, dim) * 0.5)
+        self.no_identity = nn.Parameter(torch.zeros(1, identity_tokens, dim))
+        self.no_expression = nn.Parameter(torch.zeros(1, expression_tokens, dim))
+
+    def forward(self, identity, expression, keep_identity, keep_expression):
+        who, what = self.projected(identity, expression)
+        who = self.dropped(who, self.no_identity, self.identity_place, keep_identity)
+        return who, self.dropped(what, self.no_expression, self.expression_place, keep_expression)
+
+    def projected(self, identity, expression):
+        who = self.view(identity).unflatten(2, (-1, self.dim)).flatten(1, 2)  # (B, V, I / V · D) -> (B, I, D)
+        return who, self.expression(expression).unflatten(1, (-1, self.dim))  # (B, E · D) -> (B, E, D)
+
+    def dropped(self, tokens, learned, place, keep):
+        return torch.where(keep[:, None, None], tokens, learned) + place
+
+
+def _dropping(rule: Callable) -> type:
+    class Dropping(SourceTokens):
+        def dropped(self, tokens, learned, place, keep):
+            return rule(tokens, learned, place, keep[:, None, None])
+
+    return Dropping
+
+
+class _OneDecision(SourceTokens):
+    def forward(self, identity, expression, keep_identity, keep_expression):
+        return super().forward(identity, expression, keep_identity, keep_identity)
+
+
+class _ViewsMixed(SourceTokens):
+    def projected(self, identity, expression):
+        who, what = super().projected(identity, expression)
+        who = who.unflatten(1, (identity.shape[1], -1)).transpose(1, 2).flatten(1, 2)  # (B, I, D), views alternate
+        return who, what
+
+
+def _test_source_tokens(answer) -> None:
+    sizes = dict(identity_dim=7, expression_dim=5, dim=6, views=2, identity_tokens=6, expression_tokens=3)
+
+    def case(*kept: tuple[bool, bool]):
+        identity, expression = torch.randn(len(kept), 2, 7), torch.randn(len(kept), 5)
+        return identity, expression, *torch.tensor(kept).unbind(1)
+
+    cases = [case((True, True), (True, True)), case((True, False), (False, True), (False, False), (True, True))]
+    compare_modules(
+        answer,
+        SourceTokens,
+        sizes,
+        *cases,
+        mistakes=[
+            (
+                "the learned tokens have no position embedding: replace first, then add the positions to all tokens.",
+                _dropping(lambda tokens, learned, place, keep: torch.where(keep, tokens + place, learned)),
+            ),
+            (
+                "the position embeddings are missing.",
+                _dropping(lambda tokens, learned, place, keep: torch.where(keep, tokens, learned)),
+            ),
+            (
+                "the wrong ones are replaced: where keep is True the tokens of the example stay.",
+                _dropping(lambda tokens, learned, place, keep: torch.where(keep, learned, tokens) + place),
+            ),
+            (
+                "dropped tokens become zeros. They become the learned tokens, `no_identity` and `no_expression`.",
+                _dropping(lambda tokens, learned, place, keep: tokens * keep + place),
+            ),
+            (
+                "nothing is replaced where keep is False.",
+                _dropping(lambda tokens, learned, place, keep: (tokens + 0 * learned) + place),
+            ),
+            (
+                "the learned tokens are *added* to those of the example, which still contain the condition. They take "
+                "their place.",
+                _dropping(lambda tokens, learned, place, keep: tokens + ~keep * learned + place),
+            ),
+            (
+                "the whole batch is replaced if one example is dropped: each example has its own decision.",
+                _dropping(
+                    lambda tokens, learned, place, keep: (tokens if keep.all() else learned + 0 * tokens) + place
+                ),
+            ),
+            ("the expression follows `keep_identity`: each condition has its own decision.", _OneDecision),
+            (
+                "the tokens of the views alternate. All tokens of the first view come first: (B, V, k · D) -> (B, V, "
+                "k, D) -> (B, V · k, D).",
+                _ViewsMixed,
+            ),
+        ],
+    )
+
+
+check_SourceTokens = Exercise(
+    "7.4",
+    "SourceTokens",
+    "Tokens, and what replaces them",
+    "implement",
+    difficulty=3,
+    minutes=20,
+    points=4,
+    purpose="Classifier-free guidance needs a network that also knows what to predict without a condition.",
+    reference=SourceTokens,
+    test=_test_source_tokens,
+    hints=(
+        "Three steps for each condition: project and split into tokens of D numbers; replace where keep is False; add "
+        "the positions.",
+        "`self.view(identity)` is (B, V, k · D): `unflatten(2, (-1, dim))`, then `flatten(1, 2)`. "
+        "`torch.where(keep[:, None, None], tokens, learned)` chooses for each example.",
+    ),
+)
+
+# --- 7.5 left_out ----------------------------------------------------------------------------------------------------
 
 
 def left_out(count: int, chance: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -403,14 +622,14 @@ def _test_left_out(answer) -> None:
 
 
 check_left_out = Exercise(
-    "7.3",
+    "7.5",
     "left_out",
-    "One coin too few",
+    "Dropped together",
     "repair",
     difficulty=2,
     minutes=10,
     points=2,
-    purpose="A model cannot be guided towards a difference between two situations when it has met only one of them.",
+    purpose="Guidance compares predictions under several conditions, and needs a model that was trained under each.",
     reference=left_out,
     test=_test_left_out,
     hints=(
@@ -420,18 +639,109 @@ check_left_out = Exercise(
     ),
 )
 
-# --- 7.4 dial_weights ------------------------------------------------------------------------------------------------
+# --- 7.6 condition_gradients -----------------------------------------------------------------------------------------
 
 
-def dial_weights(identity_scale: float, expression_scale: float) -> tuple[float, float, float]:
+def condition_gradients(nothing: Tensor, person: Tensor, both: Tensor, x: Tensor, sigma: Tensor):
+    """The score without condition, the gradients of log p(i | x) and of log p(e | x, i): (B, ...) each."""
+    return _gradients(nothing, person, both, x, sigma)
+
+
+def _gradients(
+    nothing,
+    person,
+    both,
+    x,
+    sigma,
+    *,
+    factor=lambda s: -(1 - s) / s,
+    second_from_nothing=False,
+    score=lambda v, x, s: -(x + (1 - s) * v) / s,
+    expand=lambda sigma, x: sigma.reshape(-1, *[1] * (x.ndim - 1)),
+):
+    s = expand(sigma, x)
+    start = nothing if second_from_nothing else person
+    return score(nothing, x, s), factor(s) * (person - nothing), factor(s) * (both - start)
+
+
+def _test_condition_gradients(answer) -> None:
+    def case(*shape: int):
+        sigma = 0.05 + 0.9 * torch.rand(shape[0], dtype=torch.float64)
+        return (*torch.randn(4, *shape, dtype=torch.float64), sigma)
+
+    def by(**change) -> Callable:
+        return lambda *case: _gradients(*case, **change)
+
+    def scores(nothing, person, both, x, sigma):
+        return tuple(_gradients(v, v, v, x, sigma)[0] for v in (nothing, person, both))
+
+    compare(
+        answer,
+        condition_gradients,
+        case(4, 2),
+        case(3, 2, 4, 4),
+        case(1, 5),
+        tolerance=1e-8,
+        mistakes=[
+            (
+                "the gradient of the expression starts from no condition. It is the change by the expression where the "
+                "person is given: start from `person`.",
+                by(second_from_nothing=True),
+            ),
+            (
+                "these are the three scores. The last two are *differences* of scores: what the condition adds.",
+                scores,
+            ),
+            ("the last two have the wrong sign: the score is minus the expected noise over sigma.",
+             by(factor=lambda s: (1 - s) / s)),
+            ("the last two are differences of velocities: multiply them by −(1 − σ) / σ.", by(factor=lambda s: 1.0)),
+            ("the factor 1 / σ is missing in the last two.", by(factor=lambda s: -(1 - s))),
+            ("the factor 1 − σ is missing in the last two.", by(factor=lambda s: -1 / s)),
+            ("σ and 1 − σ have changed places in the factor.", by(factor=lambda s: -s / (1 - s))),
+            (
+                "the first one contains the expected *data*, x − σ v. The score contains the expected noise, x + (1 − "
+                "σ) v.",
+                by(score=lambda v, x, s: -(x - s * v) / s),
+            ),
+            ("the first one is the expected noise with a minus: divide it by σ.",
+             by(score=lambda v, x, s: -(x + (1 - s) * v))),
+            ("the sigma of the first example is used for all: each example has its own.",
+             by(expand=lambda sigma, x: sigma[0])),
+        ],
+    )  # fmt: skip
+
+
+check_condition_gradients = Exercise(
+    "7.6",
+    "condition_gradients",
+    "Guidance as scores",
+    "implement",
+    difficulty=3,
+    minutes=15,
+    points=3,
+    purpose="The two scales of guidance are exponents of probabilities, and this is what they multiply.",
+    reference=condition_gradients,
+    test=_test_condition_gradients,
+    hints=(
+        "By Bayes' rule log p(i | x) = log p(x | i) − log p(x) + a number that does not depend on x. Its gradient is "
+        "a difference of two scores.",
+        "In that difference x cancels: −(1 − σ) / σ · (person − nothing). The same with `both` and `person` for the "
+        "expression. Give sigma the shape (B, 1, …, 1) first.",
+    ),
+)
+
+# --- 7.7 guidance_weights --------------------------------------------------------------------------------------------
+
+
+def guidance_weights(identity_scale: float, expression_scale: float) -> tuple[float, float, float]:
     """The weights of the velocities with nothing, with the identity, and with both."""
     return 1 - identity_scale, identity_scale - expression_scale, expression_scale
 
 
-def _test_dial_weights(answer) -> None:
+def _test_guidance_weights(answer) -> None:
     compare(
         answer,
-        dial_weights,
+        guidance_weights,
         (2.0, 3.0),
         (1.0, 1.0),
         (0.0, 1.5),
@@ -465,24 +775,24 @@ def _test_dial_weights(answer) -> None:
     )
 
 
-check_dial_weights = Exercise(
-    "7.4",
-    "dial_weights",
-    "Two dials, three weights",
+check_guidance_weights = Exercise(
+    "7.7",
+    "guidance_weights",
+    "Two scales, three weights",
     "implement",
     difficulty=2,
     minutes=5,
     points=1,
     purpose="As a weighted sum the formula shows what it costs: a velocity whose weight is 0 need not be computed.",
-    reference=dial_weights,
-    test=_test_dial_weights,
+    reference=guidance_weights,
+    test=_test_guidance_weights,
     hints=(
         "Multiply the two brackets out and collect what belongs to each velocity.",
         "v_∅ appears twice, v_i twice, v_ie once. At (1, 1) only v_ie may be left.",
     ),
 )
 
-# --- 7.5 passes ------------------------------------------------------------------------------------------------------
+# --- 7.8 passes ------------------------------------------------------------------------------------------------------
 
 
 def _test_passes(answer) -> None:
@@ -503,7 +813,7 @@ def _test_passes(answer) -> None:
 
 
 check_passes = Exercise(
-    "7.5",
+    "7.8",
     "passes",
     "What a picture costs",
     "predict",
@@ -514,12 +824,12 @@ check_passes = Exercise(
     reference=lambda: 2,
     test=_test_passes,
     hints=(
-        "Compute `dial_weights` in your head: which of the three weights are not 0?",
+        "Compute `guidance_weights` in your head: which of the three weights are not 0?",
         "1 − 2, 2 − 2 and 2: which of these velocities must be computed?",
     ),
 )
 
-# --- 7.6 at_expression_0 ---------------------------------------------------------------------------------------------
+# --- 7.9 at_expression_0 ---------------------------------------------------------------------------------------------
 
 
 def _test_at_expression_0(answer) -> None:
@@ -536,14 +846,14 @@ def _test_at_expression_0(answer) -> None:
 
 
 check_at_expression_0 = Exercise(
-    "7.6",
+    "7.9",
     "at_expression_0",
     "What is left at 0?",
     "predict",
     difficulty=2,
     minutes=5,
     points=1,
-    purpose="What a dial does at 0 shows what a stand-in has learned, and what the other source does not carry.",
+    purpose="A scale of 0 shows what the learned tokens stand for, and what the other condition does not contain.",
     reference=lambda: "any",
     test=_test_at_expression_0,
     hints=(
@@ -553,7 +863,7 @@ check_at_expression_0 = Exercise(
     ),
 )
 
-# --- 7.7 brightest ---------------------------------------------------------------------------------------------------
+# --- 7.10 brightest ---------------------------------------------------------------------------------------------------
 
 
 def _test_brightest(answer) -> None:
@@ -574,19 +884,169 @@ def _test_brightest(answer) -> None:
 
 
 check_brightest = Exercise(
-    "7.7",
+    "7.10",
     "brightest",
-    "How strong is a preference?",
+    "How uneven is the attention?",
     "read",
     difficulty=2,
     minutes=5,
     points=1,
-    purpose="A bright cell says little until one knows how bright it would be by indifference.",
+    purpose="A weight means something only in comparison with the weight of uniform attention.",
     reference=lambda: 13.6,
     test=_test_brightest,
     hints=(
         "Count the columns: three of the crop, three of the wider view, four of the expression and ten queries. "
         "Every row adds up to 1.",
         "An even row has 1 / 20 in each cell. The colour bar shows the weight of the brightest cell.",
+    ),
+)
+
+# --- 7.11 front ------------------------------------------------------------------------------------------------------
+
+
+def _not_dominated(points: np.ndarray, dominates: Callable) -> np.ndarray:
+    kept = [p for k, p in enumerate(points) if not any(dominates(q, p) for j, q in enumerate(points) if j != k)]
+    return np.array(kept).reshape(-1, 2)
+
+
+def _sorted(points: np.ndarray) -> np.ndarray:
+    return points[np.lexsort((-points[:, 1], points[:, 0]))]
+
+
+def _weakly(q, p):
+    return (q >= p).all() and (q > p).any()
+
+
+def _hull(points: np.ndarray) -> np.ndarray:
+    """The corners of the front's upper convex hull."""
+    kept: list[np.ndarray] = []
+    for point in front(points):
+        while len(kept) > 1:
+            (x1, y1), (x2, y2), (x3, y3) = kept[-2], kept[-1], point
+            if (y2 - y1) * (x3 - x1) > (y3 - y1) * (x2 - x1):
+                break
+            kept.pop()
+        kept.append(point)
+    return np.array(kept)
+
+
+FRONT_CASES = [
+    ([[0.2, 0.9], [0.5, 0.5], [0.9, 0.2], [0.4, 0.4], [0.1, 0.95], [0.6, 0.1]],),
+    ([[0.5, 0.7], [0.5, 0.3], [0.8, 0.3], [0.3, 0.7], [0.9, 0.1]],),
+    ([[0.6, 0.6], [0.6, 0.6], [0.7, 0.2], [0.1, 0.8]],),
+    ([[0.3, 0.4]],),
+]
+
+
+def _test_front(answer) -> None:
+    cases = [(np.array(points),) for (points,) in FRONT_CASES]
+    compare(
+        answer,
+        front,
+        *cases,
+        tolerance=1e-9,
+        mistakes=[
+            ("all points are still there: leave out those that another one dominates.",
+             lambda p: _sorted(np.unique(p, axis=0))),
+            (
+                "a point that is equal in one figure and lower in the other stays. It is dominated, too: at least as "
+                "high in both and higher in one.",
+                lambda p: _sorted(_not_dominated(np.unique(p, axis=0), lambda q, r: (q > r).all())),
+            ),
+            (
+                "of equal points none is left: a point dominates another only if it is *higher* in one of them.",
+                lambda p: _sorted(_not_dominated(p, lambda q, r: (q >= r).all())),
+            ),
+            ("equal points are there twice: keep one of them.", lambda p: _sorted(_not_dominated(p, _weakly))),
+            ("the order is reversed: from the lowest to the highest first figure.", lambda p: front(p)[::-1]),
+            ("the points are in their old order: sort them by the first figure.",
+             lambda p: _not_dominated(p[np.sort(np.unique(p, axis=0, return_index=True)[1])], _weakly)),
+            (
+                "only the corners of the convex hull are left. A point below a line between two others is on the front "
+                "if neither of them is at least as high in both figures.",
+                _hull,
+            ),
+            ("these are the points with the *lowest* figures: more is better here.", lambda p: -front(-p)[::-1]),
+            ("this is the point with the largest sum. The front has all points that nothing dominates.",
+             lambda p: p[[p.sum(1).argmax()]]),
+        ],
+    )  # fmt: skip
+
+
+check_front = Exercise(
+    "7.11",
+    "front",
+    "What no other setting exceeds",
+    "implement",
+    difficulty=3,
+    minutes=15,
+    points=3,
+    purpose="Two models that are each tuned differently can only be compared by all that each of them can reach.",
+    reference=front,
+    test=_test_front,
+    hints=(
+        "For every point: is there another one that is at least as high in both figures and higher in one?",
+        "Sorted from the highest first figure down (ties: the higher second one first), a point is kept if its second "
+        "figure is higher than all before. Reverse what you kept.",
+    ),
+)
+
+# --- 7.12 area -------------------------------------------------------------------------------------------------------
+
+
+def _under(points, heights=lambda corners: corners[:, 1], begin=0.0):
+    corners = front(points)
+    return float((np.diff(corners[:, 0], prepend=begin) * heights(corners)).sum())
+
+
+def _test_area(answer) -> None:
+    cases = [(np.array(points),) for (points,) in FRONT_CASES]
+    compare(
+        answer,
+        area,
+        *cases,
+        tolerance=1e-9,
+        mistakes=[
+            (
+                "the points are joined by sloping lines. Between two settings nothing was measured: the area is made "
+                "of rectangles, and each has the height of its *right* corner.",
+                lambda p: float(np.trapezoid(*(lambda c: (np.r_[c[0, 1], c[:, 1]], np.r_[0.0, c[:, 0]]))(front(p)))),
+            ),
+            (
+                "this begins at the first point of the front: the area is measured from (0, 0).",
+                lambda p: _under(p, begin=front(p)[0, 0]),
+            ),
+            (
+                "each rectangle has the height of its left corner: what lies above its right corner is dominated by no "
+                "point.",
+                lambda p: _under(p, lambda c: np.r_[c[0, 1], c[:-1, 1]]),
+            ),
+            ("the rectangles overlap, and are counted more than once: each begins where the one before ends.",
+             lambda p: float(front(p).prod(1).sum())),
+            ("this is the largest rectangle of one point: the area is that of all together.",
+             lambda p: float(p.prod(1).max())),
+            ("dominated points are counted: take the front first.",
+             lambda p: float((np.diff(_sorted(p)[:, 0], prepend=0.0) * _sorted(p)[:, 1]).sum())),
+            ("this is the area above the front: subtract it from 1.", lambda p: 1 - area(p)),
+        ],
+    )  # fmt: skip
+
+
+check_area = Exercise(
+    "7.12",
+    "area",
+    "The area under a front",
+    "implement",
+    difficulty=2,
+    minutes=10,
+    points=2,
+    purpose="The hypervolume turns a whole front into one number, with which models can be ranked.",
+    reference=area,
+    test=_test_area,
+    hints=(
+        "A point (a, b) dominates the rectangle from (0, 0) to (a, b). Draw the union of these rectangles for three "
+        "points.",
+        "Go along the front from left to right: each rectangle begins where the one before ends, and has the height of "
+        "its own point. `np.diff(…, prepend=0)` gives the widths.",
     ),
 )

@@ -23,22 +23,33 @@ LARGEST_DIFFERENCE = 64
 def compress(png: bytes) -> bytes:
     """The picture with a palette of at most 256 colours, at the same size in pixels.
 
-    Returns `png` itself if it already has a palette or is transparent, if the palette saves nothing, or if it would
-    differ visibly: by more than LARGEST_RMS over the whole picture, or by more than LARGEST_DIFFERENCE in one channel
-    of one pixel.
+    Returns `png` itself if it already has a palette, if the palette saves nothing, or if it would differ visibly: by
+    more than LARGEST_RMS over the whole picture, or by more than LARGEST_DIFFERENCE in one channel of one pixel. A
+    transparent picture is compared on white and on black.
     """
     picture = Image.open(io.BytesIO(png))
-    if picture.mode == "P" or np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
+    if picture.mode == "P":
         return png
-    original = picture.convert("RGB")
+    original = picture.convert("RGBA")
     # No dithering: its dots cost bytes and are visible at the edges of letters. `kmeans` refines the palette's colours.
-    palette = original.quantize(COLORS, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
-    difference = np.asarray(palette.convert("RGB"), np.float32) - np.asarray(original, np.float32)  # (H, W, 3)
+    if original.getextrema()[3][0] == 255:
+        options = dict(method=Image.Quantize.MAXCOVERAGE, kmeans=1)
+        palette = original.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE, **options)
+    else:  # the only method that knows transparency
+        palette = original.quantize(COLORS, method=Image.Quantize.FASTOCTREE, kmeans=1, dither=Image.Dither.NONE)
+    difference = _on_grounds(palette.convert("RGBA")) - _on_grounds(original)  # (2, H, W, 3)
     if np.sqrt(np.square(difference).mean()) > LARGEST_RMS or np.abs(difference).max() > LARGEST_DIFFERENCE:
         return png
     buffer = io.BytesIO()
     palette.save(buffer, format="PNG", optimize=True)
     return min(buffer.getvalue(), png, key=len)
+
+
+def _on_grounds(picture: Image.Image) -> np.ndarray:
+    """An RGBA picture on white and on black: float32 (2, H, W, 3), in grey levels."""
+    pixels = np.asarray(picture, np.float32)
+    color, alpha = pixels[..., :3], pixels[..., 3:] / 255
+    return np.stack([alpha * color + (1 - alpha) * ground for ground in (255, 0)])
 
 
 def compress_outputs(notebook: dict) -> int:

@@ -7,6 +7,7 @@ import io
 import nbformat
 import numpy as np
 import pytest
+from matplotlib import pyplot
 from PIL import Image
 
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
@@ -57,11 +58,21 @@ def test_few_colours_are_kept_exactly():
     assert (pixels(light.compress(png)) == stripes).all()
 
 
-def test_noise_transparency_and_palettes_are_left_alone(face):
+def test_noise_and_palettes_are_left_alone(face):
     noise = as_png(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)))
-    transparent = as_png(Image.new("RGBA", (32, 32), (200, 0, 0, 128)))
-    for png in (noise, transparent, light.compress(face)):
+    for png in (noise, light.compress(face)):
         assert light.compress(png) is png
+
+
+def test_a_transparent_figure_stays_transparent():
+    figure, axes = pyplot.subplots(figsize=(4, 3))
+    axes.plot(np.sin(np.arange(300)))
+    before = to_png(figure)
+    after = light.compress(before)
+    was, kept = (np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"), float) for png in (before, after))
+    assert len(after) < len(before) / 2 and kept[0, 0, 3] == 0
+    opaque = was[..., 3] == 255
+    assert np.abs(kept - was)[opaque].max() <= light.LARGEST_DIFFERENCE
 
 
 def test_a_small_detail_of_another_colour_survives(face):

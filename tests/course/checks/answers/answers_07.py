@@ -1,5 +1,6 @@
 """Answers to the exercises of notebook 07, as students write them."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -168,6 +169,95 @@ class Detached(Base):
         return self.think(queries + self.to_out(self.look(n, torch.cat([self.norm_source(sources), n], 1)).detach()))
 
 
+# --- Resampler ---
+
+
+class Queries(nn.Module):
+    """As the notebook gives it."""
+
+    def __init__(self, dim, num_tokens, num_layers, num_heads):
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(1, num_tokens, dim) * 0.5)
+        self.layers = nn.ModuleList(ByKernel(dim, num_heads) for _ in range(num_layers))
+
+
+class ByRepeating(Queries):
+    def forward(self, identity, expression):
+        x = self.queries.repeat(identity.shape[0], 1, 1)
+        for layer in self.layers:
+            x = layer(x, torch.cat((expression, identity), 1))  # attention does not depend on the order of the keys
+        return x
+
+
+class ByRecursion(Queries):
+    def forward(self, identity, expression):
+        def after(k):
+            return self.layers[k](after(k - 1) if k else self.queries.expand(len(identity), -1, -1), sources)
+
+        sources = torch.cat([identity, expression], dim=1)
+        return after(len(self.layers) - 1)
+
+
+class OneLayer(Queries):
+    def forward(self, identity, expression):
+        return self.layers[0](self.queries.repeat(len(identity), 1, 1), torch.cat([identity, expression], 1))
+
+
+class StartsAgain(Queries):
+    def forward(self, identity, expression):
+        for layer in self.layers:
+            x = layer(self.queries.repeat(len(identity), 1, 1), torch.cat([identity, expression], 1))
+        return x
+
+
+class WithoutExpression(Queries):
+    def forward(self, identity, expression):
+        x = self.queries.repeat(len(identity), 1, 1)
+        for layer in self.layers:
+            x = layer(x, identity)
+        return x
+
+
+class SourcesChange(Queries):
+    def forward(self, identity, expression):
+        x, sources = self.queries.repeat(len(identity), 1, 1), torch.cat([identity, expression], 1)
+        for layer in self.layers:
+            x = layer(x, sources)
+            sources = x
+        return x
+
+
+class AddsOnceMore(Queries):
+    def forward(self, identity, expression):
+        x, sources = self.queries.repeat(len(identity), 1, 1), torch.cat([identity, expression], 1)
+        for layer in self.layers:
+            x = x + layer(x, sources)
+        return x
+
+
+class KeepsSources(ByRepeating):
+    def forward(self, identity, expression):
+        return torch.cat([super().forward(identity, expression), identity, expression], 1)
+
+
+class QueriesThatDoNotLearn(ByRepeating):
+    """The output is right, and the queries stay at their random start for ever."""
+
+    def forward(self, identity, expression):
+        x, sources = self.queries.data.repeat(len(identity), 1, 1), torch.cat([identity, expression], 1)
+        for layer in self.layers:
+            x = layer(x, sources)
+        return x
+
+
+class NotExpanded(Queries):
+    def forward(self, identity, expression):
+        x = self.queries
+        for layer in self.layers:
+            x = layer(x, torch.cat([identity, expression], 1))
+        return x
+
+
 # --- both_together ---
 
 
@@ -234,6 +324,102 @@ def ratios_first(fuse, who, what):
     return (length(a - b - c + d) / (length(a - b) + length(a - c))).mean(0)
 
 
+# --- SourceTokens ---
+
+
+class Sources(nn.Module):
+    """As the notebook gives it."""
+
+    def __init__(self, identity_dim, expression_dim, dim, views, identity_tokens, expression_tokens):
+        super().__init__()
+        self.dim = dim
+        self.view = nn.Linear(identity_dim, identity_tokens // views * dim)
+        self.expression = nn.Sequential(
+            nn.Linear(expression_dim, dim), nn.SiLU(), nn.Linear(dim, expression_tokens * dim)
+        )
+        self.identity_place = nn.Parameter(torch.randn(1, identity_tokens, dim) * 0.5)
+        self.expression_place = nn.Parameter(torch.randn(1, expression_tokens, dim) * 0.5)
+        self.no_identity = nn.Parameter(torch.zeros(1, identity_tokens, dim))
+        self.no_expression = nn.Parameter(torch.zeros(1, expression_tokens, dim))
+
+
+class ByReshaping(Sources):
+    def forward(self, identity, expression, keep_identity, keep_expression):
+        who = self.view(identity).reshape(len(identity), -1, self.dim)
+        what = self.expression(expression).reshape(len(identity), -1, self.dim)
+        k, e = keep_identity.view(-1, 1, 1), keep_expression.view(-1, 1, 1)
+        return (
+            k * who + ~k * self.no_identity + self.identity_place,
+            e * what + ~e * self.no_expression + self.expression_place,
+        )
+
+
+class Parts(Sources):
+    def split(self, identity, expression):
+        who = self.view(identity).reshape(len(identity), -1, self.dim)
+        return who, self.expression(expression).reshape(len(identity), -1, self.dim)
+
+    def replaced(self, tokens, learned, place, keep):
+        out = tokens.clone()
+        out[~keep] = learned.expand_as(tokens)[~keep]
+        return out + place
+
+    def forward(self, identity, expression, keep_identity, keep_expression):
+        who, what = self.split(identity, expression)
+        return (
+            self.replaced(who, self.no_identity, self.identity_place, keep_identity),
+            self.replaced(what, self.no_expression, self.expression_place, keep_expression),
+        )
+
+
+class PlaceFirst(Parts):
+    def replaced(self, tokens, learned, place, keep):
+        return torch.where(keep[:, None, None], tokens + place, learned)
+
+
+class NoPlace(Parts):
+    def replaced(self, tokens, learned, place, keep):
+        return super().replaced(tokens, learned, 0.0, keep)
+
+
+class Inverted(Parts):
+    def replaced(self, tokens, learned, place, keep):
+        return super().replaced(tokens, learned, place, ~keep)
+
+
+class Zeros(Parts):
+    def replaced(self, tokens, learned, place, keep):
+        return super().replaced(tokens, torch.zeros_like(learned), place, keep)
+
+
+class Added(Parts):
+    def replaced(self, tokens, learned, place, keep):
+        return tokens + place + learned * (~keep)[:, None, None]
+
+
+class ForTheWholeBatch(Parts):
+    def replaced(self, tokens, learned, place, keep):
+        return (tokens if keep.all() else learned.expand_as(tokens)) + place
+
+
+class OneDecision(Parts):
+    def forward(self, identity, expression, keep_identity, keep_expression):
+        return super().forward(identity, expression, keep_identity, keep_identity)
+
+
+class ViewsAlternate(Parts):
+    def split(self, identity, expression):
+        who, what = super().split(identity, expression)
+        return torch.stack(who.chunk(identity.shape[1], dim=1), dim=2).flatten(1, 2), what
+
+
+class LearnedTokensThatDoNotLearn(Parts):
+    """Replaced as the text says, by tokens that no gradient reaches."""
+
+    def replaced(self, tokens, learned, place, keep):
+        return super().replaced(tokens, learned.detach(), place, keep)
+
+
 # --- left_out ---
 
 
@@ -292,7 +478,65 @@ def only_one_tensor(count, chance, generator):
     return torch.rand(count, generator=generator) >= chance
 
 
-# --- dial_weights ---
+# --- condition_gradients ---
+
+
+def column(sigma, x):
+    return sigma.view(len(x), *(1,) * (x.dim() - 1))
+
+
+def score_of(v, x, s):
+    return -(x + (1 - s) * v) / s
+
+
+def by_scores(nothing, person, both, x, sigma):
+    s = column(sigma, x)
+    a, b, c = (score_of(v, x, s) for v in (nothing, person, both))
+    return a, b - a, c - b
+
+
+def by_factor(nothing, person, both, x, sigma):
+    s = column(sigma, x)
+    ratio = 1 - 1 / s
+    return [ratio * nothing - x / s, ratio * (person - nothing), ratio * (both - person)]
+
+
+def gradients_with(factor, start="person"):
+    def answer(nothing, person, both, x, sigma):
+        s = column(sigma, x)
+        return (
+            score_of(nothing, x, s),
+            factor(s) * (person - nothing),
+            factor(s) * (both - (person if start == "person" else nothing)),
+        )
+
+    return answer
+
+
+def three_scores(nothing, person, both, x, sigma):
+    return tuple(score_of(v, x, column(sigma, x)) for v in (nothing, person, both))
+
+
+def with_data(nothing, person, both, x, sigma):
+    s = column(sigma, x)
+    return -(x - s * nothing) / s, *by_scores(nothing, person, both, x, sigma)[1:]
+
+
+def expected_noise(nothing, person, both, x, sigma):
+    s = column(sigma, x)
+    return -(x + (1 - s) * nothing), *by_scores(nothing, person, both, x, sigma)[1:]
+
+
+def first_sigma(nothing, person, both, x, sigma):
+    return by_scores(nothing, person, both, x, sigma[:1].expand_as(sigma))
+
+
+def guided_already(nothing, person, both, x, sigma):
+    """The guided score at scales of 1, from which no scale can be chosen any more."""
+    return three_scores(nothing, person, both, x, sigma)[2]
+
+
+# --- guidance_weights ---
 
 
 def by_the_formula(identity_scale, expression_scale):
@@ -300,6 +544,91 @@ def by_the_formula(identity_scale, expression_scale):
     nothing, person, both = torch.eye(3).unbind()
     v = nothing + identity_scale * (person - nothing) + expression_scale * (both - person)
     return tuple(v.tolist())
+
+
+# --- front ---
+
+
+def by_pairs(points):
+    unique = np.unique(points, axis=0)  # sorted by the first figure
+    better = (unique[:, None] >= unique).all(2) & (unique[:, None] > unique).any(2)
+    return unique[~better.any(0)]
+
+
+def by_sweep(points):
+    kept, highest = [], -1.0
+    for x, y in sorted(map(tuple, points), reverse=True):
+        if y > highest:
+            kept.append((x, y))
+            highest = y
+    return np.array(kept[::-1])
+
+
+def by_hull(points):
+    """The outline of the points: a fair-looking front without its hollows."""
+    corners = []
+    for point in by_pairs(points):
+        while len(corners) > 1 and np.linalg.det([corners[-1] - corners[-2], point - corners[-2]]) >= 0:
+            corners.pop()
+        corners.append(point)
+    return np.array(corners)
+
+
+def strictly_better(points):
+    unique = np.unique(points, axis=0)
+    kept = unique[~(unique[:, None] > unique).all(2).any(0)]
+    return kept[np.lexsort((-kept[:, 1], kept[:, 0]))]
+
+
+def against_itself(points):
+    better = (points[:, None] >= points).all(2)
+    np.fill_diagonal(better, False)
+    kept = points[~better.any(0)]
+    return kept[kept[:, 0].argsort()]
+
+
+def twice(points):
+    better = (points[:, None] >= points).all(2) & (points[:, None] > points).any(2)
+    kept = points[~better.any(0)]
+    return kept[kept[:, 0].argsort()]
+
+
+# --- area ---
+
+
+def by_slices(points):
+    total, left = 0.0, 0.0
+    for x, y in by_sweep(points):
+        total += (x - left) * y
+        left = x
+    return total
+
+
+def by_cells(points):
+    """The cells of the finest grid that the points define, each inside or outside."""
+    xs, ys = (np.unique(np.r_[0.0, points[:, k]]) for k in (0, 1))
+    inside = ((points[:, 0] >= xs[1:, None, None]) & (points[:, 1] >= ys[None, 1:, None])).any(2)
+    return (np.diff(xs)[:, None] * np.diff(ys) * inside).sum()
+
+
+def by_trapezoids(points):
+    corners = by_sweep(points)
+    return float(np.trapezoid(np.r_[corners[0, 1], corners[:, 1]], np.r_[0, corners[:, 0]]))
+
+
+def from_the_first(points):
+    corners = by_sweep(points)
+    return float((np.diff(corners[:, 0]) * corners[1:, 1]).sum())
+
+
+def left_heights(points):
+    corners = by_sweep(points)
+    return float((np.diff(np.r_[0, corners[:, 0]]) * np.r_[corners[0, 1], corners[:-1, 1]]).sum())
+
+
+def all_points(points):
+    ordered = points[np.lexsort((-points[:, 1], points[:, 0]))]
+    return float((np.diff(np.r_[0, ordered[:, 0]]) * ordered[:, 1]).sum())
 
 
 ANSWERS = {
@@ -323,6 +652,19 @@ ANSWERS = {
             (NothingAdded, "both residuals are missing"),
         ],
     ),
+    "Resampler": Answers(
+        right=[ByRepeating, ByRecursion],
+        wrong=[
+            (OneLayer, "only the first layer"),
+            (StartsAgain, "begins with the learned queries"),
+            (WithoutExpression, "the expression is missing"),
+            (SourcesChange, "replaces the sources"),
+            (AddsOnceMore, "once more"),
+            (KeepsSources, "come back as well"),
+            (QueriesThatDoNotLearn, "gradient of `queries`"),
+            (NotExpanded, "RuntimeError"),
+        ],
+    ),
     "both_together": Answers(
         right=[by_a_table, in_one_batch],
         wrong=[
@@ -334,6 +676,20 @@ ANSWERS = {
             (one_number, "one number for all"),
             (ratios_first, "its own ratio"),
             (mean_of_both_below, "twice too much"),
+        ],
+    ),
+    "SourceTokens": Answers(
+        right=[ByReshaping, Parts],
+        wrong=[
+            (PlaceFirst, "replace first"),
+            (NoPlace, "embeddings are missing"),
+            (Inverted, "the wrong ones"),
+            (Zeros, "become zeros"),
+            (Added, "still contain the condition"),
+            (ForTheWholeBatch, "the whole batch"),
+            (OneDecision, "follows `keep_identity`"),
+            (ViewsAlternate, "alternate"),
+            (LearnedTokensThatDoNotLearn, "gradient of `no_identity`"),
         ],
     ),
     "left_out": Answers(
@@ -351,7 +707,23 @@ ANSWERS = {
             (only_one_tensor, "two tensors"),
         ],
     ),
-    "dial_weights": Answers(
+    "condition_gradients": Answers(
+        right=[by_scores, by_factor],
+        wrong=[
+            (gradients_with(lambda s: -(1 - s) / s, start="nothing"), "starts from no condition"),
+            (three_scores, "the three scores"),
+            (gradients_with(lambda s: (1 - s) / s), "wrong sign"),
+            (gradients_with(lambda s: 1), "differences of velocities"),
+            (gradients_with(lambda s: s - 1), "1 / σ is missing"),
+            (gradients_with(lambda s: -1 / s), "1 − σ is missing"),
+            (gradients_with(lambda s: -s / (1 - s)), "changed places"),
+            (with_data, "expected *data*"),
+            (expected_noise, "divide it by"),
+            (first_sigma, "each example has its own"),
+            (guided_already, "3 results were expected"),
+        ],
+    ),
+    "guidance_weights": Answers(
         right=[by_the_formula, lambda i, e: [1.0 - i, -(e - i), e]],
         wrong=[
             (lambda i, e: (1 - i, i, e), "its second part"),
@@ -390,6 +762,36 @@ ANSWERS = {
             (lambda: 2.7, "all the columns of a row"),
             (lambda: 1 / 13.6, "inverted"),
             (lambda: 0.75 * 20, "ends before 0.75"),
+        ],
+    ),
+    "front": Answers(
+        right=[by_pairs, by_sweep],
+        wrong=[
+            (
+                lambda points: np.unique(points, axis=0)[
+                    np.lexsort((-np.unique(points, axis=0)[:, 1], np.unique(points, axis=0)[:, 0]))
+                ],
+                "all points are still there",
+            ),
+            (strictly_better, "equal in one figure"),
+            (against_itself, "of equal points none"),
+            (twice, "there twice"),
+            (lambda points: by_sweep(points)[::-1], "reversed"),
+            (by_hull, "convex hull"),
+            (lambda points: -by_sweep(-points)[::-1], "*lowest*"),
+            (lambda points: points[points.sum(1).argmax()][None], "largest sum"),
+        ],
+    ),
+    "area": Answers(
+        right=[by_slices, by_cells],
+        wrong=[
+            (by_trapezoids, "sloping lines"),
+            (from_the_first, "begins at the first point"),
+            (left_heights, "left corner"),
+            (lambda points: by_sweep(points).prod(1).sum(), "overlap"),
+            (lambda points: points.prod(1).max(), "largest rectangle"),
+            (all_points, "dominated points"),
+            (lambda points: 1 - by_slices(points), "above the front"),
         ],
     ),
 }
