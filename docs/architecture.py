@@ -24,6 +24,7 @@ FLOORS = [
     ("Evaluation", "#FBF0D2", {
         "reproduce": "every stage of training, from nothing",
         "readers": "train and measure an encoder or a judge",
+        "export": "the networks as ONNX files, for a browser",
         "evaluation": "judges, metrics, baselines, studies, reported figures",
         "widgets": "sliders and panels in the notebooks",
     }),

@@ -131,6 +131,12 @@ def build_parser() -> argparse.ArgumentParser:
     about = "score what an adapter draws of people that it was not trained on"
     _fullscale_evaluate_options(command("evaluate", _fullscale("evaluate"), about, actions))
 
+    about = "write a model in another format"
+    export = commands.add_parser("export", help=about, description=about)
+    actions = export.add_subparsers(dest="action", required=True, metavar="ACTION")
+    about = "write the networks as ONNX files, with a table of words and settings, for programs without PyTorch"
+    _export_onnx_options(command("onnx", _export_onnx, about, actions))
+
     course = commands.add_parser("course", help="run, measure, validate, hand out and grade the notebooks")
     actions = course.add_subparsers(dest="action", required=True, metavar="ACTION")
     about = "run every notebook in order, and measure time and memory"
@@ -741,6 +747,21 @@ def _check_fullscale(options: argparse.Namespace) -> None:
         require_output(options.json, "the figures")
     if options.action in ("convert", "prepare", "train"):
         require_output_folder(options.out, "the result")
+
+
+def _export_onnx_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("folder", nargs="?", type=_path, default=OUTPUTS / "onnx", metavar="DIR", help="where to write")
+    _checkpoint_option(sub)
+
+
+def _export_onnx(options: argparse.Namespace) -> None:
+    checkpoint = _pipeline_folder(options.checkpoint)
+    require_output_folder(options.folder, "the ONNX files", [checkpoint])
+    from gen_affect_lib.export import export_onnx
+    from gen_affect_lib.pipeline import GenAffectPipeline
+
+    for path in export_onnx(GenAffectPipeline.from_pretrained(checkpoint), options.folder):
+        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
 
 
 def _course_run_options(sub: argparse.ArgumentParser) -> None:

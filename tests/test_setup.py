@@ -22,7 +22,8 @@ from gen_affect_lib.paths import ROOT
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-REQUIREMENTS = [Requirement(text) for text in PROJECT["dependencies"] + EXTRAS["test"] + EXTRAS["browser"]]
+TESTED = PROJECT["dependencies"] + EXTRAS["test"] + EXTRAS["browser"] + EXTRAS["site"]
+REQUIREMENTS = [Requirement(text) for text in TESTED]
 
 
 @pytest.mark.parametrize("requirement", REQUIREMENTS, ids=lambda requirement: requirement.name)

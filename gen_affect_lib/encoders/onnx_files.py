@@ -68,18 +68,22 @@ def export(net: nn.Module, path: Path, example: Tensor, outputs: list[str], dyna
             do_constant_folding=False,
         )
         model = onnx.load(str(partial))
-        _halve(model.graph)
+        halve(model.graph)
         onnx.checker.check_model(model)
         onnx.save(model, str(partial))
 
 
-def _halve(graph) -> None:
-    """Store the weights in 16 bits under their names, with a Cast to 32 bits behind each."""
+def halve(graph) -> None:
+    """Store each weight that 16 bits hold exactly in 16 bits, with a Cast to 32 bits behind it."""
     casts, renamed = [], {}
     for weight in graph.initializer:
         if weight.data_type == onnx.TensorProto.FLOAT and len(weight.dims) >= 2:
-            name = weight.name
-            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), name))
+            name, full = weight.name, numpy_helper.to_array(weight)
+            with np.errstate(over="ignore"):
+                half = full.astype(np.float16)
+            if not np.array_equal(half.astype(np.float32), full):
+                continue
+            weight.CopyFrom(numpy_helper.from_array(half, name))
             renamed[name] = f"{name}.float32"
             casts.append(helper.make_node("Cast", [name], [renamed[name]], f"{name}.cast", to=onnx.TensorProto.FLOAT))
     nodes = list(graph.node)

@@ -85,7 +85,7 @@ class Resampler(nn.Module):
 
     def forward(self, identity: Tensor, expression: Tensor) -> Tensor:
         sources = torch.cat([identity, expression], dim=1)  # (B, I + E, D)
-        queries = self.queries.expand(len(sources), -1, -1)
+        queries = self.queries.expand(sources.shape[0], -1, -1)
         for layer in self.layers:
             queries = layer(queries, sources)
         return queries
@@ -94,7 +94,7 @@ class Resampler(nn.Module):
     def weights(self, identity: Tensor, expression: Tensor) -> Tensor:
         """Attention weights of each condition token in each layer: (layers, B, H, N, I + E + N)."""
         sources, maps = torch.cat([identity, expression], dim=1), []
-        queries = self.queries.expand(len(sources), -1, -1)
+        queries = self.queries.expand(sources.shape[0], -1, -1)
         for layer in self.layers:
             maps.append(cast(ResamplerLayer, layer).weights(queries, sources))
             queries = layer(queries, sources)
@@ -239,7 +239,7 @@ class IdentityExpressionFusion(ModelMixin, ConfigMixin):
         keep_expression: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Identity tokens (B, I, D) and expression tokens (B, E, D) before fusion; arguments as for `forward`."""
-        B, dim = len(identity), self.config["dim"]
+        B, dim = identity.shape[0], self.config["dim"]
         views, identity_dim, expression_dim = (
             self.config[size] for size in ("identity_views", "identity_dim", "expression_dim")
         )

@@ -310,7 +310,7 @@ class MMDiT(ModelMixin, ConfigMixin):
 
     def check_shapes(self, latents: Tensor, tokens: Tensor, pooled: Tensor, timestep: Tensor) -> None:
         """Raise UserError for an input of the wrong shape; the message has the expected shape and the given one."""
-        B, sizes = len(latents), self.config
+        B, sizes = latents.shape[0], self.config
         for name, tensor, expected, hint in (
             ("hidden_states", latents, (B, sizes["in_channels"], "height", "width"), "encode images with the codec"),
             ("encoder_hidden_states", tokens, (B, "tokens", sizes["joint_attention_dim"]), "give one row per latent"),
