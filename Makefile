@@ -3,17 +3,20 @@
 VENV := .venv
 STAMP := $(VENV)/.installed
 BROWSER_STAMP := $(VENV)/.installed-browser
+SITE_STAMP := $(VENV)/.installed-site
 PY := $(VENV)/bin/python
 PROFILE ?= $(GEN_AFFECT_PROFILE)
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ "$$n" -gt 8 ] && n=8; echo $$n)
 
-.PHONY: help demo test lint test-browser lab course timings light doctor clean
+.PHONY: help demo test lint test-browser site test-site lab course timings light doctor clean
 
 help:
 	@echo "make demo                             set up, and generate one unseen person with many expressions"
 	@echo "make test                             set up, lint, and run the whole test suite"
 	@echo "make lint                             check style, imports and types: ruff, import-linter, pyright"
 	@echo "make test-browser                     move the sliders in a real JupyterLab with a real Chromium"
+	@echo "make site                             build the site with the notebooks and the playground in outputs/site"
+	@echo "make test-site                        build it, and look at it with a real Chromium"
 	@echo "make lab                              open the notebooks in JupyterLab"
 	@echo "make course PROFILE=smoke|laptop|gpu  run every notebook in order and measure time and memory"
 	@echo "make timings                          write the measured times into the notebooks, README and INSTRUCTORS.md again"
@@ -52,6 +55,10 @@ $(BROWSER_STAMP): $(STAMP)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,browser]'
 	@touch $(BROWSER_STAMP)
 
+$(SITE_STAMP): $(STAMP)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,site]'
+	@touch $(SITE_STAMP)
+
 # After the installation nothing needs the network. These variables keep Hugging Face's libraries and pyright from using it.
 export HF_HUB_OFFLINE = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
@@ -73,17 +80,30 @@ lint: $(STAMP)
 	$(VENV)/bin/lint-imports
 	$(PY) -m pyright
 
-# Screenshots go to outputs/browser. The system's Chromium is used, not the one that playwright would download.
-test-browser: $(BROWSER_STAMP)
+# The system's Chromium is used, not the one that playwright would download.
+.PHONY: chromium
+chromium:
 	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "Installing chromium with apt-get."; \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null || exit 1; \
 	  else \
-	    echo "error: no Chromium was found. Install one (Debian: apt install chromium), and run make test-browser again" >&2; exit 1; \
+	    echo "error: no Chromium was found. Install one (Debian: apt install chromium), and run make again" >&2; exit 1; \
 	  fi; \
 	fi
+
+# Screenshots go to outputs/browser.
+test-browser: $(BROWSER_STAMP) chromium
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests/browser
+
+# REPO=owner/name and BRANCH=main name the repository of a fork, to which the pages then link; SOLUTIONS=no leaves the
+# solutions of exercises out.
+site: $(SITE_STAMP)
+	@$(PY) docs/site/build.py --repo "$(REPO)" --branch "$(or $(BRANCH),main)" --solutions "$(or $(SOLUTIONS),yes)"
+
+# Screenshots go to outputs/site_pictures.
+test-site: chromium site
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/site
 
 lab: $(STAMP)
 	$(PY) -m jupyter lab --notebook-dir=notebooks --LabApp.news_url=None \

@@ -31,6 +31,18 @@ os.environ["GEN_AFFECT_CACHE"] = os.path.join(_scratch, "cache")
 os.environ["GEN_AFFECT_PROFILE"] = "smoke"
 
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+QUIET = (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-sync",
+    "--disable-domain-reliability",
+    "--no-first-run",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
+
+
 @pytest.fixture(scope="session")
 def kept_outputs() -> Path:
     """The user's own folder of outputs, for what a test leaves behind to be looked at."""
@@ -48,3 +60,17 @@ def launch():
         return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The system's Chromium, headless. It resolves no name but loopback."""
+    from playwright.sync_api import sync_playwright  # not installed for `make test`
+
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    assert path, "no Chromium was found: apt install chromium"
+    root = hasattr(os, "getuid") and os.getuid() == 0  # whose Chromium has no sandbox
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=[*QUIET, *["--no-sandbox"] * root])
+        yield browser
+        browser.close()

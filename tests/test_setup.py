@@ -155,7 +155,7 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_make_explains_itself_without_installing_anything(tmp_path):
     command = ["make", "-s", "-f", ROOT / "Makefile"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    for target in ("demo", "test", "lint", "test-browser", "lab", "course", "timings", "light", "clean"):
+    for target in ("demo", "test", "lint", "test-browser", "site", "test-site", "lab", "course", "timings", "light", "clean"):
         assert f"make {target}" in done.stdout
     assert not list(tmp_path.iterdir())
 
@@ -244,9 +244,9 @@ def test_every_file_that_the_pages_link_to_exists():
             assert (ROOT / target).exists(), f"{page} links to {target}"
 
 
-@pytest.mark.parametrize("failing", [None, "test", "test-browser"])
-def test_the_integration_run_is_both_test_targets(tmp_path, failing):
-    """Both targets run even if the first fails, and the script fails if either does."""
+@pytest.mark.parametrize("failing", [None, "test", "test-browser", "test-site"])
+def test_the_integration_run_is_all_test_targets(tmp_path, failing):
+    """All targets run even if one fails, and the script fails if one does."""
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     place = minimal_environment(
@@ -255,7 +255,7 @@ def test_the_integration_run_is_both_test_targets(tmp_path, failing):
         make=f'echo "$1" >> "{tmp_path}/ran"; [ "$1" != "{failing}" ]',
     )
     done = subprocess.run([script], env=place, capture_output=True, text=True)
-    assert (tmp_path / "ran").read_text().split() == ["test", "test-browser"]
+    assert (tmp_path / "ran").read_text().split() == ["test", "test-browser", "test-site"]
     assert (done.returncode != 0) == (failing is not None), done.stderr
 
 

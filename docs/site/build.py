@@ -1,10 +1,11 @@
 """Builds the site: the notebooks as pages, the map, the API, the cheat sheet and the playground.
 
-    make site                                  # into outputs/site
-    make site REPO=owner/name BRANCH=main      # with links to Colab, Binder and the sources of that repository
-    make site SOLUTIONS=no                     # without the solutions of exercises
+    make site                               # into outputs/site
+    make site REPO=owner/name BRANCH=main   # with links to Colab, Binder and the sources of that repository
+    make site SOLUTIONS=no                  # without the solutions of exercises
 
-Nothing is executed: the pages show the outputs that the notebooks hold. The first build fetches two JavaScript libraries.
+Nothing is executed: the pages show the outputs that the notebooks hold. The first build fetches two JavaScript
+libraries; later ones need no network.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -41,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         write_course(options.out, CACHE / "site", Repository(options.repo, options.branch), options.solutions == "yes")
         write_playground(options.out / "playground", CACHE / "site")
+        print_sheet(options.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -61,13 +64,44 @@ def write_course(folder: Path, cache: Path, repository: Repository, solutions: b
         shutil.copy(REFERENCE / "expressions.png", static)
         shutil.copytree(mathjax, static / "mathjax")
         shutil.rmtree(folder, ignore_errors=True)
-        command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "-d", str(source / "_trees")]
+        command = [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "--quiet",
+            "--fail-on-warning",
+            "--keep-going",
+            "-d",
+            str(source / "_trees"),
+        ]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
         if subprocess.run([*command, str(source), str(folder)], env=environment).returncode:
             raise UserError("Sphinx warns about the pages, see above")
     shutil.copy(HERE / "sheet.html", folder)
     for unneeded in (".buildinfo", "objects.inv"):
         (folder / unneeded).unlink(missing_ok=True)
+
+
+def print_sheet(folder: Path) -> None:
+    """cheat_sheet.pdf from sheet.html, if Chromium and playwright are here; otherwise readers print the page."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None or find_spec("playwright") is None:
+        print(
+            "cheat_sheet.pdf is left out: Chromium or playwright is not installed; sheet.html prints from any browser"
+        )
+        return
+    from playwright.sync_api import sync_playwright
+
+    sandbox = [] if getattr(os, "getuid", lambda: 1)() else ["--no-sandbox"]  # root's Chromium has none
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=sandbox)
+        page = browser.new_page()
+        page.set_default_timeout(120_000)
+        page.goto((folder / "sheet.html").resolve().as_uri())
+        page.wait_for_function("window.MathJax?.startup?.promise")
+        page.evaluate("MathJax.startup.promise")
+        page.pdf(path=folder / "cheat_sheet.pdf", prefer_css_page_size=True, print_background=True)
+        browser.close()
 
 
 def write_playground(folder: Path, cache: Path) -> None:

@@ -16,6 +16,7 @@ from gen_affect_lib.course import notebooks
 from gen_affect_lib.course.release.student import student_edition
 from gen_affect_lib.paths import NOTEBOOKS
 
+HERE = Path(__file__).parent
 README = (NOTEBOOKS / "README.md").read_text(encoding="utf-8")
 ROW = re.compile(
     r"^\| (?P<claim>.+?) \| `(?P<function>gen_affect_lib[\w.]+)`(?P<here> \(here `[^`]+`\))? "
@@ -52,9 +53,10 @@ def write_pages(folder: Path, repository: Repository, solutions: bool) -> None:
     terms = [match.groupdict() for line in README.splitlines() if (match := TERM.match(line))]
     for file in notebooks():
         notebook = nbformat.read(file, 4)
-        page = prepared(notebook, file.stem, folder, repository, solutions, rows, terms)
+        students = student_edition(notebook)
+        page = prepared(notebook, students, file.stem, folder, repository, solutions, rows, terms)
         nbformat.write(page, folder / file.name)
-        nbformat.write(student_edition(notebook), folder / "_static" / "notebooks" / file.name)
+        nbformat.write(students, folder / "_static" / "notebooks" / file.name)
     (folder / "map.md").write_text(map_page(rows), encoding="utf-8")
     (folder / "glossary.md").write_text(glossary_page(), encoding="utf-8")
     (folder / "reading.md").write_text(without_suffix("# What to read next\n" + section("What to read next")), "utf-8")
@@ -67,6 +69,7 @@ def write_pages(folder: Path, repository: Repository, solutions: bool) -> None:
 
 def prepared(
     notebook: nbformat.NotebookNode,
+    students: nbformat.NotebookNode,
     name: str,
     folder: Path,
     repository: Repository,
@@ -75,7 +78,7 @@ def prepared(
     terms: list[dict],
 ) -> nbformat.NotebookNode:
     """The page of a notebook: exercises without solutions, pictures as files with descriptions, labels for the map."""
-    page, cleared = copy.deepcopy(notebook), {cell.id: cell.source for cell in student_edition(notebook).cells}
+    page, cleared = copy.deepcopy(notebook), {cell.id: cell.source for cell in students.cells}
     linked = {row["cell"] for row in rows if row["file"] == name}
     cells = []
     for cell in page.cells:
@@ -90,8 +93,13 @@ def prepared(
         cell.source = cleared[cell.id] if cell.cell_type == "code" else cell.source
         cells.append(cell)
         if solutions and cell.cell_type == "code" and whole != cell.source:
-            lines = [line for line in whole.splitlines() if line.strip() not in ("### BEGIN SOLUTION", "### END SOLUTION")]
-            fold = {"tags": ["hide-input"], "mystnb": {"code_prompt_show": SEE, "code_prompt_hide": "Hide the solution"}}
+            lines = [
+                line for line in whole.splitlines() if line.strip() not in ("### BEGIN SOLUTION", "### END SOLUTION")
+            ]
+            fold = {
+                "tags": ["hide-input"],
+                "mystnb": {"code_prompt_show": SEE, "code_prompt_hide": "Hide the solution"},
+            }
             cells.append(nbformat.v4.new_code_cell("\n".join(lines), metadata=fold))
     cells.insert(1, nbformat.v4.new_markdown_cell(open_elsewhere(name, repository)))
     cells.append(nbformat.v4.new_markdown_cell(on_the_map(name, rows, terms)))
@@ -139,7 +147,11 @@ def on_the_map(name: str, rows: list[dict], terms: list[dict]) -> str:
         lines.append(f"- [{row['claim']}](#{label(name, row['cell'])}): {reference(row['function'])}")
     if len(lines) == 4:
         lines = ["## On the map", "", "This notebook shows the whole; the [map](map.md) leads to each part."]
-    words = [f"{{ref}}`{term['term']} <{term_label(term['term'])}>`" for term in terms if term["file"] == name]
+    words = [
+        f'<a href="glossary.html#{term_label(term["term"])}">{term["term"]}</a>'
+        for term in terms
+        if term["file"] == name
+    ]
     if words:
         lines += ["", f"Terms in the [glossary](glossary.md): {', '.join(words)}."]
     return "\n".join(lines)
@@ -223,7 +235,14 @@ def reference(dotted: str) -> str:
 def write_api(folder: Path, modules: list[str]) -> None:
     """One page for each module, and an index with their first sentences."""
     folder.mkdir(exist_ok=True)
-    lines = ["# API", "", "The modules on the [map](../map.md), from their docstrings.", "", "| module | |", "| --- | --- |"]
+    lines = [
+        "# API",
+        "",
+        "The modules on the [map](../map.md), from their docstrings.",
+        "",
+        "| module | |",
+        "| --- | --- |",
+    ]
     for name in modules:
         about = (import_module(name).__doc__ or "").strip().split("\n\n")[0].replace("\n", " ").replace("|", r"\|")
         lines.append(f"| [{name.removeprefix('gen_affect_lib.')}]({name}.rst) | {about} |")
@@ -238,47 +257,8 @@ def write_api(folder: Path, modules: list[str]) -> None:
 
 
 def run_page(repository: Repository) -> str:
-    """How to run the notebooks: on one's own computer, and of a published fork also in Colab and Binder."""
+    """How to run the notebooks: text/run.md, and of a published fork also text/hosted.md."""
+    texts = [HERE / "text" / name for name in (["run.md", "hosted.md"] if repository.name else ["run.md"])]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in texts)
     address = f"https://github.com/{repository.name}" if repository.name else "ADDRESS_OF_THE_REPOSITORY"
-    clone = f"git clone --depth 1 --branch {repository.branch} {address} gen-affect && cd gen-affect"
-    lines = [
-        "# Run the notebooks",
-        "",
-        "## On your own computer",
-        "",
-        "You need Python 3.11 or newer and `make`. No GPU is required.",
-        "",
-        "```sh",
-        clone,
-        "make demo                                                 # installs everything, and generates a first sheet",
-        ".venv/bin/python -m gen_affect_lib course student outputs/student   # the notebooks without solutions",
-        ".venv/bin/jupyter lab --notebook-dir=outputs/student",
-        "```",
-        "",
-        "A notebook that you download from a page here is the same edition without solutions: put it into that folder.",
-        "",
-    ]
-    if repository.name:
-        lines += [
-            "## In Colab or Binder",
-            "",
-            "The links above each notebook open it in Google Colab or in Binder, with its solutions. Binder installs the kit",
-            "from `environment.yml` itself, which takes several minutes. In Colab, run this in a first cell:",
-            "",
-            "```sh",
-            f"!git clone --depth 1 --branch {repository.branch} {address} /content/gen-affect",
-            "%cd /content/gen-affect",
-            "!pip install -q -e .",
-            "```",
-            "",
-            "Then restart the session once (*Runtime*, *Restart session*), and run `%cd /content/gen-affect/notebooks`. Whether a",
-            "hosted machine has all that the kit needs, `!python -m gen_affect_lib doctor` tells.",
-            "",
-        ]
-    lines += [
-        "## A site of your fork",
-        "",
-        "`make site REPO=owner/name BRANCH=main` builds this site with links that open your fork's notebooks;",
-        "`SOLUTIONS=no` leaves the folded solutions out. The result, `outputs/site`, is a folder of static files for any host.",
-    ]
-    return "\n".join(lines)
+    return text.replace("REPOSITORY_ADDRESS", address).replace("BRANCH", repository.branch)

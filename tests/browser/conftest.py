@@ -20,20 +20,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Locator, Page
 
 from gen_affect_lib.paths import ROOT
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = (
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-default-apps",
-    "--disable-sync",
-    "--disable-domain-reliability",
-    "--no-first-run",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-)
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 STARTS, WORKS = 90, 600  # seconds: that anything starts, and that a notebook runs, on a machine that is busy
 
@@ -106,17 +96,6 @@ def _wait_for_answer(lab: Lab, server: subprocess.Popen, log: Path) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
     raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-4000:]}")
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert path, "no Chromium was found: apt install chromium"
-    root = hasattr(os, "getuid") and os.getuid() == 0  # whose Chromium has no sandbox
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=[*QUIET, *["--no-sandbox"] * root])
-        yield browser
-        browser.close()
 
 
 @dataclass
