@@ -98,7 +98,7 @@ def print_sheet(folder: Path) -> None:
         page = browser.new_page()
         page.set_default_timeout(120_000)
         page.goto((folder / "sheet.html").resolve().as_uri())
-        page.wait_for_function("window.MathJax?.startup?.promise")
+        page.wait_for_function("!!window.MathJax?.startup?.promise")
         page.evaluate("MathJax.startup.promise")
         page.pdf(path=folder / "cheat_sheet.pdf", prefer_css_page_size=True, print_background=True)
         browser.close()

@@ -107,7 +107,7 @@ def test_the_cheat_sheet_fills_two_pages_of_a4_and_none_of_its_columns_overflows
     import pypdf
 
     page.goto(f"{address}/sheet.html")
-    page.wait_for_function("window.MathJax?.startup?.promise")
+    page.wait_for_function("!!window.MathJax?.startup?.promise")
     page.evaluate("MathJax.startup.promise")
     assert page.locator("[data-mjx-error]").count() == 0
     for width, room, height, space in page.evaluate(
