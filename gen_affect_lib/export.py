@@ -3,7 +3,7 @@
 Three networks and one table:
     fusion.onnx       identity, expression, and what of them is kept -> condition tokens and pooled vector
     transformer.onnx  noisy latents, conditions and sigma -> velocity; also with consistent attention
-    decoder.onnx      latents -> pictures in [-1, 1]
+    decoder.onnx      latents, identity, expression -> pictures in [-1, 1], refined and plain
     model.json        sizes, settings of the sampler, tokens of the face, and the 135 words
 
 Weights are stored in 16 bits where that loses nothing, as in a saved pipeline; all arithmetic is in 32 bits.
@@ -72,14 +72,21 @@ class SharedVelocity(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The decoder of a codec as a network of its own: latents (B, C, s, s) to pictures (B, 3, S, S) in [-1, 1]."""
+    """The decoder of a codec and the refiner of its pictures, if the pipeline has one, as one network."""
 
-    def __init__(self, codec: nn.Module):
+    def __init__(self, pipeline: GenAffectPipeline):
         super().__init__()
-        self.codec = codec
+        self.codec, self.refiner = pipeline.codec, pipeline.refiner
 
-    def forward(self, latents: Tensor) -> Tensor:
-        return cast(Tensor, self.codec.decode(latents))  # pyright: ignore[reportCallIssue] (a method, not a module)
+    def forward(self, latents: Tensor, identity: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures (B, 3, S, S) in [-1, 1], refined and plain, of latents (B, C, s, s), identity (B, V, E) and
+        expression (B, 48). The pipeline takes the plain ones where a guidance scale is 0; without a refiner both are
+        equal."""
+        if self.refiner is None:
+            plain = cast(Tensor, self.codec.decode(latents))  # pyright: ignore[reportCallIssue] (a method)
+            return plain + 0, plain
+        plain, features = self.codec.decode_with_features(latents)  # pyright: ignore[reportCallIssue]
+        return plain + self.refiner(features, identity, expression), plain
 
 
 def export_onnx(pipeline: GenAffectPipeline, folder: str | Path) -> list[Path]:
@@ -123,7 +130,16 @@ def export_onnx(pipeline: GenAffectPipeline, folder: str | Path) -> list[Path]:
             },
             ["velocity"],
         )
-        _write(Decoder(pipeline.codec), partial / DECODER, {"latents": (latents, {0: batch})}, ["pictures"])
+        _write(
+            Decoder(pipeline),
+            partial / DECODER,
+            {
+                "latents": (latents, {0: batch}),
+                "identity": (torch.zeros(B, *views), {0: batch}),
+                "expression": (torch.zeros(B, expression), {0: batch}),
+            },
+            ["pictures", "plain"],
+        )
         write_json(partial / TABLE, _table(pipeline, side, channels, L))
     return [folder / name for name in (FUSION, TRANSFORMER, DECODER, TABLE)]
 

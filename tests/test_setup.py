@@ -155,7 +155,19 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_make_explains_itself_without_installing_anything(tmp_path):
     command = ["make", "-s", "-f", ROOT / "Makefile"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    for target in ("demo", "test", "lint", "test-browser", "site", "test-site", "lab", "course", "timings", "light", "clean"):
+    for target in (
+        "demo",
+        "test",
+        "lint",
+        "test-browser",
+        "site",
+        "test-site",
+        "lab",
+        "course",
+        "timings",
+        "light",
+        "clean",
+    ):
         assert f"make {target}" in done.stdout
     assert not list(tmp_path.iterdir())
 

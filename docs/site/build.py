@@ -31,6 +31,7 @@ from gen_affect_lib.paths import CACHE, OUTPUTS, REFERENCE, SHIPPED  # noqa: E40
 from gen_affect_lib.pipeline import GenAffectPipeline  # noqa: E402
 
 HERE = Path(__file__).parent
+BY_HAND = ("index.md", "playground.md", "cheat_sheet.md")  # pages.py makes run.md from the other texts
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,7 +57,7 @@ def write_course(folder: Path, cache: Path, repository: Repository, solutions: b
     mathjax = fetched(MATHJAX, cache)
     with tempfile.TemporaryDirectory() as place:
         source = Path(place)
-        for file in (*(HERE / "text").glob("*.md"), HERE / "conf.py"):
+        for file in (*(HERE / "text" / name for name in BY_HAND), HERE / "conf.py"):
             shutil.copy(file, source)
         write_pages(source, repository, solutions)
         static = source / "_static"

@@ -11,12 +11,12 @@ def to_rst(lines: list[str]) -> None:
 
     Indented lines outside of the sections keep their line breaks, as formulas and small tables need.
     """
-    result, in_section = [], False
+    result, in_section, flat = [], False, False
     for line in lines:
         text = line.strip()
         indented = line.startswith("    ")
         if SECTION.match(text):
-            in_section = True
+            in_section, flat = True, text in ("Returns:", "Raises:", "Yields:")
         elif text and not indented:
             in_section = False
         if not text or SECTION.match(text):
@@ -29,7 +29,8 @@ def to_rst(lines: list[str]) -> None:
             continue
         if result and result[-1].startswith("| "):
             result.append("")
-        result.append(line[: len(line) - len(line.lstrip())] + escaped(text))
+        indentation = "    " if in_section and flat else line[: len(line) - len(line.lstrip())]
+        result.append(indentation + escaped(text))
     lines[:] = result
 
 
@@ -39,4 +40,10 @@ def escaped(text: str) -> str:
     plain = lambda part: re.sub(r"([\\*|_`])", r"\\\1", part)  # noqa: E731
     bullet = parts[0].startswith(("- ", "* "))
     parts[0] = "- " + plain(parts[0][2:]) if bullet else plain(parts[0])
-    return "".join(f"`{part}`" if n % 2 else (part if n == 0 else plain(part)) for n, part in enumerate(parts))
+    result = ""
+    for n, part in enumerate(parts):
+        if n % 2:
+            result += f"`{part}`"
+        else:  # a mark of code may not touch a word, so an empty escape parts them
+            result += (r"\ " if result and part[:1].isalnum() else "") + (part if n == 0 else plain(part))
+    return result

@@ -109,7 +109,7 @@ class Refiner(ModelMixin, ConfigMixin):
 
         Raises UserError for inputs that do not fit together.
         """
-        if len(features) != len(self.read) or len(identity) != len(expression) or len(identity) != len(features[0]):
+        if len(features) != len(self.read) or not (identity.shape[0] == expression.shape[0] == features[0].shape[0]):
             raise UserError(
                 f"{len(features)} feature maps of {len(features[0])} pictures, {len(identity)} identities and "
                 f"{len(expression)} expressions: give {len(self.read)} maps and one of each per picture"

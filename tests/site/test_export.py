@@ -85,9 +85,11 @@ def test_transformer_equals_consistent_attention_in_torch(run, pipeline, given, 
 
 def test_decoder_equals_torch(run, pipeline, given):
     with torch.no_grad():
-        expected = pipeline.codec.decode(given.latents)
-    (pictures,) = run(DECODER, latents=given.latents)
-    assert (pictures - expected).abs().max() < CLOSE
+        plain, features = pipeline.codec.decode_with_features(given.latents)
+        refined = plain + pipeline.refiner(features, given.identity, given.expression)
+    ours = run(DECODER, latents=given.latents, identity=given.identity, expression=given.expression)
+    assert (ours[0] - refined).abs().max() < CLOSE
+    assert (ours[1] - plain).abs().max() < CLOSE
 
 
 def test_a_whole_picture_equals_the_pipelines(run, pipeline, given):
@@ -101,7 +103,7 @@ def test_a_whole_picture_equals_the_pipelines(run, pipeline, given):
         noisy = {"latents": x.expand(3, -1, -1, -1), "sigma": sigma.expand(3)}
         (velocity,) = run(TRANSFORMER, **noisy, tokens=tokens, pooled=pooled, **alone)
         x = x + (following - sigma) * guide(*velocity[:, None], 1.5, 2.0)
-    (picture,) = run(DECODER, latents=x)
+    picture, _ = run(DECODER, latents=x, identity=given.identity[:1], expression=given.expression[:1])
     expected = pipeline(FACE, WORDS[:1], 4, 1.5, 2.0, generator=torch.Generator().manual_seed(5), consistency=0).images[
         0
     ]

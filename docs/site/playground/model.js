@@ -52,19 +52,24 @@ export class Model {
     const { latents: shape, shift } = this.table;
     const N = vectors.length, numbers = shape.reduce((a, b) => a * b);
     const conditions = guidance(identityScale, expressionScale);
-    const { tokens, pooled } = await this.fuse(identity, vectors, conditions);
+    const expressions = new Float32Array(vectors.flatMap((vector) => [...representation(vector, this.table)]));
+    const { tokens, pooled } = await this.fuse(identity, expressions, conditions, N);
     const noise = normals(N * numbers, seed);
     if (consistent) noise.set(repeat(noise.subarray(0, numbers), N));
     const velocity = (x, sigma) => this.guidedVelocity(x, sigma, tokens, pooled, conditions, consistent);
     const latents = await sample(velocity, noise, schedule(steps, shift), after);
-    const { pictures } = await this.decoder.run({ latents: floats(latents, [N, ...shape]) });
-    return pixels(pictures);
+    const { pictures, plain } = await this.decoder.run({
+      latents: floats(latents, [N, ...shape]),
+      identity: floats(repeat(identity, N), [N, ...this.table.identity]),
+      expression: floats(expressions, [N, expressions.length / N]),
+    });
+    // The refiner reads identity and expression, so a picture that ignores one of them is not refined.
+    return pixels(identityScale === 0 || expressionScale === 0 ? plain : pictures);
   }
 
   /** Condition tokens (B, M, D) and pooled vectors (B, D). They are the same at every step. */
-  async fuse(identity, vectors, conditions) {
-    const N = vectors.length, B = conditions.length * N, [views, channels] = this.table.identity;
-    const expressions = new Float32Array(vectors.flatMap((vector) => [...representation(vector, this.table)]));
+  async fuse(identity, expressions, conditions, N) {
+    const B = conditions.length * N, [views, channels] = this.table.identity;
     const keep = (name) =>
       new ort.Tensor('bool', Uint8Array.from(conditions.flatMap((one) => new Array(N).fill(+one[name]))), [B]);
     return this.fusion.run({
