@@ -45,7 +45,6 @@ HELPERS = {  # public, and not on the map: why
     "training.optim.learning_rate": "warm_cosine times the recipe's learning rate",
     "codec.GroupNormResidual": "a block of the autoencoder, as in any ResNet",
     "codec.Latents": "the type of a codec's latents",
-    "training.codec.picture_loss": "a part of reconstruction_loss",
     "training.codec.fit_codec": "trains the autoencoder by the loop of all trainings",
     "training.codec.fit_pictures": "what fit_codec and fit_decoder share",
     "training.codec.fit_whole": "what fit_codec and fit_kl_codec share",

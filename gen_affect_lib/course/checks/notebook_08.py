@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -11,11 +12,355 @@ from torch import Tensor, nn
 
 from gen_affect_lib import flow
 from gen_affect_lib.course.checks import Exercise, Wrong, check_choice, check_number, compare
-from gen_affect_lib.course.checks.probes import clipped, three_steps, updated
+from gen_affect_lib.course.checks.probes import clipped, interrupted, three_steps, updated
 from gen_affect_lib.evaluation.studies.variants import RECIPES
+from gen_affect_lib.training.codec import picture_loss
 from gen_affect_lib.training.optim import warm_cosine
 
-# --- 8.1 learning_rate -----------------------------------------------------------------------------------------------
+# --- 8.1 picture_loss ------------------------------------------------------------------------------------------------
+
+
+def _picture_loss(
+    error,
+    images,
+    weight,
+    *,
+    weber=True,
+    brightness=lambda images: images.mean(dim=1, keepdim=True) / 2 + 0.5,
+    normal=lambda weight: weight / weight.mean(),
+    size=torch.abs,
+    pixels=True,
+    edges=(True, True),
+    before=False,
+    unweighted=False,
+):
+    weight = weight / (0.25 + brightness(images)) if weber else weight * torch.ones_like(images[:, :1])
+    weight = normal(weight)
+    start = slice(None, -1) if before else slice(1, None)
+    on_edges = torch.ones_like(weight) if unweighted else weight
+    total = (size(error) * weight).mean() if pixels else torch.zeros(())
+    if edges[0]:
+        total = total + (size(error[..., :, 1:] - error[..., :, :-1]) * on_edges[..., :, start]).mean()
+    if edges[1]:
+        total = total + (size(error[..., 1:, :] - error[..., :-1, :]) * on_edges[..., start, :]).mean()
+    return total
+
+
+def _test_picture_loss(answer) -> None:
+    def case(count: int, side: int):
+        return (
+            torch.randn(count, 3, side, side),
+            torch.rand(count, 3, side, side) * 2 - 1,
+            1 + 3 * torch.rand(1, 1, side, side),
+        )
+
+    def by(**change) -> Callable:
+        return lambda *case: _picture_loss(*case, **change)
+
+    compare(
+        answer,
+        picture_loss,
+        case(2, 6),
+        case(1, 9),
+        gradients=True,
+        mistakes=[
+            ("the edges are missing: add the mean errors of both kinds of differences.", by(edges=(False, False))),
+            ("only the differences along a row are there: add those along a column.", by(edges=(True, False))),
+            ("only the differences along a column are there: add those along a row.", by(edges=(False, True))),
+            ("the mean error of the pixels themselves is missing.", by(pixels=False)),
+            ("the brightness is not used: an error on dark skin then counts too little.", by(weber=False)),
+            (
+                "the brightness is that of values from −1 to 1. It goes from 0 to 1: mean / 2 + 0.5.",
+                by(brightness=lambda images: images.mean(dim=1, keepdim=True)),
+            ),
+            (
+                "each colour is weighted by itself. The brightness of a pixel is the mean of its three colours.",
+                by(brightness=lambda images: images / 2 + 0.5),
+            ),
+            ("the weights are not divided by their mean.", by(normal=lambda weight: weight)),
+            (
+                "the weights of each picture are divided by a mean of their own, so that dark pictures count no more "
+                "than light ones: take the mean over the batch.",
+                by(normal=lambda weight: weight / weight.mean(dim=(1, 2, 3), keepdim=True)),
+            ),
+            ("the errors are squared: take their absolute value.", by(size=torch.square)),
+            ("an edge has the weight of its left or upper pixel: take the right or lower one.", by(before=True)),
+            ("the edges have no weight: each has that of its right or lower pixel.", by(unweighted=True)),
+        ],
+    )
+
+
+check_picture_loss = Exercise(
+    "8.1",
+    "picture_loss",
+    "The loss of a reconstruction",
+    "implement",
+    difficulty=3,
+    minutes=20,
+    points=4,
+    purpose="What a loss does not count, a codec does not keep, and no generator can draw it afterwards.",
+    reference=picture_loss,
+    test=_test_picture_loss,
+    hints=(
+        "First the weights: divide by 0.25 + brightness, (B, 1, S, S), then by their mean. Then three means of "
+        "absolute values times weights.",
+        "Differences along a row are `error[..., :, 1:] - error[..., :, :-1]`, and their weights `weight[..., :, 1:]`.",
+    ),
+)
+
+# --- 8.2 noised ------------------------------------------------------------------------------------------------------
+
+
+def noised(latents: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    level = noise * torch.randn(len(latents), 1, 1, 1, generator=generator).abs()
+    return latents + level * torch.randn(latents.shape, generator=generator)
+
+
+def _test_noised(answer) -> None:
+    latents = torch.randn(6000, 2, 4, 4)
+    for noise, seed in ((0.4, 21), (1.5, 22)):
+        given = latents.clone()
+        out = answer(given, noise, torch.Generator().manual_seed(seed))
+        if not isinstance(out, Tensor) or out.shape != latents.shape:
+            came = f"a tensor {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+            raise Wrong(f"latents of the same shape were expected, {tuple(latents.shape)}, and {came} came back.")
+        if not torch.equal(given, latents):
+            raise Wrong("the latents themselves were changed: return new ones.")
+        if not torch.equal(answer(given, noise, torch.Generator().manual_seed(seed)), out):
+            raise Wrong("the same generator gives another result: pass `generator=generator` to both calls.")
+        added = (out - latents) / noise
+        slope = ((out * latents).mean() / latents.square().mean()).item()
+        if abs(slope - 1) > 0.1:
+            raise Wrong("the latents are scaled. Noise is added to them, and they stay as they are.")
+        if added.square().mean() < 1e-6:
+            raise Wrong("no noise was added.")
+        of_picture = added.square().mean(dim=(1, 2, 3))  # near s² / noise²
+        if of_picture.std() < 1e-3 * of_picture.mean():
+            raise Wrong("every picture has exactly the same noise: draw it anew for each.")
+        if added.mean(dim=(1, 2, 3)).square().mean() > 0.5 * added.square().mean():
+            raise Wrong("a constant is added to each picture. Multiply the level by noise of the shape of the latents.")
+        if (added[:, 0] * added[:, 1]).mean() > 0.5 * added.square().mean():
+            raise Wrong("all channels have the same noise: draw a number for each number of the latents.")
+        pairs = (added[..., 0, 0].square() * added[..., 3, 3].square()).mean().item()  # E s⁴ / noise⁴ = 3
+        fourth, second = added.pow(4).mean().item(), added.square().mean().item()
+        if abs(pairs - second**2) < 0.2 * second**2:
+            if fourth > 5 * second**2:
+                raise Wrong("each number has its own level: draw one level for each *picture*, (B, 1, 1, 1).")
+            raise Wrong("all pictures have the same level of noise: draw a level for each.")
+        if abs(second - 1) > 0.12:
+            raise Wrong(
+                f"the mean square of the noise is {second * noise**2:.2f}, and should be {noise**2:.2f}: the level is "
+                "the absolute value of a normal number with the standard deviation `noise`."
+            )
+        if abs(pairs - 3) > 0.6:
+            raise Wrong("the levels have another distribution: take the absolute value of a normal number.")
+
+
+check_noised = Exercise(
+    "8.2",
+    "noised",
+    "Noise on the latents",
+    "implement",
+    difficulty=2,
+    minutes=10,
+    points=2,
+    purpose="One line in the training of a codec decides which latents a generator can learn.",
+    reference=noised,
+    test=_test_noised,
+    hints=(
+        "Two random tensors: one level for each picture, and a number for each number of the latents. How do they "
+        "broadcast?",
+        "`noise * torch.randn(len(latents), 1, 1, 1, generator=generator).abs()` is the level.",
+    ),
+)
+
+# --- 8.3 linear_floor ------------------------------------------------------------------------------------------------
+
+
+def linear_floor(latents: Tensor, sigma: float) -> float:
+    return _floor(latents, sigma)
+
+
+def _floor(
+    latents,
+    sigma,
+    *,
+    spectrum=lambda flat: torch.linalg.eigvalsh(torch.cov(flat.T)).clamp(min=0),
+    loss=lambda v, s: v / ((1 - s) ** 2 * v + s**2),
+    total=torch.mean,
+):
+    return total(loss(spectrum(latents.flatten(1)), sigma)).item()
+
+
+def _test_linear_floor(answer) -> None:
+    def case(count: int, channels: int, side: int, sigma: float):
+        size = channels * side**2
+        mixing = torch.randn(size, size, dtype=torch.float64) * torch.linspace(1.5, 0.1, size, dtype=torch.float64)
+        flat = torch.randn(count, size, dtype=torch.float64) @ mixing.T / size**0.5 + 0.7
+        return flat.reshape(count, channels, side, side), sigma
+
+    def by(**change) -> Callable:
+        return lambda *case: _floor(*case, **change)
+
+    def of_channels(latents, sigma):
+        flat = latents.transpose(0, 1).flatten(1)  # (M, C, s, s) -> (C, M s s)
+        return _floor(latents, sigma, spectrum=lambda _: torch.linalg.eigvalsh(torch.cov(flat).reshape(len(flat), -1)))
+
+    compare(
+        answer,
+        linear_floor,
+        case(3000, 2, 3, 0.5),
+        case(3000, 3, 2, 0.2),
+        case(2000, 1, 4, 0.8),
+        tolerance=2e-3,
+        mistakes=[
+            (
+                "these are the variances of the single numbers, as if they were independent. Neighbouring latents are "
+                "correlated: take the eigenvalues of the covariance.",
+                by(spectrum=lambda flat: flat.var(dim=0)),
+            ),
+            (
+                "the mean of the latents is not subtracted: the covariance is that of the differences from the mean.",
+                by(spectrum=lambda flat: torch.linalg.eigvalsh(flat.T @ flat / len(flat))),
+            ),
+            ("the covariance is that of the channels alone: flatten (M, C, s, s) to (M, D), D = C · s².", of_channels),
+            (
+                "the formula is applied to the mean of the eigenvalues. Apply it to each one, then take the mean.",
+                by(spectrum=lambda flat: flat.var(dim=0).mean()),
+            ),
+            ("this is the sum over the components: the loss is a mean.", by(total=torch.sum)),
+            (
+                "1 − σ and σ have to be squared in the denominator.",
+                by(loss=lambda v, s: v / ((1 - s) * v + s)),
+            ),
+            ("σ and 1 − σ have changed places.", by(loss=lambda v, s: v / (s**2 * v + (1 - s) ** 2))),
+            (
+                "these are singular values of the latents: the variance of a component is the square of one, over M.",
+                by(spectrum=lambda flat: torch.linalg.svdvals(flat - flat.mean(dim=0))),
+            ),
+        ],
+    )
+
+
+check_linear_floor = Exercise(
+    "8.3",
+    "linear_floor",
+    "What a linear network would reach",
+    "implement",
+    difficulty=4,
+    minutes=25,
+    points=4,
+    purpose="It compares the latents of two codecs for a generator before one is trained.",
+    reference=linear_floor,
+    test=_test_linear_floor,
+    hints=(
+        "Flatten the latents to (M, D). Which matrix has the variances of the principal components as its eigenvalues?",
+        "`torch.linalg.eigvalsh(torch.cov(flat.T))` gives them. Then the formula for each, and the mean.",
+    ),
+)
+
+# --- 8.4 still_missing -----------------------------------------------------------------------------------------------
+
+
+def still_missing(decoded: Tensor, true: Tensor, difference: Tensor, present: Tensor) -> Tensor:
+    return _missing(decoded, true, difference, present)
+
+
+def _missing(
+    decoded,
+    true,
+    difference,
+    present,
+    *,
+    start=lambda true, difference, present: true - present * difference,
+    limit=lambda s: s.clamp(0, 1),
+    axes=(1, 2, 3),
+    expected=lambda present: present,
+    power=lambda d, axes: d.square().sum(dim=axes, keepdim=True),
+    give=lambda fraction, difference: fraction * difference,
+):
+    present = present[:, None, None, None].to(true)
+    inner = ((decoded - start(true, difference, present)) * difference).sum(dim=axes, keepdim=True)
+    shown = limit(inner / power(difference, axes).clamp_min(1e-6))
+    return give(expected(present) - shown, difference)
+
+
+def _test_still_missing(answer) -> None:
+    def case(*shown: float):
+        count, size = len(shown), (3, 5, 5)
+        difference = torch.randn(count, *size) * (torch.rand(count, 1, 5, 5) < 0.4)
+        present = torch.arange(count) % 2 == 0
+        true = torch.rand(count, *size) * 2 - 1
+        bare = true - present[:, None, None, None] * difference
+        fraction = torch.tensor(shown)[:, None, None, None]
+        return bare + fraction * difference + 0.05 * torch.randn(count, *size), true, difference, present
+
+    def by(**change) -> Callable:
+        return lambda *case: _missing(*case, **change)
+
+    compare(
+        answer,
+        still_missing,
+        case(0.2, 0.6, 0.9, 0.1),
+        case(1.4, -0.4),
+        case(0.0, 0.0, 1.0),
+        tolerance=1e-4,
+        mistakes=[
+            (
+                "this is the true minus the decoded picture. It contains every error of the decoder, of outlines and "
+                "colours too; only the fraction of the thing is asked for.",
+                lambda decoded, true, *_: true - decoded,
+            ),
+            (
+                "the fraction is measured from the true picture, which has the thing already. Measure it from the "
+                "picture without it, true − present · d.",
+                by(start=lambda true, difference, present: true),
+            ),
+            (
+                "the picture without the thing is wrong where nothing is present: there it is the true picture.",
+                by(start=lambda true, difference, present: true - difference),
+            ),
+            ("the fraction has no limits: clamp it to [0, 1].", by(limit=lambda s: s)),
+            ("the fraction is clamped at one end only: to [0, 1].", by(limit=lambda s: s.clamp(min=0))),
+            (
+                "where the thing is not present, 1 − s adds it to people who do not have it: the fraction to add is "
+                "present − s.",
+                by(expected=lambda present: torch.ones_like(present)),
+            ),
+            ("the batch has one fraction: each picture has its own.", by(axes=(0, 1, 2, 3))),
+            ("each colour has its own fraction: sum over channels and pixels.", by(axes=(2, 3))),
+            ("the sign is wrong: present − s is to be *added*.", by(give=lambda fraction, d: -fraction * d)),
+            (
+                "this is what is shown already, s · d.",
+                by(expected=lambda present: 0, give=lambda fraction, d: -fraction * d),
+            ),
+            (
+                "divide by the sum of the squares of d, and not by its norm.",
+                by(power=lambda d, axes: d.square().sum(dim=axes, keepdim=True).sqrt()),
+            ),
+        ],
+    )
+
+
+check_still_missing = Exercise(
+    "8.4",
+    "still_missing",
+    "How much of a freckle is there?",
+    "implement",
+    difficulty=3,
+    minutes=20,
+    points=3,
+    purpose="A target that contains one thing can be learned by a small network; a target with all errors cannot.",
+    reference=still_missing,
+    test=_test_still_missing,
+    hints=(
+        "Least squares with one unknown: the s for which bare + s · d is nearest to the decoded picture.",
+        "bare = true − present · d; s = ⟨decoded − bare, d⟩ / ⟨d, d⟩, one number for each picture, clamped to [0, 1]; "
+        "then (present − s) · d.",
+    ),
+)
+
+# --- 8.5 learning_rate -----------------------------------------------------------------------------------------------
 
 
 def learning_rate(step: int, used: float, peak: float, warmup_steps: int, final: float) -> float:
@@ -122,14 +467,14 @@ def _test_learning_rate(answer) -> None:
 
 
 check_learning_rate = Exercise(
-    "8.1",
+    "8.5",
     "learning_rate",
-    "Up in a line, down in half a cosine",
+    "Linear warm-up, cosine decay",
     "implement",
     difficulty=2,
     minutes=10,
     points=2,
-    purpose="Few settings of a training change its result as much, as section 5 measures.",
+    purpose="Few settings of a training change its result as much; section 5 measures it.",
     reference=learning_rate,
     test=_test_learning_rate,
     hints=(
@@ -139,7 +484,7 @@ check_learning_rate = Exercise(
     ),
 )
 
-# --- 8.2 left_of_the_start -------------------------------------------------------------------------------------------
+# --- 8.6 left_of_the_start -------------------------------------------------------------------------------------------
 
 
 def _test_left_of_the_start(answer) -> None:
@@ -162,14 +507,14 @@ def _test_left_of_the_start(answer) -> None:
 
 
 check_left_of_the_start = Exercise(
-    "8.2",
+    "8.6",
     "left_of_the_start",
-    "How long is a memory?",
+    "How long does an average remember?",
     "predict",
     difficulty=2,
     minutes=4,
     points=1,
-    purpose="A decay of 0.999 looks like almost 1; what it means is a number of steps.",
+    purpose="A decay is a number of steps in disguise: 0.999 stands for about a thousand.",
     reference=lambda: 0.999**1000,
     test=_test_left_of_the_start,
     hints=(
@@ -178,7 +523,7 @@ check_left_of_the_start = Exercise(
     ),
 )
 
-# --- 8.3 update_average ----------------------------------------------------------------------------------------------
+# --- 8.7 update_average ----------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -260,14 +605,14 @@ def _test_update_average(answer) -> None:
 
 
 check_update_average = Exercise(
-    "8.3",
+    "8.7",
     "update_average",
-    "The slow copy",
+    "The moving average",
     "implement",
     difficulty=2,
     minutes=8,
     points=2,
-    purpose="Nearly every published diffusion model is sampled with its averaged weights.",
+    purpose="Nearly every published diffusion model is sampled with averaged weights.",
     reference=update_average,
     test=_test_update_average,
     hints=(
@@ -276,7 +621,7 @@ check_update_average = Exercise(
     ),
 )
 
-# --- 8.4 clip_gradients ----------------------------------------------------------------------------------------------
+# --- 8.8 clip_gradients ----------------------------------------------------------------------------------------------
 
 
 def clip_gradients(parameters: Sequence[Tensor], most: float) -> Tensor:
@@ -387,14 +732,14 @@ def _test_clip_gradients(answer) -> None:
 
 
 check_clip_gradients = Exercise(
-    "8.4",
+    "8.8",
     "clip_gradients",
-    "A leash for the gradient",
+    "Clipping the gradient",
     "implement",
     difficulty=2,
     minutes=10,
     points=2,
-    purpose="The one line that keeps an unusual batch from undoing many good steps.",
+    purpose="It keeps one unusual batch from undoing many good steps.",
     reference=clip_gradients,
     test=_test_clip_gradients,
     hints=(
@@ -405,35 +750,53 @@ check_clip_gradients = Exercise(
     ),
 )
 
-# --- 8.5 learn -------------------------------------------------------------------------------------------------------
+# --- 8.9 learn -------------------------------------------------------------------------------------------------------
 
 
-def _learn(timed=True, after=True, forgets=True, too_early=False, rated=True) -> Callable:
-    """The step. Each of the first three arguments switches on one fault of the notebook's `broken_learn`."""
+def _learn(
+    timed=True,
+    after=True,
+    forgets=True,
+    too_early=False,
+    rated=True,
+    towards=1,
+    swapped=False,
+    dropped=True,
+    clip="both",
+    average_first=False,
+) -> Callable:
+    """The step. Each argument can make one mistake."""
 
     def learn(model, condition_encoder, optimizer, average, draws, rate, step, clip_norm=1.0):
         batch, noise, sigma, keep_identity, keep_expression = draws
+        target = batch["target"]
+        if not dropped:
+            keep_identity, keep_expression = torch.ones_like(keep_identity), torch.ones_like(keep_expression)
         tokens, pooled = condition_encoder(
             batch["identity"], batch["expression"], keep_identity=keep_identity, keep_expression=keep_expression
         )
-        noisy = flow.interpolate(batch["target"], noise, sigma)
+        noisy = flow.interpolate(noise, target, sigma) if swapped else flow.interpolate(target, noise, sigma)
         predicted = model(noisy, tokens, pooled, flow.timestep(sigma) if timed else sigma)
-        loss = (predicted - flow.velocity(batch["target"], noise)).square().mean()
+        loss = (predicted - towards * flow.velocity(target, noise)).square().mean()
         parameters = [*model.parameters(), *condition_encoder.parameters()]
+        of_clipping = {"both": parameters, "model": list(model.parameters()), "none": []}[clip]
         if not after:
-            nn.utils.clip_grad_norm_(parameters, clip_norm)
+            nn.utils.clip_grad_norm_(of_clipping, clip_norm)
         loss.backward()
         if too_early:
             optimizer.zero_grad(set_to_none=False)
         if after:
-            nn.utils.clip_grad_norm_(parameters, clip_norm)
+            nn.utils.clip_grad_norm_(of_clipping, clip_norm)
         if rated:
             for group in optimizer.param_groups:
                 group["lr"] = rate
+        if average_first:
+            update_average(average, parameters, step)
         optimizer.step()
         if forgets:
             optimizer.zero_grad(set_to_none=True)
-        update_average(average, parameters, step)
+        if not average_first:
+            update_average(average, parameters, step)
         return loss.item()
 
     return learn
@@ -445,7 +808,7 @@ learn.__name__ = "learn"
 
 FAULTS = {
     "timed": "the network gets sigma, from 0 to 1. It needs the timestep, 1000 · sigma (notebook 04).",
-    "after": "the gradients are clipped before there are any: `backward` computes them.",
+    "after": "the gradients are not clipped, or clipped before there are any: `backward` computes them.",
     "forgets": "each step also has the gradients of all steps before it: `backward` *adds* to what is there. Clear "
     "them after the step.",
 }
@@ -455,9 +818,7 @@ def _test_learn(answer) -> None:
     mistakes = []
     for many in (3, 2, 1):
         for faults in combinations(FAULTS, many):
-            words = ("one fault is left: " if many == 1 else f"{many} faults are left. One of them: ") + FAULTS[
-                faults[0]
-            ]
+            words = ("" if many == 1 else f"there are {many} faults. One of them: ") + FAULTS[faults[0]]
             mistakes.append((words, three_steps(_learn(**{fault: False for fault in faults}))))
     mistakes += [
         (
@@ -468,6 +829,24 @@ def _test_learn(answer) -> None:
         (
             'the optimizer does not get the rate of this step: set `group["lr"]` of each of its `param_groups`.',
             three_steps(_learn(rated=False)),
+        ),
+        ("the velocity has the wrong sign: it is noise − data.", three_steps(_learn(towards=-1))),
+        (
+            "data and noise have changed places: at sigma 0 the noisy latents are the data.",
+            three_steps(_learn(swapped=True)),
+        ),
+        (
+            "no condition is dropped: pass `keep_identity` and `keep_expression` to the condition encoder, or guidance "
+            "is impossible.",
+            three_steps(_learn(dropped=False)),
+        ),
+        (
+            "only the gradient of the MM-DiT is clipped. It is one gradient, of both networks together.",
+            three_steps(_learn(clip="model")),
+        ),
+        (
+            "the average is updated before the step, and lags behind by one: update it with the new weights.",
+            three_steps(_learn(average_first=True)),
         ),
     ]
     compare(
@@ -480,24 +859,26 @@ def _test_learn(answer) -> None:
 
 
 check_learn = Exercise(
-    "8.5",
+    "8.9",
     "learn",
-    "A step with three faults",
-    "repair",
-    difficulty=3,
-    minutes=15,
-    points=3,
-    purpose="None of the three raises an error: such faults are found by reading, or not at all.",
+    "One training step",
+    "implement",
+    difficulty=4,
+    minutes=25,
+    points=5,
+    purpose="Most mistakes in a training step raise no error, and only make the model worse.",
     reference=learn,
     test=_test_learn,
     hints=(
-        "For each line, say which values it needs, and whether they exist when it runs. What does `backward` do with "
-        "a gradient that is already there? And in which units does the network of notebook 03 take the noise level?",
-        "One line is in the wrong place, one is missing, and one has too small a number.",
+        "In this order: condition tokens, noisy latents, prediction, loss; gradients, clipping, learning rate, step; "
+        "clear the gradients, update the average.",
+        "sigma is (B,): `sigma[:, None, None, None]` broadcasts. The timestep is 1000 · sigma. The parameters are "
+        "`[*model.parameters(), *condition_encoder.parameters()]`, and `nn.utils.clip_grad_norm_` comes after "
+        "`backward`.",
     ),
 )
 
-# --- 8.6 recipe_for_expressions --------------------------------------------------------------------------------------
+# --- 8.10 recipe_for_expressions -------------------------------------------------------------------------------------
 
 
 def _test_recipe_for_expressions(answer) -> None:
@@ -526,14 +907,14 @@ def _test_recipe_for_expressions(answer) -> None:
 
 
 check_recipe_for_expressions = Exercise(
-    "8.6",
+    "8.10",
     "recipe_for_expressions",
     "Which recipe has begun to draw expressions?",
     "read",
     difficulty=2,
     minutes=5,
     points=1,
-    purpose="A table with seven columns answers seven questions, and only two of them are yours.",
+    purpose="A metric ranks models by what it measures, which need not be what the model is for.",
     reference=lambda: "face_weight",
     test=_test_recipe_for_expressions,
     hints=(
@@ -543,7 +924,7 @@ check_recipe_for_expressions = Exercise(
     ),
 )
 
-# --- 8.7 what_to_keep ------------------------------------------------------------------------------------------------
+# --- 8.11 what_to_keep -----------------------------------------------------------------------------------------------
 
 KEPT = {
     "a": "without the weights (a) nothing is left.",
@@ -579,18 +960,147 @@ def _test_what_to_keep(answer) -> None:
 
 
 check_what_to_keep = Exercise(
-    "8.7",
+    "8.11",
     "what_to_keep",
     "What must a checkpoint hold?",
     "predict",
     difficulty=3,
     minutes=5,
     points=2,
-    purpose="A checkpoint that lacks something is noticed after the first power cut, and not before.",
+    purpose="What a checkpoint lacks is noticed only after the first interruption.",
     reference=lambda: "abceh",
     test=_test_what_to_keep,
     hints=(
         "For each of the eight: does the next step depend on it, and can it be computed from the others?",
         "Five must be kept. Batches and noise are functions of the number of the step.",
+    ),
+)
+
+# --- 8.12 Checkpoint -------------------------------------------------------------------------------------------------
+
+
+class Checkpoint:
+    """All that the next step depends on, as copies."""
+
+    def __init__(self, parameters, average, optimizer, step, seconds):
+        self.parameters, self.average = self.copied(parameters), self.copied(average)
+        self.optimizer = copy.deepcopy(optimizer.state_dict())
+        self.step, self.seconds = step, seconds
+
+    def copied(self, tensors):
+        return [tensor.detach().clone() for tensor in tensors]
+
+    @torch.no_grad()
+    def restore(self, parameters, average, optimizer):
+        for kept, tensors in ((self.parameters, parameters), (self.average, average)):
+            for old, tensor in zip(kept, tensors):
+                tensor.copy_(old)
+        optimizer.load_state_dict(copy.deepcopy(self.optimizer))
+        return self.step, self.seconds
+
+
+class _Followed(Checkpoint):
+    def copied(self, tensors):
+        return [tensor.detach() for tensor in tensors]
+
+
+class _OptimizerFollows(Checkpoint):
+    def __init__(self, parameters, average, optimizer, step, seconds):
+        super().__init__(parameters, average, optimizer, step, seconds)
+        self.optimizer = optimizer.state_dict()
+
+    @torch.no_grad()
+    def restore(self, parameters, average, optimizer):
+        step = super().restore(parameters, average, optimizer)
+        optimizer.load_state_dict(self.optimizer)
+        return step
+
+
+class _NoOptimizer(Checkpoint):
+    def restore(self, parameters, average, optimizer):
+        fresh = copy.deepcopy(optimizer.state_dict())
+        step = super().restore(parameters, average, optimizer)
+        optimizer.load_state_dict(fresh)
+        return step
+
+
+class _NoAverage(Checkpoint):
+    def restore(self, parameters, average, optimizer):
+        return super().restore(parameters, self.copied(average), optimizer)
+
+
+class _AverageOfWeights(Checkpoint):
+    @torch.no_grad()
+    def restore(self, parameters, average, optimizer):
+        step = super().restore(parameters, average, optimizer)
+        for slow, fast in zip(average, parameters):
+            slow.copy_(fast)
+        return step
+
+
+class _NoWeights(Checkpoint):
+    def restore(self, parameters, average, optimizer):
+        return super().restore(self.copied(parameters), average, optimizer)
+
+
+class _FromTheStart(Checkpoint):
+    def restore(self, parameters, average, optimizer):
+        return 0, super().restore(parameters, average, optimizer)[1]
+
+
+class _NoTime(Checkpoint):
+    def restore(self, parameters, average, optimizer):
+        return super().restore(parameters, average, optimizer)[0], 0.0
+
+
+def _test_checkpoint(answer) -> None:
+    compare(
+        interrupted(answer),
+        interrupted(Checkpoint),
+        (5, 3, 8),
+        (6, 1, 5),
+        mistakes=[
+            (
+                "the checkpoint changes with the training that goes on after it: keep copies (`detach().clone()`) of "
+                "weights and average.",
+                interrupted(_Followed),
+            ),
+            (
+                "the weights are not restored: copy them into the tensors of `parameters`, in place.",
+                interrupted(_NoWeights),
+            ),
+            ("the moving average is not restored.", interrupted(_NoAverage)),
+            (
+                "the average begins again with the restored weights: it depends on all earlier ones, and must be kept.",
+                interrupted(_AverageOfWeights),
+            ),
+            ("the optimizer begins without its moments: keep `optimizer.state_dict()`.", interrupted(_NoOptimizer)),
+            (
+                "the moments are not copied: `state_dict()` returns the optimizer's own tensors, which change in the "
+                "next step. `copy.deepcopy` it.",
+                interrupted(_OptimizerFollows),
+            ),
+            ("the run begins again with step 0: return the step that was kept.", interrupted(_FromTheStart)),
+            ("the seconds are lost: the learning rate follows them in a run limited in minutes.", interrupted(_NoTime)),
+        ],
+    )
+
+
+check_Checkpoint = Exercise(
+    "8.12",
+    "Checkpoint",
+    "A run that can be resumed",
+    "implement",
+    difficulty=4,
+    minutes=25,
+    points=4,
+    purpose="A resumed run that differs a little from an uninterrupted one is hard to notice and impossible to repeat.",
+    reference=Checkpoint,
+    test=_test_checkpoint,
+    hints=(
+        "Which tensors change in place in the next step? A checkpoint must not refer to them, and after `restore` the "
+        "training must not refer to the checkpoint's.",
+        "`copy.deepcopy(optimizer.state_dict())`, and `detach().clone()` for the tensors. In `restore`: "
+        "`tensor.copy_(…)` under `torch.no_grad()`, and `optimizer.load_state_dict(copy.deepcopy(…))`.",
     ),
 )

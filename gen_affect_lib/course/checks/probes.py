@@ -380,7 +380,7 @@ def fresh_parameters(kind: Callable) -> Callable:
     return lambda build: dict(kind(**build).named_parameters())
 
 
-# --- 7.2 both_together -----------------------------------------------------------------------------------------------
+# --- 7.3 both_together -----------------------------------------------------------------------------------------------
 
 
 def product(who: Tensor, what: Tensor) -> Tensor:
@@ -397,7 +397,7 @@ def added(who: Tensor, what: Tensor) -> Tensor:
 
 FUNCTIONS = {function.__name__: function for function in (a_field, an_epsilon, product, sine, added)}
 
-# --- 8.3 update_average, 8.4 clip_gradients, 8.5 learn ---------------------------------------------------------------
+# --- 8.7 update_average, 8.8 clip_gradients, 8.9 learn, 8.12 Checkpoint ----------------------------------------------
 
 
 @probe
@@ -505,3 +505,50 @@ def three_steps(step_function: Callable) -> Callable:
         }
 
     return learn
+
+
+@probe
+def interrupted(kind: Callable) -> Callable:
+    """(seed, stop, steps) -> weights and averages after two runs that are resumed from one checkpoint, and the step and
+    the seconds that it kept.
+
+    The checkpoint is made after `stop` steps of a small network. Then the training goes on, which must not change it.
+    """
+
+    def begin(seed: int):
+        torch.manual_seed(seed)
+        network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        parameters = list(network.parameters())
+        average = [parameter.detach().clone() for parameter in parameters]
+        return network, parameters, average, torch.optim.AdamW(parameters, lr=0.05)
+
+    def train(network, parameters, average, optimizer, start: int, end: int) -> None:
+        for step in range(start, end):
+            generator = torch.Generator().manual_seed(step)
+            network(torch.randn(6, 3, generator=generator)).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            with torch.no_grad():
+                for slow, fast in zip(average, parameters):
+                    slow.lerp_(fast, 0.3)
+
+    def resumed(seed: int, stop: int, steps: int):
+        first = begin(seed)
+        train(*first, 0, stop)
+        checkpoint: Any = kind(*first[1:], stop, 12.5 * stop)
+        train(*first, stop, stop + 2)
+        ends = []
+        for again in (1, 2):
+            network, parameters, average, optimizer = begin(seed + 100 * again)
+            held = list(average)
+            returned = checkpoint.restore(parameters, average, optimizer)
+            if not isinstance(returned, (tuple, list)) or len(returned) != 2:
+                raise Wrong("`restore` returns two numbers: the step and the seconds that were kept.")
+            if any(one is not other for one, other in zip(average, held)):
+                raise Wrong("there are new tensors in `average`: copy the kept numbers into those that are there.")
+            train(network, parameters, average, optimizer, int(returned[0]), steps)
+            ends.append([[tensor.detach().clone() for tensor in tensors] for tensors in (parameters, average)])
+        return {"weights and averages": ends, "step": int(returned[0]), "seconds": float(returned[1])}
+
+    resumed.__name__ = "Checkpoint"
+    return resumed

@@ -1,5 +1,7 @@
 """Answers to the exercises of notebook 08, as students write them."""
 
+import copy
+import io
 import math
 
 import numpy as np
@@ -7,6 +9,177 @@ import torch
 from torch import nn
 
 from tests.course.checks.answers import Answers
+
+# --- picture_loss ---
+
+
+def weights_of(images, weight):
+    brightness = (images.sum(1, keepdim=True) / 3 + 1) / 2
+    weight = weight / (brightness + 0.25)
+    return weight / weight.mean()
+
+
+def by_diff(error, images, weight):
+    w = weights_of(images, weight)
+    return (
+        (w * error.abs()).mean()
+        + (w[..., 1:] * error.diff(dim=3).abs()).mean()
+        + (w[..., 1:, :] * error.diff(dim=2).abs()).mean()
+    )
+
+
+def by_rolling(error, images, weight):
+    w, total = weights_of(images, weight), 0
+    for axis in (None, 2, 3):
+        change = error if axis is None else error - error.roll(1, axis)
+        there = torch.ones_like(error)
+        if axis is not None:
+            there.index_fill_(axis, torch.tensor([0]), 0.0)
+        total = total + (change.abs() * w * there).sum() / there.sum()
+    return total
+
+
+def loss_with(w=weights_of, size=torch.abs, terms=(1, 1, 1), before=False):
+    def answer(error, images, weight):
+        weights = w(images, weight)
+        along, down = (weights[..., :-1], weights[..., :-1, :]) if before else (weights[..., 1:], weights[..., 1:, :])
+        parts = (
+            (weights * size(error)).mean(),
+            (along * size(error.diff(dim=3))).mean(),
+            (down * size(error.diff(dim=2))).mean(),
+        )
+        return sum(part for part, wanted in zip(parts, terms) if wanted)
+
+    return answer
+
+
+def without_brightness(images, weight):
+    return weight.expand(len(images), -1, -1, -1) / weight.mean()
+
+
+def signed_brightness(images, weight):
+    weight = weight / (0.25 + images.mean(1, keepdim=True))
+    return weight / weight.mean()
+
+
+def not_normal(images, weight):
+    return weight / (0.25 + (images.mean(1, keepdim=True) + 1) / 2)
+
+
+def per_picture(images, weight):
+    weight = not_normal(images, weight)
+    return weight / weight.mean((1, 2, 3), keepdim=True)
+
+
+def no_gradient(error, images, weight):
+    """The right number, from which nothing can be learned."""
+    return by_diff(error.detach(), images, weight) + 0 * error.sum()
+
+
+# --- noised ---
+
+
+def by_normal(latents, noise, generator):
+    level = torch.normal(0.0, noise, (latents.shape[0],), generator=generator).abs()
+    return latents + level.view(-1, 1, 1, 1) * torch.empty_like(latents).normal_(generator=generator)
+
+
+def one_after_another(latents, noise, generator):
+    out = []
+    for one in latents:
+        level = noise * torch.randn((), generator=generator).abs()
+        out.append(one + level * torch.randn(one.shape, generator=generator))
+    return torch.stack(out)
+
+
+def noise_with(level, shape=lambda z: z.shape):
+    return lambda z, noise, generator: z + noise * level(z, generator) * torch.randn(shape(z), generator=generator)
+
+
+def of_each_picture(z, generator):
+    return torch.randn(len(z), 1, 1, 1, generator=generator).abs()
+
+
+def mixed_in(z, noise, generator):
+    level = noise * of_each_picture(z, generator)
+    return (1 - level) * z + level * torch.randn(z.shape, generator=generator)
+
+
+def without_generator(z, noise, generator):
+    return z + noise * torch.randn(len(z), 1, 1, 1).abs() * torch.randn(z.shape, generator=generator)
+
+
+def in_place(z, noise, generator):
+    z += noise * of_each_picture(z, generator) * torch.randn(z.shape, generator=generator)
+    return z
+
+
+# --- linear_floor ---
+
+
+def by_svd(latents, sigma):
+    flat = latents.reshape(len(latents), -1)
+    variances = torch.linalg.svdvals(flat - flat.mean(0)) ** 2 / len(flat)
+    return float((variances / ((1 - sigma) ** 2 * variances + sigma**2)).mean())
+
+
+def by_least_squares(latents, sigma):
+    """The matrix form: trace of the error covariance of the best linear prediction."""
+    flat = latents.reshape(len(latents), -1)
+    c = np.cov(flat.numpy(), rowvar=False)
+    x = (1 - sigma) ** 2 * c + sigma**2 * np.eye(len(c))
+    cross = sigma * np.eye(len(c)) - (1 - sigma) * c
+    return np.trace(c + np.eye(len(c)) - cross @ np.linalg.inv(x) @ cross) / len(c)
+
+
+def floor_with(variances, total=np.mean, formula=lambda v, s: v / ((1 - s) ** 2 * v + s**2)):
+    return lambda z, sigma: float(total(formula(np.asarray(variances(z.flatten(1).numpy())), sigma)))
+
+
+def spectrum(flat):
+    return np.linalg.eigvalsh(np.cov(flat.T))
+
+
+def channels_alone(z, sigma):
+    flat = z.numpy().transpose(1, 0, 2, 3).reshape(z.shape[1], -1)
+    v = np.linalg.eigvalsh(np.cov(flat).reshape(z.shape[1], z.shape[1]))
+    return float((v / ((1 - sigma) ** 2 * v + sigma**2)).mean())
+
+
+# --- still_missing ---
+
+
+def by_einsum(decoded, true, difference, present):
+    there = present.float()
+    bare = true - torch.einsum("b,bchw->bchw", there, difference)
+    s = torch.einsum("bchw,bchw->b", decoded - bare, difference)
+    s = (s / torch.einsum("bchw,bchw->b", difference, difference).clamp(min=1e-9)).clamp(0, 1)
+    return torch.einsum("b,bchw->bchw", there - s, difference)
+
+
+def picture_by_picture(decoded, true, difference, present):
+    out = []
+    for image, truth, d, there in zip(decoded, true, difference, present):
+        bare = truth - d if there else truth
+        s = torch.linalg.lstsq(d.reshape(-1, 1), (image - bare).reshape(-1, 1)).solution.item()
+        out.append((float(there) - min(max(s, 0.0), 1.0)) * d)
+    return torch.stack(out)
+
+
+def missing_with(bare=None, limit=lambda s: s.clamp(0, 1), expected=None, axes=(1, 2, 3), sign=1):
+    def answer(decoded, true, d, present):
+        there = present.view(-1, 1, 1, 1).float()
+        start = true - there * d if bare is None else bare(true, d)
+        s = limit(((decoded - start) * d).sum(axes, keepdim=True) / (d * d).sum(axes, keepdim=True).clamp(min=1e-9))
+        return sign * ((there if expected is None else expected) - s) * d
+
+    return answer
+
+
+def error_of_the_decoder(decoded, true, difference, present):
+    """Everything that differs: the picture would be right, and a small network learns only outlines of it."""
+    return true - decoded
+
 
 # --- learning_rate ---
 
@@ -256,12 +429,19 @@ def networks_emptied(model, condition_encoder, optimizer, average, draws, rate, 
 
 
 def step_with(
-    scale=1000, clip_first=False, zero=True, clip="both", set_rate=True, average_first=False, too_early=False
+    scale=1000,
+    clip_first=False,
+    zero=True,
+    clip="both",
+    set_rate=True,
+    average_first=False,
+    too_early=False,
+    change=lambda draws: draws,
 ):
     def learn(model, condition_encoder, optimizer, average, draws, rate, step, clip_norm=1.0):
-        loss = loss_of(model, condition_encoder, draws, scale)
+        loss = loss_of(model, condition_encoder, change(draws), scale)
         parameters = list(model.parameters()) + list(condition_encoder.parameters())
-        clipped = parameters if clip == "both" else list(model.parameters())
+        clipped = {"both": parameters, "model": list(model.parameters()), "none": []}[clip]
         if clip_first:
             nn.utils.clip_grad_norm_(clipped, clip_norm)
         loss.backward()
@@ -284,7 +464,198 @@ def step_with(
     return learn
 
 
+def against_the_velocity(model, condition_encoder, optimizer, average, draws, rate, step, clip_norm=1.0):
+    """It learns, and well: to walk away from the data."""
+    batch, noise, sigma, keep_identity, keep_expression = draws
+    parameters = [*model.parameters(), *condition_encoder.parameters()]
+    tokens, pooled = condition_encoder(batch["identity"], batch["expression"], keep_identity, keep_expression)
+    s = sigma[:, None, None, None]
+    output = model((1 - s) * batch["target"] + s * noise, tokens, pooled, 1000 * sigma)
+    loss = (output - (batch["target"] - noise)).pow(2).mean()
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, clip_norm)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad()
+    by_copy(average, parameters, step)
+    return loss.item()
+
+
+def everything_kept(draws):
+    batch, noise, sigma, who, what = draws
+    return batch, noise, sigma, torch.ones_like(who), torch.ones_like(what)
+
+
+# --- Checkpoint ---
+
+
+class InAFile:
+    """Written and read as a file is, which copies by itself."""
+
+    def __init__(self, parameters, average, optimizer, step, seconds):
+        self.file = io.BytesIO()
+        torch.save([[p.detach() for p in parameters], list(average), optimizer.state_dict(), step, seconds], self.file)
+
+    def restore(self, parameters, average, optimizer):
+        self.file.seek(0)
+        weights, averages, state, step, seconds = torch.load(self.file)
+        with torch.no_grad():
+            for old, new in zip([*weights, *averages], [*parameters, *average]):
+                new.copy_(old)
+        optimizer.load_state_dict(state)
+        return step, seconds
+
+
+class Copied:
+    def __init__(self, parameters, average, optimizer, step, seconds):
+        everything = [list(map(torch.clone, map(torch.detach, parameters))), average, optimizer.state_dict()]
+        self.state = copy.deepcopy(everything), step, seconds
+
+    def restore(self, parameters, average, optimizer):
+        (weights, averages, state), *numbers = copy.deepcopy(self.state)
+        self.load(parameters, weights)
+        self.load(average, averages)
+        self.load_optimizer(optimizer, state)
+        return tuple(numbers)
+
+    def load(self, tensors, kept):
+        for tensor, old in zip(tensors, kept):
+            tensor.data.copy_(old)
+
+    def load_optimizer(self, optimizer, state):
+        optimizer.load_state_dict(state)
+
+
+class Referring(Copied):
+    def __init__(self, parameters, average, optimizer, step, seconds):
+        super().__init__(parameters, average, optimizer, step, seconds)
+        self.live = [p.detach() for p in parameters], list(average)
+
+    def restore(self, parameters, average, optimizer):
+        numbers = super().restore(parameters, average, optimizer)
+        self.load(parameters, self.live[0])
+        self.load(average, self.live[1])
+        return numbers
+
+
+class MomentsReferred(Copied):
+    def __init__(self, parameters, average, optimizer, step, seconds):
+        super().__init__(parameters, average, optimizer, step, seconds)
+        self.live = optimizer.state_dict()
+
+    def load_optimizer(self, optimizer, state):
+        optimizer.load_state_dict(self.live)
+
+
+class WithoutMoments(Copied):
+    """Weights, average and step are right, and the first steps are those of a new optimizer."""
+
+    def load_optimizer(self, optimizer, state):
+        pass
+
+
+class NewWeights(Copied):
+    def load(self, tensors, kept):
+        tensors = [old.clone() for old in kept]  # noqa: F841
+
+
+class WithoutAverage(Copied):
+    def restore(self, parameters, average, optimizer):
+        return super().restore(parameters, [a.clone() for a in average], optimizer)
+
+
+class AverageAnew(Copied):
+    def restore(self, parameters, average, optimizer):
+        numbers = super().restore(parameters, average, optimizer)
+        self.load(average, parameters)
+        return numbers
+
+
+class AverageReplaced(Copied):
+    def restore(self, parameters, average, optimizer):
+        numbers = super().restore(parameters, average, optimizer)
+        average[:] = [a.clone() for a in average]
+        return numbers
+
+
+class StepForgotten(Copied):
+    def restore(self, parameters, average, optimizer):
+        return 0, super().restore(parameters, average, optimizer)[1]
+
+
+class SecondsForgotten(Copied):
+    def restore(self, parameters, average, optimizer):
+        return super().restore(parameters, average, optimizer)[0], 0.0
+
+
+class Silent(Copied):
+    def restore(self, parameters, average, optimizer):
+        super().restore(parameters, average, optimizer)
+
+
 ANSWERS = {
+    "picture_loss": Answers(
+        right=[by_diff, by_rolling],
+        wrong=[
+            (loss_with(terms=(1, 0, 0)), "the edges are missing"),
+            (loss_with(terms=(1, 1, 0)), "along a row are there"),
+            (loss_with(terms=(1, 0, 1)), "along a column are there"),
+            (loss_with(terms=(0, 1, 1)), "pixels themselves"),
+            (loss_with(w=without_brightness), "brightness is not used"),
+            (loss_with(w=signed_brightness), "from −1 to 1"),
+            (loss_with(w=not_normal), "divided by their mean"),
+            (loss_with(w=per_picture), "mean over the batch"),
+            (loss_with(size=torch.square), "squared"),
+            (loss_with(before=True), "left or upper"),
+            (no_gradient, "gradients are not"),
+        ],
+    ),
+    "noised": Answers(
+        right=[by_normal, one_after_another],
+        wrong=[
+            (noise_with(lambda z, g: 1.0), "all pictures have the same level"),
+            (noise_with(lambda z, g: torch.randn(z.shape, generator=g).abs()), "each *picture*"),
+            (noise_with(lambda z, g: torch.rand(len(z), 1, 1, 1, generator=g)), "mean square of the noise"),
+            (noise_with(of_each_picture, lambda z: (len(z), 1, *z.shape[2:])), "all channels"),
+            (mixed_in, "are scaled"),
+            (without_generator, "another result"),
+            (in_place, "themselves were changed"),
+            (lambda z, noise, generator: z.clone(), "no noise"),
+            (lambda z, noise, generator: z + noise * of_each_picture(z, generator), "a constant"),
+        ],
+    ),
+    "linear_floor": Answers(
+        right=[by_svd, by_least_squares],
+        wrong=[
+            (
+                floor_with(lambda flat: flat.var(0)),
+                "as if they were independent",
+            ),  # the formula, without the correlations
+            (floor_with(lambda flat: np.linalg.eigvalsh(flat.T @ flat / len(flat))), "not subtracted"),
+            (channels_alone, "channels alone"),
+            (floor_with(lambda flat: flat.var(0).mean()), "mean of the eigenvalues"),
+            (floor_with(spectrum, total=np.sum), "the sum over"),
+            (floor_with(spectrum, formula=lambda v, s: v / ((1 - s) * v + s)), "to be squared"),
+            (floor_with(spectrum, formula=lambda v, s: v / (s**2 * v + (1 - s) ** 2)), "changed places"),
+            (floor_with(lambda flat: np.linalg.svd(flat - flat.mean(0), compute_uv=False)), "singular values"),
+        ],
+    ),
+    "still_missing": Answers(
+        right=[by_einsum, picture_by_picture],
+        wrong=[
+            (error_of_the_decoder, "every error of the decoder"),
+            (missing_with(bare=lambda true, d: true), "has the thing already"),
+            (missing_with(bare=lambda true, d: true - d), "where nothing is present"),
+            (missing_with(limit=lambda s: s), "has no limits"),
+            (missing_with(limit=lambda s: s.clamp(min=0)), "one end only"),
+            (missing_with(expected=1), "people who do not have it"),
+            (missing_with(axes=(0, 1, 2, 3)), "each picture has its own"),
+            (missing_with(axes=(2, 3)), "each colour"),
+            (missing_with(sign=-1), "*added*"),
+            (missing_with(expected=0, sign=-1), "shown already"),
+        ],
+    ),
     "learning_rate": Answers(
         right=[with_if, by_sine],
         wrong=[
@@ -339,15 +710,17 @@ ANSWERS = {
     "learn": Answers(
         right=[zero_first, networks_emptied, step_with()],
         wrong=[
-            (step_with(scale=1, clip_first=True, zero=False), "3 faults are left"),
-            (step_with(clip_first=True, zero=False), "2 faults are left"),
-            (step_with(scale=1), "one fault is left: the network gets"),
-            (step_with(clip_first=True), "one fault is left: the gradients are"),
-            (step_with(zero=False), "one fault is left: each step"),
-            (step_with(clip="model"), "under 'losses', in result 2"),
+            (step_with(scale=1, clip_first=True, zero=False), "there are 3 faults"),
+            (step_with(clip_first=True, zero=False), "there are 2 faults"),
+            (step_with(scale=1), "the network gets sigma"),
+            (step_with(clip_first=True), "clipped before there are any"),
+            (step_with(zero=False), "of all steps before it"),
+            (step_with(clip="model"), "of both networks together"),
             (step_with(set_rate=False), "does not get the rate"),
-            (step_with(average_first=True), "under 'averages'"),
+            (step_with(average_first=True), "lags behind"),
             (step_with(too_early=True), "before the step, which then has none"),
+            (step_with(change=everything_kept), "no condition is dropped"),
+            (against_the_velocity, "wrong sign"),
         ],
     ),
     "recipe_for_expressions": Answers(
@@ -371,6 +744,21 @@ ANSWERS = {
             (lambda: "abcefh", "last batch (f)"),
             (lambda: "the weights", "as one word"),
             (lambda: "bceh", "nothing is left"),
+        ],
+    ),
+    "Checkpoint": Answers(
+        right=[InAFile, Copied],
+        wrong=[
+            (Referring, "changes with the training"),
+            (MomentsReferred, "moments are not copied"),
+            (WithoutMoments, "without its moments"),
+            (NewWeights, "in result"),
+            (WithoutAverage, "average is not restored"),
+            (AverageAnew, "begins again with the restored"),
+            (AverageReplaced, "new tensors in `average`"),
+            (StepForgotten, "step 0"),
+            (SecondsForgotten, "seconds are lost"),
+            (Silent, "returns two numbers"),
         ],
     ),
 }
