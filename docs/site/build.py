@@ -79,8 +79,8 @@ def write_course(folder: Path, cache: Path, repository: Repository, solutions: b
         if subprocess.run([*command, str(source), str(folder)], env=environment).returncode:
             raise UserError("Sphinx warns about the pages, see above")
     shutil.copy(HERE / "sheet.html", folder)
-    for unneeded in (".buildinfo", "objects.inv"):
-        (folder / unneeded).unlink(missing_ok=True)
+    for template in folder.rglob("*webpack-macros.html"):  # the themes copy them, and no page uses them
+        template.unlink()
 
 
 def print_sheet(folder: Path) -> None:

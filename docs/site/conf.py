@@ -7,6 +7,8 @@ author = "the contributors of the kit"
 copyright = author
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx_copybutton"]
 
+suppress_warnings = ["ref.python"]  # the type bytes in a signature has the name of two attributes
+
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]

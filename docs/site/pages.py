@@ -221,7 +221,7 @@ def resolved(dotted: str) -> tuple[str, str]:
         for part in parts[end:]:
             thing = getattr(thing, part)
         module = getattr(thing, "__module__", None) or ".".join(parts[:end])
-        name = getattr(thing, "__qualname__", parts[-1])
+        name = getattr(thing, "__qualname__", ".".join(parts[end:]))
         return (dotted, "") if inspect.ismodule(thing) else (module, name)
     raise LookupError(f"{dotted} is no name of the library")
 
