@@ -7,6 +7,7 @@ only by its name can it go to another process.
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -552,3 +553,57 @@ def interrupted(kind: Callable) -> Callable:
 
     resumed.__name__ = "Checkpoint"
     return resumed
+
+
+# --- 12.2 fill -------------------------------------------------------------------------------------------------------
+
+
+def a_network(dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A small network with modules inside modules, in which some parameters have equal names."""
+    inside = nn.Sequential(nn.Linear(7, 5), nn.LayerNorm(5), nn.Linear(5, 3, bias=False))
+    return nn.ModuleDict({"embed": nn.Linear(4, 7), "blocks": nn.ModuleList([inside, nn.Linear(3, 2)])}).to(dtype)
+
+
+@probe
+def filled(fill: Callable) -> Callable:
+    """(seed, dtype) -> a network's parameters after it was filled, by name, as float32; the types that they have; how
+    often each weight was read; and the most weights in memory at a time that are not the network's own."""
+
+    def after(seed: int, dtype: str):
+        generator = torch.Generator().manual_seed(seed)
+        kind = getattr(torch, dtype)
+        stored = {
+            name: torch.randn(rows.shape, generator=generator).to(kind) for name, rows in a_network().named_parameters()
+        }
+        with torch.device("meta"):
+            network = a_network()
+        given: list[weakref.ref] = []
+        alive: list[set[int]] = []
+        reads: dict[str, int] = dict.fromkeys(stored, 0)
+
+        def place(tensor: Tensor) -> int:
+            return 0 if tensor.is_meta else tensor.untyped_storage().data_ptr()
+
+        def read(name: str) -> Tensor:
+            if name not in stored:
+                raise KeyError(f"there is no weight {name!r}; there are {', '.join(stored)}")
+            reads[name] += 1
+            alive.append({place(tensor) for one in given if (tensor := one()) is not None})
+            tensor = stored[name].clone()
+            given.append(weakref.ref(tensor))
+            return tensor
+
+        fill(network, read)
+        if left := [name for name, rows in network.named_parameters() if rows.is_meta]:
+            raise Wrong(
+                f"{len(left)} of {len(stored)} parameters are still on the device meta, such as `{left[0]}`: they have "
+                "no memory into which anything could be copied. Give the module a new `nn.Parameter`, by `setattr`."
+            )
+        own = {place(rows) for rows in network.parameters()}
+        most = max(len(places - own) for places in alive) if alive else 0
+        result = {name: rows.detach().float() for name, rows in network.named_parameters()}
+        kinds = sorted({str(rows.dtype).removeprefix("torch.") for rows in network.parameters()})
+        return result, kinds, reads, most
+
+    after.__name__ = "fill"
+    return after
