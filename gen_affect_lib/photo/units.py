@@ -53,8 +53,16 @@ TABLE = {
 }
 # Where head_yaw and head_pitch are 1, and pitch at rest, as the landmarker sees heads turned by 35 and 25 degrees.
 TURN, PITCH_REST = np.radians((41.0, 25.0)), np.radians(-8.0)
-# The iris from the middle of the eye, in widths of the eye: where gaze_x and gaze_y are 1, and y at rest.
-GAZE, GAZE_REST = (0.155, 0.06), 0.07
+# Landmarks of each eye: its outer and inner corner, the middle of the iris, and the outline of its opening.
+EYES = (
+    (33, 133, 468, (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)),
+    (263, 362, 473, (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)),
+)
+EYE, REACH = 64, 0.8  # pixels of the side of the picture of an eye; half of that side in widths of the eye
+DARK = 25  # the percentile of the brightness of an eye below which it is iris or pupil
+# Offsets of the iris in widths of the eye where gaze_x and gaze_y are 1, and y at rest; the weight of the landmark in
+# y. Up and down the offsets say little, so y is the least squares fit on rendered heads and stays near 0 when in doubt.
+GAZE, GAZE_REST, LANDMARK = (0.155, 0.30), 0.122, 0.3
 
 
 def face_crop(pixels: np.ndarray, face: Face) -> np.ndarray:
@@ -144,25 +152,57 @@ def head_turn(face: Face) -> tuple[float, float]:
     return float(np.clip(yaw / TURN[0], -1, 1)), float(np.clip(pitch / TURN[1], -1, 1))
 
 
-def gaze(face: Face) -> tuple[float, float]:
+def dark_offset(face: Face, pixels: np.ndarray) -> float:
+    """How far iris and pupil lie above the line between the corners of their eye, in its widths: the mean of both eyes.
+
+    They are the darkest quarter of what lies between the lids, not far from the landmark of the iris, weighted by how
+    dark they are. The landmark itself hardly follows them up and down.
+
+    Args:
+        pixels: the picture in which the face was found, uint8 (H, W, 3), RGB.
+    """
+    points, heights = face.landmarks[:, :2].astype(np.float64), []
+    places = ((np.arange(EYE) + 0.5) / EYE * 2 - 1) * REACH
+    x, y = np.meshgrid(places, places)  # (EYE, EYE), in widths of the eye
+    for *corners, iris, outline in EYES:
+        left, right = sorted(points[corners], key=lambda point: point[0])
+        across, middle = right - left, (left + right) / 2
+        down = np.array([-across[1], across[0]])
+        sampled = (middle + x[..., None] * across + y[..., None] * down).astype(np.float32)
+        eye = cv2.remap(pixels, sampled[..., 0], sampled[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        bright = cv2.GaussianBlur(eye.max(axis=2), (0, 0), 1.0).astype(np.float32)
+        inside = (points - middle) @ np.stack([across, down], axis=1) / (across @ across)  # in widths of the eye
+        opening = np.zeros((EYE, EYE), np.uint8)
+        cv2.fillPoly(opening, [np.round((inside[list(outline)] / REACH + 1) / 2 * EYE - 0.5).astype(np.int32)], 1)
+        radius = np.linalg.norm(inside[iris + 1 : iris + 5] - inside[iris], axis=1).mean()
+        near = (opening > 0) & (np.abs(x - inside[iris, 0]) < 1.5 * radius)
+        if near.any():
+            weights = np.maximum(np.percentile(bright[near], DARK) - bright[near], 0) + 1e-6
+            heights.append(-np.average(y[near], weights=weights))
+    return float(np.mean(heights)) if heights else 0.0
+
+
+def gaze(face: Face, dark: float) -> tuple[float, float]:
     """`gaze_x` and `gaze_y` in [-1, 1], relative to the head: to the viewer's right and up.
 
-    The irises are compared with the middle between the corners of their eye, in the aligned face.
+    The irises are compared with the middle between the corners of their eye, in the aligned face. gaze_y also takes
+    the dark part of the eyes, `dark_offset`.
     """
     p, offsets = face.aligned[:, :2], []
-    for iris, outer, inner in ((468, 33, 133), (473, 263, 362)):
+    for outer, inner, iris, _ in EYES:
         offsets.append((p[iris] - (p[outer] + p[inner]) / 2) / np.linalg.norm(p[outer] - p[inner]))
     x, y = np.mean(offsets, axis=0)
-    return float(np.clip(x / GAZE[0], -1, 1)), float(np.clip((y - GAZE_REST) / GAZE[1], -1, 1))
+    height = dark + LANDMARK * y
+    return float(np.clip(x / GAZE[0], -1, 1)), float(np.clip((height - GAZE_REST) / GAZE[1], -1, 1))
 
 
 def read_units(face: Face, pixels: np.ndarray, model: UnitModel | None = None) -> Expression:
     """The expression of a face in a picture (H, W, 3): units of the model as it gives them, the others by `TABLE`."""
-    return read_crop(face, face_crop(pixels, face), model)
+    return read_crop(face, face_crop(pixels, face), dark_offset(face, pixels), model)
 
 
-def read_crop(face: Face, crop: np.ndarray, model: UnitModel | None = None) -> Expression:
-    """`read_units` with the crop of the face (CROP, CROP) in place of the picture.
+def read_crop(face: Face, crop: np.ndarray, dark: float, model: UnitModel | None = None) -> Expression:
+    """`read_units` with the crop of the face (CROP, CROP) and the `dark_offset` of its eyes in place of the picture.
 
     Lips that are parted are not pressed together (AU24), and the blendshapes know parted lips from photographs.
     """
@@ -173,7 +213,7 @@ def read_crop(face: Face, crop: np.ndarray, model: UnitModel | None = None) -> E
         values |= dict(zip(model.units, read[0].tolist()))
         values["au24"] *= 1 - parted
     names = ("gaze_x", "gaze_y", "head_yaw", "head_pitch")
-    values |= dict(zip(names, (*gaze(face), *head_turn(face))))
+    values |= dict(zip(names, (*gaze(face, dark), *head_turn(face))))
     return Expression(**values)
 
 

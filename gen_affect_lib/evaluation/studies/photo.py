@@ -33,7 +33,7 @@ from gen_affect_lib.paths import CACHE, CHECKPOINTS, REFERENCE
 from gen_affect_lib.photo.heads import Person, Scene, render_head
 from gen_affect_lib.photo.landmarker import SHA256, Face, FaceLandmarker
 from gen_affect_lib.photo.reading import read_photo
-from gen_affect_lib.photo.units import UnitModel, face_crop, read_crop
+from gen_affect_lib.photo.units import UnitModel, dark_offset, face_crop, read_crop
 from gen_affect_lib.training.photo import RENDERED, UNITS, Sample, correlations
 
 POSES = ((0.0, 0.0), (0.6, 0.1), (-0.4, -0.5))  # head_yaw and head_pitch: 21 degrees right; 14 left and 12 down
@@ -80,7 +80,7 @@ class HeadsPlan:
         return {name: slice(*ends[k : k + 2]) for k, name in enumerate(("units", "mixtures", "words"))}
 
 
-Found = tuple[Face, np.ndarray]  # a face and its crop, uint8 (S, S)
+Found = tuple[Face, np.ndarray, float]  # a face, its crop, uint8 (S, S), and the `dark_offset` of its eyes
 
 
 def faces_of(plan: HeadsPlan, samples: list[Sample], chunk: int = 100) -> tuple[list[Found | None], np.ndarray]:
@@ -89,18 +89,20 @@ def faces_of(plan: HeadsPlan, samples: list[Sample], chunk: int = 100) -> tuple[
     Read from the cache where they are there; written to it every `chunk` pictures.
     """
     faces, landmarker = [], None
+    about = {"plan": asdict(plan), "size": chunk, "kept": ("face", "crop", "dark")}
     for start in range(0, len(samples), chunk):
-        path = CACHE / "heads" / f"{key(RENDERED, {'plan': asdict(plan), 'start': start, 'size': chunk}, SHA256)}.npz"
+        path = CACHE / "heads" / f"{key(RENDERED, about | {'start': start}, SHA256)}.npz"
         if not path.is_file():
             landmarker = landmarker or FaceLandmarker.load()
             pictures = [render_head(*sample) for sample in samples[start : start + chunk]]
             found = [landmarker.faces(picture)[:1] for picture in pictures]
-            _save(
-                path,
-                [(some[0], face_crop(picture, some[0])) if some else None for picture, some in zip(pictures, found)],
-            )
+            _save(path, [_found(*some, picture) if some else None for picture, some in zip(pictures, found)])
         faces += _load(path)
     return faces, np.stack([expression.to_vector() for _, expression, _ in samples])
+
+
+def _found(face: Face, picture: np.ndarray) -> Found:
+    return face, face_crop(picture, face), dark_offset(face, picture)
 
 
 NAMES = tuple(Face.__dataclass_fields__)
@@ -108,13 +110,14 @@ NAMES = tuple(Face.__dataclass_fields__)
 
 def _save(path: Path, faces: list[Found | None]) -> None:
     there = [one for one in faces if one]
-    fields = {name: np.array([vars(face)[name] for face, _ in there]) for name in NAMES}
+    fields = {name: np.array([vars(face)[name] for face, *_ in there]) for name in NAMES}
     with atomic(path) as partial:
         np.savez(
             partial,
             allow_pickle=False,
             there=[one is not None for one in faces],
-            crops=[crop for _, crop in there],
+            crops=[crop for _, crop, _ in there],
+            dark=[dark for *_, dark in there],
             **fields,
         )
 
@@ -122,8 +125,8 @@ def _save(path: Path, faces: list[Found | None]) -> None:
 def _load(path: Path) -> list[Found | None]:
     with np.load(path) as file:
         arrays = dict(file)
-    rows = zip(*(arrays[name] for name in NAMES), arrays["crops"])
-    there = iter([(Face(*values), crop) for *values, crop in rows])
+    rows = zip(*(arrays[name] for name in NAMES), arrays["crops"], arrays["dark"])
+    there = iter([(Face(*values), crop, float(dark)) for *values, crop, dark in rows])
     return [next(there) if one else None for one in arrays["there"]]
 
 
