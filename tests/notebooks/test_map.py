@@ -21,7 +21,7 @@ ROW = re.compile(
 )
 TERM = re.compile(r"^\| (?P<term>[^|`]+?) \| (?P<meaning>[^|]+) \| \[(?P<number>\d\d)\]\((?P<file>[\w.]+)\) \|$", re.M)
 NEIGHBOURS = 3  # cells before and after the linked one that may hold the function
-PARTS = ("attention", "consistent", "fusion", "mmdit", "modulation", "patches", "sd35")
+PARTS = ("attention", "consistent", "fusion", "mmdit", "modulation", "patches", "refiner", "sd35")
 
 HELPERS = {  # public, and not on the map: why
     "model.attention.head_norm": "chooses between RMSNorm and none",
@@ -33,6 +33,7 @@ HELPERS = {  # public, and not on the map: why
     "model.consistent.portrait_tokens": "face_tokens in the centred square of a rectangle",
     "model.mmdit.attention_among": "finds the attention in what diffusers' pipelines pass on",
     "model.sd35.sd35_large": "the MMDiT with published sizes",
+    "model.refiner.ModulatedResidual": "a residual block with FiLM, the adaptive norm of 03 on convolutions",
     "model.sd35.image_tokens": "pixels of a picture to tokens",
     "model.sd35.table_of_sets": "arithmetic of the memory of a set",
     "model.mmdit.common_sigma": "the sigma that a JointAttention gets, from the timesteps",
