@@ -3,6 +3,9 @@
 For tests and notebook 12. What runs on it runs on the published weights as well; its pictures are noise.
 """
 
+# diffusers and transformers export these names lazily, and the sizes are passed on by name.
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
+
 from pathlib import Path
 
 import torch

@@ -117,8 +117,9 @@ def random_parts(profile: Profile, pictures: Pictures, out_dir: Path) -> Parts:
 def shipped_parts(pipeline: GenAffectPipeline, faces: FacePack) -> Parts:
     """The networks of the shipped pipeline. Raises UserError if it was trained with another recognizer."""
     pipeline.require_recognizer(faces)
-    networks = {name: on_device(network) for name, network in pipeline.networks.items()}
-    return Parts(**networks)
+    refiner = None if pipeline.refiner is None else on_device(pipeline.refiner)
+    networks = on_device(pipeline.codec), on_device(pipeline.transformer), on_device(pipeline.condition_encoder)
+    return Parts(*networks, refiner)
 
 
 def load_shipped(size: int) -> GenAffectPipeline:

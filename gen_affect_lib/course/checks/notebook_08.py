@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -819,7 +820,8 @@ def _test_learn(answer) -> None:
     for many in (3, 2, 1):
         for faults in combinations(FAULTS, many):
             words = ("" if many == 1 else f"there are {many} faults. One of them: ") + FAULTS[faults[0]]
-            mistakes.append((words, three_steps(_learn(**{fault: False for fault in faults}))))
+            absent: dict[str, Any] = dict.fromkeys(faults, False)
+            mistakes.append((words, three_steps(_learn(**absent))))
     mistakes += [
         (
             "the gradients are cleared after `backward` and before the step, which then has none: clear them after "

@@ -223,6 +223,7 @@ def _test_with_face(answer) -> None:
 
     def both(image, condition, key, value):
         of_image, of_condition = joint_attention(image, condition)
+        assert of_condition is not None
         return of_image + seen(image, key, value), of_condition + attend(condition.query, key, value)
 
     def mean(image, condition, key, value):
@@ -231,6 +232,7 @@ def _test_with_face(answer) -> None:
 
     def of_text(image, condition, key, value):
         of_image, of_condition = joint_attention(image, condition)
+        assert of_condition is not None
         return of_image, of_condition + attend(condition.query, key, value)
 
     def alone(image, condition, key, value):

@@ -32,9 +32,9 @@ def compress(png: bytes) -> bytes:
         return png
     original = picture.convert("RGBA")
     # No dithering: its dots cost bytes and are visible at the edges of letters. `kmeans` refines the palette's colours.
-    if original.getextrema()[3][0] == 255:
-        options = dict(method=Image.Quantize.MAXCOVERAGE, kmeans=1)
-        palette = original.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE, **options)
+    if np.asarray(original)[..., 3].min() == 255:
+        method = Image.Quantize.MAXCOVERAGE
+        palette = original.convert("RGB").quantize(COLORS, method=method, kmeans=1, dither=Image.Dither.NONE)
     else:  # the only method that knows transparency
         palette = original.quantize(COLORS, method=Image.Quantize.FASTOCTREE, kmeans=1, dither=Image.Dither.NONE)
     difference = _on_grounds(palette.convert("RGBA")) - _on_grounds(original)  # (2, H, W, 3)

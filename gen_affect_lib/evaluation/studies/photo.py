@@ -96,7 +96,7 @@ def faces_of(plan: HeadsPlan, samples: list[Sample], chunk: int = 100) -> tuple[
             landmarker = landmarker or FaceLandmarker.load()
             pictures = [render_head(*sample) for sample in samples[start : start + chunk]]
             found = [landmarker.faces(picture)[:1] for picture in pictures]
-            _save(path, [_found(*some, picture) if some else None for picture, some in zip(pictures, found)])
+            _save(path, [_found(some[0], picture) if some else None for picture, some in zip(pictures, found)])
         faces += _load(path)
     return faces, np.stack([expression.to_vector() for _, expression, _ in samples])
 
