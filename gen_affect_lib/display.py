@@ -31,6 +31,7 @@ PALETTES = {
 SHORTEST_ALT = 20  # characters; a shorter text does not describe a picture
 _DPI = 110  # on the page
 _DENSITY = 2  # pixels of a figure per pixel of the page
+_WIDEST = 1760  # pixels of a figure; a wider one has fewer per pixel of the page, or notebooks would be heavy
 _INK = "#767676"  # contrast 4.5 on white and 4.2 on JupyterLab's dark ground
 
 
@@ -47,9 +48,10 @@ def show(picture, alt: str, *, width: int | None = None) -> None:
     alt = " ".join(alt.split()) if isinstance(alt, str) else ""
     if len(alt) < SHORTEST_ALT:
         raise UserError(f"alt is {alt!r}: describe the picture in at least {SHORTEST_ALT} characters")
-    is_figure, png = hasattr(picture, "savefig"), to_png(picture)
-    if is_figure and width is None:
-        width = Image.open(io.BytesIO(png)).width // _DENSITY
+    density = _dpi(picture) / _DPI if hasattr(picture, "savefig") else None
+    png = to_png(picture)
+    if density is not None and width is None:
+        width = round(Image.open(io.BytesIO(png)).width / density)
     details: dict[str, str | int] = {"alt": alt}
     if width is not None:
         details["width"] = int(width)
@@ -75,12 +77,17 @@ def to_png(picture) -> bytes:
 
         _for_any_theme(picture)
         # Without the Software entry the bytes do not depend on the version of matplotlib.
-        options = dict(dpi=_DENSITY * _DPI, bbox_inches="tight", metadata={"Software": None})
+        options = dict(dpi=_dpi(picture), bbox_inches="tight", metadata={"Software": None})
         picture.savefig(buffer, format="png", **options)
         pyplot.close(picture)
     else:
         to_image(picture).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _dpi(figure) -> float:
+    """Of a figure's PNG: twice that on the page, or less if the PNG would be wider than `_WIDEST`."""
+    return min(_DENSITY * _DPI, _WIDEST / figure.get_figwidth())
 
 
 def _for_any_theme(figure) -> None:
