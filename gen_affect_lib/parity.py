@@ -5,6 +5,7 @@ network that is built without memory (on PyTorch's device "meta"). So `load_diff
 weights themselves: published models have billions of them.
 
 What differs besides names:
+
 - query, key and value: three square matrices in diffusers, one fused matrix here;
 - modulation: always [shift | scale] here, but [scale | shift] in diffusers for the last norm of the image and the
   condition's norm in the last block;

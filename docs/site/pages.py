@@ -14,7 +14,7 @@ import nbformat
 
 from gen_affect_lib.course import notebooks
 from gen_affect_lib.course.release.student import student_edition
-from gen_affect_lib.paths import NOTEBOOKS
+from gen_affect_lib.paths import NOTEBOOKS, ROOT
 
 HERE = Path(__file__).parent
 README = (NOTEBOOKS / "README.md").read_text(encoding="utf-8")
@@ -61,6 +61,7 @@ def write_pages(folder: Path, repository: Repository, solutions: bool) -> None:
     (folder / "glossary.md").write_text(glossary_page(), encoding="utf-8")
     (folder / "reading.md").write_text(without_suffix("# What to read next\n" + section("What to read next")), "utf-8")
     (folder / "run.md").write_text(run_page(repository), encoding="utf-8")
+    (folder / "fullscale.md").write_text((ROOT / "docs" / "fullscale.md").read_text(encoding="utf-8"), encoding="utf-8")
     write_api(folder / "api", sorted({module_of(row["function"]) for row in rows} | set(MORE)))
 
 
@@ -166,7 +167,8 @@ def term_label(term: str) -> str:
 
 
 def without_suffix(text: str) -> str:
-    """Links to notebooks as links to their pages."""
+    """Links to notebooks, and to the page on full scale, as links to pages of the site."""
+    text = text.replace("](../docs/fullscale.md)", "](fullscale.md)")
     return re.sub(r"\]\((\d\d_\w+)\.ipynb\)", r"](\1.ipynb)", text)
 
 
