@@ -37,6 +37,7 @@ mathjax_path = "mathjax/tex-svg.js"  # served with the site
 mathjax3_config = {"options": {"enableMenu": False}}
 
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # torch describes `forward` for people who write modules
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
