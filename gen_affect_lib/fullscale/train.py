@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from gen_affect_lib.device import on_device, pick_device, processes, seed_stage
+from gen_affect_lib.device import has_bfloat16, on_device, pick_device, processes, seed_stage
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.files import seal, together, write_json
 from gen_affect_lib.flow import RectifiedFlow, timestep
@@ -80,7 +80,8 @@ def precision(name: str | None = None) -> torch.dtype:
     """
     name = name or os.environ.get("ACCELERATE_MIXED_PRECISION")
     if name is None:
-        name = "bf16" if pick_device().type == "cuda" and torch.cuda.is_bf16_supported(False) else "no"
+        device = pick_device()
+        name = "bf16" if device.type == "cuda" and has_bfloat16(device) else "no"
     if name not in PRECISIONS:
         raise UserError(f"mixed precision {name!r} is not supported for training: give bf16 or no")
     return PRECISIONS[name]

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from gen_affect_lib.avatars.regions import face_weight
+from gen_affect_lib.device import has_bfloat16
 from gen_affect_lib.flow import RectifiedFlow, interpolate, sample_sigma, timestep
 from gen_affect_lib.recipe import TrainingConfig
 
@@ -78,7 +79,7 @@ class GeneratorObjective:
         self.processes, self.extra_loss = processes, extra_loss
         self.device = next(networks.parameters()).device
         # Older GPUs and most CPUs only emulate bfloat16, slowly.
-        self.bfloat16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        self.bfloat16 = self.device.type == "cuda" and has_bfloat16(self.device)
         # With several processes, all start with the main one's weights, and backward averages the gradients.
         self.distributed = processes.prepare_model(networks, device_placement=False)
         if config.compile:  # not for validation: each further batch size would be compiled again

@@ -55,10 +55,10 @@ def templates(avatar: Avatar, size: int) -> tuple[np.ndarray, np.ndarray]:
         "earrings": replace(avatar, appearance=replace(appearance, earrings="hoop")),
     }
     present = np.array([identity.freckles != "none", True, True, appearance.earrings != "none"])
-    differences = np.zeros((len(THINGS), size, size, 3), np.int8)
+    differences, picture = np.zeros((len(THINGS), size, size, 3), np.int8), avatar.render(size)
     for k, thing in enumerate(THINGS):
-        shown = avatar if present[k] else wearing[thing]
-        whole, bare = shown.render(size).astype(np.int16), without(shown, thing, size).astype(np.int16)
+        pair = (picture, without(avatar, thing, size)) if present[k] else (wearing[thing].render(size), picture)
+        whole, bare = (one.astype(np.int16) for one in pair)
         differences[k] = np.rint((whole - bare) / 2)
     return differences, present
 
