@@ -3,8 +3,9 @@
 The codec keeps what is large. A freckle has two pixels; an encoder that is trained on reconstruction leaves it out, and
 a generator of such latents cannot draw it. But freckles and curls can be predicted from the identity embedding, and
 folds from the expression. The refiner reads both, and the features of the decoder, from which the position of the face
-can be computed. It is applied after sampling, once per picture. Super-resolution networks of cascaded diffusion models are conditioned in the
-same way (Saharia et al. 2022, arXiv 2205.11487); ours is a regression, since the drawing is fixed by its inputs.
+can be computed. It is applied after sampling, once per picture. Super-resolution networks of cascaded diffusion models
+are conditioned in the same way (Saharia et al. 2022, arXiv 2205.11487); ours is a regression, since the drawing is
+fixed by its inputs.
 
 Letters: B pictures, S their side, V views of the identity with E numbers each, K kinds of things, W channels of a
 feature map, H channels of the conditioning vector. Taught in notebook 08.
