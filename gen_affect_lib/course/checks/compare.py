@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -57,11 +58,11 @@ def compare_modules(
     known_mistakes = []
     for message, mistaken in mistakes:
         try:
-            if not _shape_difference(mistaken, build, weights):
+            if not shape_difference(mistaken, build, weights):
                 known_mistakes.append((message, probes.with_weights(mistaken, build, weights)))
         except Exception:
-            pass  # it has other parameters, for which `_shape_difference` has a message
-    if problem := _shape_difference(answer, build, weights):
+            pass  # it has other parameters, for which `shape_difference` has a message
+    if problem := shape_difference(answer, build, weights):
         raise Wrong(problem)
     of_answer, of_everything = probes.outputs(answer), probes.module_gradients(answer)
 
@@ -83,17 +84,24 @@ def compare_modules(
                 )
 
 
-def _shape_difference(kind: Callable, build: Mapping[str, object], weights: Mapping[str, torch.Tensor]) -> str:
+def shape_difference(kind: Callable, build: Mapping[str, object], weights: Mapping[str, torch.Tensor]) -> str:
     """What is wrong with the parameters of a class, in words; an empty string if nothing is."""
     own = probes.shapes(kind)(build)
     for name, value in weights.items():
         if name not in own:
-            parameters = ", ".join(own) or "none"
-            return f"there is no `{name}` among the parameters of `{name_of(kind)}`, which are {parameters}."
+            return f"there is no `{name}` among the parameters of `{name_of(kind)}`, which {_listed(name, list(own))}."
         shape, expected = tuple(own[name]), tuple(value.shape)
         if shape != expected:
             return f"the parameter `{name}` has the shape {shape}, and should have {expected}."
     return ""
+
+
+def _listed(missing: str, own: list[str]) -> str:
+    """The parameters of an answer in words; of many, those whose names are nearest to the missing one."""
+    if len(own) <= 8:
+        return "are " + (", ".join(own) or "none")
+    near = difflib.get_close_matches(missing, own, n=3, cutoff=0)
+    return f"are {len(own)}, such as {', '.join(near)}"
 
 
 def _compare_outputs(

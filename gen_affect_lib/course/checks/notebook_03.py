@@ -8,10 +8,18 @@ import torch
 from torch import nn
 
 from gen_affect_lib.course.checks import Exercise, Wrong, check_choice, check_number, compare, compare_modules
-from gen_affect_lib.course.checks.probes import after_attention, function_calls, module_calls
+from gen_affect_lib.course.checks.compare import shape_difference
+from gen_affect_lib.course.checks.probes import (
+    after_attention,
+    function_calls,
+    module_calls,
+    projected,
+    zero_at_start,
+)
 from gen_affect_lib.model import attention, mmdit
 from gen_affect_lib.model.attention import QKV, attend, attention_weights
 from gen_affect_lib.model.modulation import Modulation, Modulator, layer_norm, modulate, timestep_embedding
+from gen_affect_lib.model.patches import unpatchify
 
 # --- 3.1 timestep_embedding ------------------------------------------------------------------------------------------
 
@@ -430,7 +438,102 @@ check_RMSNorm = Exercise(
     ),
 )
 
-# --- 3.6 largest_score -----------------------------------------------------------------------------------------------
+# --- 3.6 Projections -------------------------------------------------------------------------------------------------
+
+
+class Projections(attention.Projections):
+    """The library's class with the arguments of the notebook's."""
+
+    def __init__(self, dim: int, num_heads: int):
+        super().__init__(dim, num_heads, "rms_norm")
+
+
+def _projections(*, axes=(3, "heads", "channels"), norms="qk", order="qkv") -> type[Projections]:
+    """Projections whose `qkv` has one thing changed. axes: how the channels of the fused matrix are split."""
+
+    class Changed(Projections):
+        def qkv(self, x):
+            sizes = {"heads": self.num_heads, "channels": x.shape[2] // self.num_heads}
+            split = self.to_qkv(x).unflatten(2, [sizes.get(axis, axis) for axis in axes])  # (B, L, 3·C) -> 3 axes
+            if axes.index("heads") > axes.index("channels"):
+                split = split.transpose(3, 4)
+            parts = dict(zip(order, split.unbind(2 + axes.index(3))))
+            for name in norms:
+                parts[name] = (self.norm_k if name == "k" else self.norm_q)(parts[name])
+            return QKV(*(parts[name] for name in "qkv"))
+
+    return Changed
+
+
+class _HeadsFirst(Projections):
+    def qkv(self, x):
+        return QKV(*(part.transpose(1, 2) for part in super().qkv(x)))
+
+
+class _NormedWhole(Projections):
+    def qkv(self, x):
+        query, key, value = self.to_qkv(x).chunk(3, dim=-1)
+
+        def normed(part, norm):
+            whole = part / (part.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+            return whole.unflatten(2, (self.num_heads, -1)) * norm.weight  # (B, L, C) -> (B, L, H, D)
+
+        return QKV(normed(query, self.norm_q), normed(key, self.norm_k), value.unflatten(2, (self.num_heads, -1)))
+
+
+def _test_projections(answer) -> None:
+    build = dict(dim=12, num_heads=2)
+    weights = {name: 0.5 * torch.randn_like(value) for name, value in Projections(**build).state_dict().items()}
+    cases = [(build, weights, torch.randn(2, n, 12)) for n in (5, 1, 2)]
+    mistakes = [
+        (
+            "queries, keys and values are taken from one head at a time. The first C of the 3 · C numbers are the "
+            "queries of all heads: split them as (3, H, D), and not as (H, 3, D).",
+            _projections(axes=("heads", 3, "channels")),
+        ),
+        (
+            "heads and channels are interchanged: the C channels are H groups of D neighbours, (H, D).",
+            _projections(axes=(3, "channels", "heads")),
+        ),
+        ("neither queries nor keys are normalised: `norm_q` and `norm_k`.", _projections(norms="")),
+        ("the keys are not normalised: `norm_k`.", _projections(norms="q")),
+        ("the queries are not normalised: `norm_q`.", _projections(norms="k")),
+        ("the values are normalised, too. They are averaged, not compared: leave them.", _projections(norms="qkv")),
+        (
+            "the norm is taken over all C channels. Each head is compared on its own: split first, then norm.",
+            _NormedWhole,
+        ),
+        ("the parts are interchanged: first the queries, then the keys, then the values.", _projections(order="kqv")),
+        ("the heads come before the tokens. Return (B, L, H, D); `attend` knows what to do with it.", _HeadsFirst),
+    ]
+    compare(
+        projected(answer),
+        projected(Projections),
+        *cases,
+        mistakes=[(words, projected(mistaken)) for words, mistaken in mistakes],
+        tolerance=1e-4,
+    )
+
+
+check_Projections = Exercise(
+    "3.6",
+    "Projections",
+    "One matrix, three results",
+    "implement",
+    difficulty=2,
+    minutes=10,
+    points=2,
+    purpose="Fused projections are in every fast transformer, and the order of the split is their most common mistake.",
+    reference=Projections,
+    test=_test_projections,
+    hints=(
+        "Write down what the 3 · C numbers of a token are: C for the queries, C for the keys, C for the values, each H "
+        "heads of D neighbouring channels.",
+        "`self.to_qkv(x).view(B, L, 3, H, D).unbind(2)` gives three tensors (B, L, H, D). Two of them are normalised.",
+    ),
+)
+
+# --- 3.7 largest_score -----------------------------------------------------------------------------------------------
 
 
 def _test_largest_score(answer) -> None:
@@ -461,7 +564,7 @@ def _test_largest_score(answer) -> None:
 
 
 check_largest_score = Exercise(
-    "3.6",
+    "3.7",
     "largest_score",
     "The largest score",
     "predict",
@@ -478,7 +581,7 @@ check_largest_score = Exercise(
     ),
 )
 
-# --- 3.7 joint_attention ---------------------------------------------------------------------------------------------
+# --- 3.8 joint_attention ---------------------------------------------------------------------------------------------
 
 
 def _joined(image, condition):
@@ -587,7 +690,7 @@ def _test_joint_attention(answer) -> None:
 
 
 check_joint_attention = Exercise(
-    "3.7",
+    "3.8",
     "joint_attention",
     "Where the streams meet",
     "implement",
@@ -605,7 +708,7 @@ check_joint_attention = Exercise(
     ),
 )
 
-# --- 3.8 Stream ------------------------------------------------------------------------------------------------------
+# --- 3.9 Stream ------------------------------------------------------------------------------------------------------
 
 
 class Stream(mmdit.Stream):
@@ -669,7 +772,7 @@ def _test_stream(answer) -> None:
 
 
 check_Stream = Exercise(
-    "3.8",
+    "3.9",
     "Stream",
     "After attention",
     "implement",
@@ -686,7 +789,85 @@ check_Stream = Exercise(
     ),
 )
 
-# --- 3.9 MMDiTBlock --------------------------------------------------------------------------------------------------
+# --- 3.10 KeyValueProjections ----------------------------------------------------------------------------------------
+
+
+class KeyValueProjections(attention.KeyValueProjections):
+    """The library's class with the arguments of the notebook's."""
+
+    def __init__(self, dim: int, num_heads: int):
+        super().__init__(dim, num_heads, "rms_norm")
+
+
+class _ValuesFirst(KeyValueProjections):
+    def qkv(self, x):
+        value, key = self.to_kv(x).unflatten(2, (2, self.num_heads, -1)).unbind(2)  # 2 of (B, L, H, D)
+        return QKV(None, self.norm_k(key), value)
+
+
+class _KeysNotNormed(KeyValueProjections):
+    def qkv(self, x):
+        return QKV(None, *self.to_kv(x).unflatten(2, (2, self.num_heads, -1)).unbind(2))  # 2 of (B, L, H, D)
+
+
+class _ValuesNormed(KeyValueProjections):
+    def qkv(self, x):
+        seen = super().qkv(x)
+        return QKV(None, seen.key, self.norm_k(seen.value))
+
+
+class _QueriesToo(KeyValueProjections):
+    def qkv(self, x):
+        seen = super().qkv(x)
+        return QKV(seen.key, seen.key, seen.value)
+
+
+class _PerHead(KeyValueProjections):
+    def qkv(self, x):
+        key, value = self.to_kv(x).unflatten(2, (self.num_heads, 2, -1)).unbind(3)  # 2 of (B, L, H, D)
+        return QKV(None, self.norm_k(key), value)
+
+
+def _test_key_value_projections(answer) -> None:
+    build = dict(dim=12, num_heads=2)
+    weights = {name: 0.5 * torch.randn_like(value) for name, value in KeyValueProjections(**build).state_dict().items()}
+    if problem := shape_difference(answer, build, weights):
+        raise Wrong(problem)
+    mistakes = [
+        ("keys and values are interchanged: the first half of the 2 · C numbers are the keys.", _ValuesFirst),
+        ("the keys are not normalised: `norm_k`.", _KeysNotNormed),
+        ("the values are normalised, too. They are averaged, not compared: leave them.", _ValuesNormed),
+        ("there are queries. This stream has none: the first part of the QKV is None.", _QueriesToo),
+        ("the 2 · C numbers are split as (H, 2, D). Keys of all heads come first: (2, H, D).", _PerHead),
+    ]
+    compare(
+        projected(answer),
+        projected(KeyValueProjections),
+        *[(build, weights, torch.randn(2, n, 12)) for n in (5, 1, 2)],
+        mistakes=[(words, projected(mistaken)) for words, mistaken in mistakes],
+        tolerance=1e-4,
+    )
+
+
+check_KeyValueProjections = Exercise(
+    "3.10",
+    "KeyValueProjections",
+    "Keys and values alone",
+    "implement",
+    difficulty=2,
+    minutes=10,
+    points=2,
+    purpose="A module of your own from its first line: layers with names in `__init__`, and what uses them.",
+    reference=KeyValueProjections,
+    test=_test_key_value_projections,
+    hints=(
+        "It is `Projections` without queries: one linear layer to 2 · C numbers, one norm, two parts after the split.",
+        "`super().__init__()` first. Then `self.to_kv = nn.Linear(dim, 2 * dim)` and `self.norm_k = RMSNorm(dim // "
+        "num_heads)`. In `qkv`, view as (B, L, 2, H, D), unbind, and return `QKV(None, …, …)`.",
+    ),
+)
+
+# --- 3.11 MMDiTBlock -------------------------------------------------------------------------------------------------
 
 
 class MMDiTBlock(mmdit.MMDiTBlock):
@@ -768,7 +949,7 @@ def _test_block(answer) -> None:
 
 
 check_MMDiTBlock = Exercise(
-    "3.9",
+    "3.11",
     "MMDiTBlock",
     "The block",
     "implement",
@@ -786,7 +967,7 @@ check_MMDiTBlock = Exercise(
     ),
 )
 
-# --- 3.10 learns_first -----------------------------------------------------------------------------------------------
+# --- 3.12 learns_first -----------------------------------------------------------------------------------------------
 
 
 def _test_learns_first(answer) -> None:
@@ -805,7 +986,7 @@ def _test_learns_first(answer) -> None:
 
 
 check_learns_first = Exercise(
-    "3.10",
+    "3.12",
     "learns_first",
     "What learns first?",
     "predict",
@@ -822,7 +1003,103 @@ check_learns_first = Exercise(
     ),
 )
 
-# --- 3.11 squares ----------------------------------------------------------------------------------------------------
+# --- 3.13 MMDiT ------------------------------------------------------------------------------------------------------
+
+
+def _mmdit(
+    *,
+    timesteps=lambda timestep: timestep,
+    keep_condition=True,
+    blocks=lambda blocks: blocks,
+    norm_with=lambda c: c,
+    sides=lambda height, width: (height, width),
+) -> type[mmdit.MMDiT]:
+    """The network with one thing changed in `forward`."""
+
+    class Changed(mmdit.MMDiT):
+        def forward(self, hidden_states, encoder_hidden_states, pooled_projections, timestep):  # type: ignore[override]
+            c = self.conditioning(timesteps(timestep), pooled_projections)
+            image, condition = self.patch_embed(hidden_states), self.condition_embed(encoder_hidden_states)
+            for block in blocks(self.blocks):
+                image, updated = block(image, condition, c)
+                condition = updated if keep_condition else condition
+            patches = self.proj_out(self.norm_out(image, norm_with(c)))
+            return unpatchify(patches, *sides(*hidden_states.shape[-2:]), self.config["patch_size"])
+
+    return Changed
+
+
+def _test_mmdit(answer) -> None:
+    build = dict(
+        sample_size=4,
+        patch_size=2,
+        in_channels=3,
+        num_layers=3,
+        attention_head_dim=4,
+        num_attention_heads=2,
+        joint_attention_dim=5,
+        pooled_projection_dim=6,
+        pos_embed_max_size=4,
+    )
+
+    def inputs(batch, height, width, tokens):
+        return torch.randn(batch, 3, height, width), torch.randn(batch, tokens, 5), torch.randn(batch, 6)
+
+    compare_modules(
+        answer,
+        mmdit.MMDiT,
+        build,
+        (*inputs(2, 4, 4, 3), torch.tensor([3.7, 998.25])),
+        (*inputs(1, 2, 6, 3), torch.tensor([250.5])),
+        mistakes=[
+            (
+                "the condition tokens stay as they were before the first block: take over both results of a block.",
+                _mmdit(keep_condition=False),
+            ),
+            (
+                "the timestep is divided by 1000: `ConditioningVector` expects it in [0, 1000].",
+                _mmdit(timesteps=lambda timestep: timestep / 1000),
+            ),
+            ("the last norm does not get `c`: it gets zeros.", _mmdit(norm_with=torch.zeros_like)),
+            (
+                "height and width are interchanged in `unpatchify`: pictures need not be square.",
+                _mmdit(sides=lambda height, width: (width, height)),
+            ),
+            ("the last block is left out.", _mmdit(blocks=lambda blocks: blocks[:-1])),
+            ("the blocks are never used.", _mmdit(blocks=lambda blocks: ())),
+            ("only the first block is used.", _mmdit(blocks=lambda blocks: blocks[:1])),
+        ],
+        tolerance=1e-4,
+    )
+    zero, expected = zero_at_start(answer)(build), zero_at_start(mmdit.MMDiT)(build)
+    if any(name not in zero for name in expected if name.endswith(".linear.weight")):
+        raise Wrong("right once trained, but a new network's gates are open: call `adaln_zero` at the end of __init__.")
+    if not {"proj_out.weight", "proj_out.bias"} <= set(zero):
+        raise Wrong("right once trained, but a new network does not output zeros: weight and bias of `proj_out` are 0.")
+
+
+check_MMDiT = Exercise(
+    "3.13",
+    "MMDiT",
+    "The whole network",
+    "implement",
+    difficulty=4,
+    minutes=25,
+    points=4,
+    purpose="All parts in order. What you write here has the names, the shapes and the results of Stable Diffusion 3's "
+    "network.",
+    reference=mmdit.MMDiT,
+    test=_test_mmdit,
+    hints=(
+        "`forward` is six steps: the vector c, image tokens, condition tokens, all blocks, norm and projection, "
+        "pictures. Two variables change from block to block.",
+        "`nn.ModuleList(MMDiTBlock(dim, heads, last=layer == num_layers - 1) for layer in range(num_layers))`; in "
+        "`forward`, `image, condition = block(image, condition, c)`; at the end `unpatchify(self.proj_out(self."
+        "norm_out(image, c)), height, width, self.patch_size)`.",
+    ),
+)
+
+# --- 3.14 squares ----------------------------------------------------------------------------------------------------
 
 
 def _test_squares(answer) -> None:
@@ -843,7 +1120,7 @@ def _test_squares(answer) -> None:
 
 
 check_squares = Exercise(
-    "3.11",
+    "3.14",
     "squares",
     "Where are the weights?",
     "predict",
@@ -860,7 +1137,7 @@ check_squares = Exercise(
     ),
 )
 
-# --- 3.12 without_pooled ---------------------------------------------------------------------------------------------
+# --- 3.15 without_pooled ---------------------------------------------------------------------------------------------
 
 
 def _test_without_pooled(answer) -> None:
@@ -877,7 +1154,7 @@ def _test_without_pooled(answer) -> None:
 
 
 check_without_pooled = Exercise(
-    "3.12",
+    "3.15",
     "without_pooled",
     "Without the pooled vector",
     "predict",

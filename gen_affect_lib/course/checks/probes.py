@@ -186,7 +186,25 @@ def expression_interpolate(kind: Callable) -> Callable:
     return between
 
 
-# --- 3.8 Stream ------------------------------------------------------------------------------------------------------
+# --- 3.6 Projections, 3.10 KeyValueProjections -----------------------------------------------------------------------
+
+
+@probe
+def projected(kind: Callable) -> Callable:
+    """(arguments of the constructor, weights, x) -> the QKV of tokens x, and the gradient of x."""
+
+    def of_tokens(build, weights, x):
+        made: Any = with_weights(kind, build, weights)
+        tokens = x.clone().requires_grad_()
+        result = made.qkv(tokens)
+        (gradient,) = torch.autograd.grad(weighted_sum(result), tokens, allow_unused=True)
+        return tuple(part if part is None else part.detach() for part in result), gradient
+
+    of_tokens.__name__ = "qkv"
+    return of_tokens
+
+
+# --- 3.9 Stream ------------------------------------------------------------------------------------------------------
 
 
 @probe
@@ -204,6 +222,15 @@ def after_attention(kind: Callable) -> Callable:
 
     after.__name__ = "Stream"
     return after
+
+
+# --- 3.13 MMDiT ------------------------------------------------------------------------------------------------------
+
+
+@probe
+def zero_at_start(kind: Callable) -> Callable:
+    """(arguments of the constructor) -> the names of the parameters of a new module that are 0 everywhere."""
+    return lambda build: [name for name, value in kind(**build).named_parameters() if not value.any()]
 
 
 # --- 4.4 RectifiedFlow, 4.5 train, 4.9 rectify -----------------------------------------------------------------------

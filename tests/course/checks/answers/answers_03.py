@@ -9,7 +9,8 @@ from torch import nn
 
 from gen_affect_lib.model import attention as kits_attention
 from gen_affect_lib.model import mmdit
-from gen_affect_lib.model.modulation import layer_norm
+from gen_affect_lib.model.modulation import AdaLayerNorm, ConditioningVector, Modulator, layer_norm
+from gen_affect_lib.model.patches import PatchEmbed, unpatchify
 from tests.course.checks.answers import Answers
 
 # --- timestep_embedding ---
@@ -454,6 +455,179 @@ def one_after_the_other(self, image, condition, c):
     return image, self.condition.after(condition, kits_attention.joint_attention(a, b)[1], mods_b)
 
 
+# --- Projections, KeyValueProjections ---
+
+
+class GivenProjections(nn.Module):
+    """What the notebook gives."""
+
+    def __init__(self, dim, num_heads):
+        super().__init__()
+        self.num_heads = num_heads
+        self.to_qkv = nn.Linear(dim, 3 * dim)
+        self.norm_q, self.norm_k = kits_attention.RMSNorm(dim // num_heads), kits_attention.RMSNorm(dim // num_heads)
+        self.to_out = nn.Linear(dim, dim)
+
+
+def projections(qkv):
+    return type("Projections", (GivenProjections,), {"qkv": qkv})
+
+
+def by_chunks(self, x, names="qk", order=(0, 1, 2)):
+    parts = [part.unflatten(2, (self.num_heads, -1)) for part in self.to_qkv(x).chunk(3, dim=-1)]
+    q, k, v = (parts[i] for i in order)
+    norms = {"q": self.norm_q, "k": self.norm_k, "v": self.norm_q}
+    return kits_attention.QKV(*(norms[n](part) if n in names else part for n, part in zip("qkv", (q, k, v))))
+
+
+def one_head_after_another(self, x):
+    size = x.shape[2] // self.num_heads
+    rows = self.to_qkv(x)
+    found = [
+        torch.stack([rows[..., i + h * size : i + (h + 1) * size] for h in range(self.num_heads)], dim=2)
+        for i in (0, x.shape[2], 2 * x.shape[2])
+    ]
+    return kits_attention.QKV(self.norm_q(found[0]), self.norm_k(found[1]), found[2])
+
+
+def heads_before_thirds(self, x):
+    q, k, v = self.to_qkv(x).unflatten(2, (self.num_heads, 3, -1)).unbind(3)
+    return kits_attention.QKV(self.norm_q(q), self.norm_k(k), v)
+
+
+def channels_before_heads(self, x):
+    q, k, v = (part.unflatten(2, (-1, self.num_heads)).mT for part in self.to_qkv(x).chunk(3, dim=-1))
+    return kits_attention.QKV(self.norm_q(q), self.norm_k(k), v)
+
+
+def normed_before_the_split(self, x):
+    q, k, v = self.to_qkv(x).chunk(3, dim=-1)
+    q, k = (F.rms_norm(part, part.shape[-1:], eps=1e-6) for part in (q, k))
+    q, k, v = (part.unflatten(2, (self.num_heads, -1)) for part in (q, k, v))
+    return kits_attention.QKV(q * self.norm_q.weight, k * self.norm_k.weight, v)
+
+
+def heads_before_tokens(self, x):
+    return kits_attention.QKV(*(part.transpose(1, 2) for part in by_chunks(self, x)))
+
+
+def of_detached_tokens(self, x):
+    return by_chunks(self, x.detach() + 0 * x)  # the right numbers, and nothing before it would learn
+
+
+def key_values(qkv, **names):
+    """A whole class. names: other names or sizes of its layers."""
+
+    class KeyValueProjections(nn.Module):
+        def __init__(self, dim, num_heads):
+            super().__init__()
+            self.num_heads = num_heads
+            setattr(self, names.get("to_kv", "to_kv"), nn.Linear(dim, names.get("times", 2) * dim))
+            self.norm_k = kits_attention.RMSNorm(names.get("norm", lambda dim, heads: dim // heads)(dim, num_heads))
+
+    KeyValueProjections.qkv = qkv
+    return KeyValueProjections
+
+
+def two_parts(self, x):
+    key, value = (part.unflatten(2, (self.num_heads, -1)) for part in self.to_kv(x).chunk(2, dim=-1))
+    return kits_attention.QKV(None, self.norm_k(key), value)
+
+
+def two_parts_by_view(self, x):
+    seen = self.to_kv(x).view(*x.shape[:2], 2, self.num_heads, -1)
+    return kits_attention.QKV(query=None, value=seen[:, :, 1], key=self.norm_k(seen[:, :, 0]))
+
+
+def value_before_key(self, x):
+    value, key = (part.unflatten(2, (self.num_heads, -1)) for part in self.to_kv(x).chunk(2, dim=-1))
+    return kits_attention.QKV(None, self.norm_k(key), value)
+
+
+def keys_as_they_are(self, x):
+    return kits_attention.QKV(None, *(p.unflatten(2, (self.num_heads, -1)) for p in self.to_kv(x).chunk(2, dim=-1)))
+
+
+def values_normed_too(self, x):
+    seen = two_parts(self, x)
+    return kits_attention.QKV(None, seen.key, self.norm_k(seen.value))
+
+
+def keys_for_queries(self, x):
+    seen = two_parts(self, x)
+    return kits_attention.QKV(seen.key, seen.key, seen.value)
+
+
+def head_then_kind(self, x):
+    key, value = self.to_kv(x).unflatten(2, (self.num_heads, 2, -1)).unbind(3)
+    return kits_attention.QKV(None, self.norm_k(key), value)
+
+
+# --- MMDiT ---
+
+
+def network(
+    *, forward=None, last=lambda layer, layers: layer == layers - 1, embed="condition_embed", shut=True, zero=True
+):
+    """A whole class, as in the notebook, with one thing changed."""
+
+    class MMDiT(nn.Module):
+        def __init__(self, sample_size=8, patch_size=2, in_channels=16, num_layers=6, attention_head_dim=64,
+                     num_attention_heads=3, joint_attention_dim=192, pooled_projection_dim=192, out_channels=None,
+                     pos_embed_max_size=None):  # fmt: skip
+            super().__init__()
+            dim = num_attention_heads * attention_head_dim
+            self.patch_size = patch_size
+            table_size = pos_embed_max_size or sample_size // patch_size
+            self.patch_embed = PatchEmbed(sample_size, patch_size, in_channels, dim, table_size)
+            self.conditioning = ConditioningVector(pooled_projection_dim, dim)
+            setattr(self, embed, nn.Linear(joint_attention_dim, dim))
+            blocks = [GivenBlock(dim, num_attention_heads, last(layer, num_layers)) for layer in range(num_layers)]
+            self.blocks = nn.ModuleList(blocks)
+            self.norm_out = AdaLayerNorm(dim)
+            self.proj_out = nn.Linear(dim, patch_size**2 * (out_channels or in_channels))
+            for part in self.modules() if shut else ():
+                if isinstance(part, (Modulator, AdaLayerNorm)):
+                    nn.init.zeros_(part.linear.weight)
+                    nn.init.zeros_(part.linear.bias)
+            for parameter in self.proj_out.parameters() if zero else ():
+                nn.init.zeros_(parameter)
+
+    MMDiT.forward = forward or in_six_steps
+    return MMDiT
+
+
+def in_six_steps(self, hidden_states, encoder_hidden_states, pooled_projections, timestep, **change):
+    height, width = hidden_states.shape[-2:]
+    c = self.conditioning(timestep / change.get("slower", 1), pooled_projections)
+    image, condition = self.patch_embed(hidden_states), self.condition_embed(encoder_hidden_states)
+    for block in self.blocks[: change.get("until")]:
+        image, new = block(image, condition, c)
+        condition = condition if change.get("forgets") else new
+    patches = self.proj_out(self.norm_out(image, c))
+    return unpatchify(patches, *((width, height) if change.get("turned") else (height, width)), self.patch_size)
+
+
+def changed(**change):
+    return lambda self, *given: in_six_steps(self, *given, **change)
+
+
+def with_names_of_its_own(self, hidden_states, encoder_hidden_states, pooled_projections, timestep):
+    streams = [self.patch_embed(hidden_states), self.condition_embed(encoder_hidden_states)]
+    about = self.conditioning(timestep, pooled_projections)
+    for layer in range(len(self.blocks)):
+        streams = self.blocks[layer](*streams, about)
+    return unpatchify(self.proj_out(self.norm_out(streams[0], about)), *hidden_states.shape[2:], self.patch_size)
+
+
+def tokens_only(self, hidden_states, encoder_hidden_states, pooled_projections, timestep):
+    c = self.conditioning(timestep, pooled_projections)
+    image, condition = self.patch_embed(hidden_states), self.condition_embed(encoder_hidden_states)
+    for block in self.blocks:
+        image, condition = block(image, condition, c)
+    return self.proj_out(self.norm_out(image, c))
+
+
 ANSWERS = {
     "timestep_embedding": Answers(
         right=[by_outer, number_by_number],
@@ -480,7 +654,7 @@ ANSWERS = {
         ],
     ),
     "attention_weights": Answers(
-        right=[by_matmul, head_by_head],
+        right=[by_matmul, one_head_after_another],
         wrong=[
             (no_scale, "the scale is missing"),
             (no_root, "not by its root"),
@@ -515,6 +689,34 @@ ANSWERS = {
             (WithoutWeight, "weight is missing"),
             (EpsOutside, "after the root"),
             (WithoutEps, "`eps` is missing"),
+        ],
+    ),
+    "Projections": Answers(
+        right=[projections(by_chunks), projections(one_head_after_another)],
+        wrong=[
+            (projections(heads_before_thirds), "one head at a time"),
+            (projections(channels_before_heads), "H groups of D neighbours"),
+            (projections(lambda self, x: by_chunks(self, x, "")), "neither queries nor keys"),
+            (projections(lambda self, x: by_chunks(self, x, "q")), "keys are not normalised"),
+            (projections(lambda self, x: by_chunks(self, x, "k")), "queries are not normalised"),
+            (projections(lambda self, x: by_chunks(self, x, "qkv")), "averaged, not compared"),
+            (projections(normed_before_the_split), "split first, then norm"),
+            (projections(lambda self, x: by_chunks(self, x, order=(1, 0, 2))), "parts are interchanged"),
+            (projections(heads_before_tokens), "heads come before the tokens"),
+            (projections(of_detached_tokens), "called with"),
+        ],
+    ),
+    "KeyValueProjections": Answers(
+        right=[key_values(two_parts), key_values(two_parts_by_view)],
+        wrong=[
+            (key_values(value_before_key), "keys and values are interchanged"),
+            (key_values(keys_as_they_are), "keys are not normalised"),
+            (key_values(values_normed_too), "averaged, not compared"),
+            (key_values(keys_for_queries), "there are queries"),
+            (key_values(head_then_kind), "(H, 2, D)"),
+            (key_values(two_parts, to_kv="kv"), "no `to_kv.weight` among the parameters"),
+            (key_values(two_parts, times=3), "`to_kv.weight` has the shape"),
+            (key_values(two_parts, norm=lambda dim, heads: dim), "`norm_k.weight` has the shape"),
         ],
     ),
     "largest_score": Answers(
@@ -575,6 +777,22 @@ ANSWERS = {
             (lambda: "layers", "a gate as a factor"),
             (lambda: "everything", "most weights"),
             (lambda: 1, "return one of"),
+        ],
+    ),
+    "MMDiT": Answers(
+        right=[network(), network(forward=with_names_of_its_own)],
+        wrong=[
+            (network(forward=changed(forgets=True)), "take over both results"),
+            (network(forward=changed(slower=1000)), "expects it in [0, 1000]"),
+            (network(forward=changed(turned=True)), "need not be square"),
+            (network(forward=changed(until=-1)), "last block is left out"),
+            (network(forward=changed(until=0)), "never used"),
+            (network(forward=changed(until=1)), "only the first block"),
+            (network(forward=tokens_only), "shape"),
+            (network(last=lambda layer, layers: False), "blocks.2.condition.norm.linear.weight"),
+            (network(embed="context_embed"), "no `condition_embed.weight` among the parameters"),
+            (network(shut=False), "gates are open"),  # it computes the same, and would learn badly
+            (network(zero=False), "does not output zeros"),
         ],
     ),
     "squares": Answers(
