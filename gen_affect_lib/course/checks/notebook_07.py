@@ -38,6 +38,13 @@ class _QueryNotNormed(fusion.ResamplerLayer):
         return self.to_q(self.norm_query(queries)).unflatten(2, (self.num_heads, -1)), key, value
 
 
+class _QueryHeadsMixed(fusion.ResamplerLayer):
+    def project(self, queries, sources):
+        query, key, value = super().project(queries, sources)
+        mixed = self.to_q(self.norm_query(queries)).reshape(len(queries), self.num_heads, queries.shape[1], -1)
+        return self.source.norm_k(mixed.transpose(1, 2)), key, value
+
+
 class _RawQueries(fusion.ResamplerLayer):
     def project(self, queries, sources):
         query, _, _ = super().project(queries, sources)
@@ -157,6 +164,10 @@ def _test_reading(answer) -> None:
             (
                 "the queries among keys and values are not normalized: sources and queries have their own norms.",
                 _RawQueries,
+            ),
+            (
+                "heads and tokens of the query are mixed: first (B, N, D) -> (B, N, H, D / H), then a transpose.",
+                _QueryHeadsMixed,
             ),
             ("the sources are not normalized: `norm_source` is missing.", _SourcesAsTheyCome),
             (
@@ -363,6 +374,11 @@ def _test_both_together(answer) -> None:
             ),
             ("all four are added up: two of them have a minus.", by(mixed=lambda a, b, c, d: a + b + c + d)),
             (
+                "the order of the fused tokens is reversed, which changes person and expression at once. Reverse `who` "
+                "or `what` before you call `fuse`.",
+                by(mixed=lambda a, b, c, d: a - d, below=lambda a, b, c, d: 2 * _size(a - d)),
+            ),
+            (
                 "this is the size of the mixed difference itself: divide by how much the token changes with person "
                 "and with expression.",
                 by(below=lambda a, b, c, d: 1.0),
@@ -481,6 +497,12 @@ class _OneDecision(SourceTokens):
         return super().forward(identity, expression, keep_identity, keep_identity)
 
 
+class _EmptyInputs(SourceTokens):
+    def forward(self, identity, expression, keep_identity, keep_expression):
+        who, what = self.projected(identity * keep_identity[:, None, None], expression * keep_expression[:, None])
+        return who + self.identity_place, what + self.expression_place
+
+
 class _ViewsMixed(SourceTokens):
     def projected(self, identity, expression):
         who, what = super().projected(identity, expression)
@@ -517,6 +539,11 @@ def _test_source_tokens(answer) -> None:
             (
                 "dropped tokens become zeros. They become the learned tokens, `no_identity` and `no_expression`.",
                 _dropping(lambda tokens, learned, place, keep: tokens * keep + place),
+            ),
+            (
+                "the *input* of a dropped condition becomes 0, and its tokens are those that the network computes from "
+                "0. Replace the tokens, by `no_identity` and `no_expression`.",
+                _EmptyInputs,
             ),
             (
                 "nothing is replaced where keep is False.",
@@ -571,6 +598,7 @@ def left_out(count: int, chance: float, generator: torch.Generator) -> tuple[Ten
 
 
 def _test_left_out(answer) -> None:
+    shuffled = True
     for chance, seed in (
         (0.1, 11),
         (0.3, 12),
@@ -616,6 +644,19 @@ def _test_left_out(answer) -> None:
             raise Wrong(
                 "the same generator gives another answer: pass `generator=generator`, so that a run can be repeated."
             )
+        shuffled = shuffled and who.sum().item() == what.sum().item()  # by chance less than once in 10,000 answers
+    if shuffled:
+        raise Wrong(
+            "as many expressions are left out as identities, each time. Is the second tensor the first in another "
+            "order, or is the number of True fixed? Draw a second random number for each example."
+        )
+    batches = [answer(2, 0.3, torch.Generator().manual_seed(100 + k)) for k in range(150)]
+    small = torch.stack([torch.stack(tuple(batch)) for batch in batches])  # (150, 2, 2)
+    if abs(1 - small.float().mean().item() - 0.3) > 0.08:
+        raise Wrong(
+            f"in batches of two, with a chance of 0.3, {1 - small.float().mean().item():.0%} are left out. Do not fix "
+            "how many are left out of a batch: each example has a random number of its own."
+        )
     kept = answer(100, 0.0, torch.Generator().manual_seed(0))
     if not (kept[0].all() and kept[1].all()):
         raise Wrong("with a chance of 0 nothing must be left out.")
@@ -935,6 +976,7 @@ FRONT_CASES = [
     ([[0.5, 0.7], [0.5, 0.3], [0.8, 0.3], [0.3, 0.7], [0.9, 0.1]],),
     ([[0.6, 0.6], [0.6, 0.6], [0.7, 0.2], [0.1, 0.8]],),
     ([[0.3, 0.4]],),
+    ([[0.4142, 0.618], [0.7071, 0.3333], [0.1373, 0.8731]],),
 ]
 
 

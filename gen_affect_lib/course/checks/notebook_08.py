@@ -34,16 +34,18 @@ def _picture_loss(
     edges=(True, True),
     before=False,
     unweighted=False,
+    over_all=False,
 ):
     weight = weight / (0.25 + brightness(images)) if weber else weight * torch.ones_like(images[:, :1])
     weight = normal(weight)
     start = slice(None, -1) if before else slice(1, None)
     on_edges = torch.ones_like(weight) if unweighted else weight
     total = (size(error) * weight).mean() if pixels else torch.zeros(())
+    smaller = 1 - 1 / error.shape[3] if over_all else 1
     if edges[0]:
-        total = total + (size(error[..., :, 1:] - error[..., :, :-1]) * on_edges[..., :, start]).mean()
+        total = total + smaller * (size(error[..., :, 1:] - error[..., :, :-1]) * on_edges[..., :, start]).mean()
     if edges[1]:
-        total = total + (size(error[..., 1:, :] - error[..., :-1, :]) * on_edges[..., start, :]).mean()
+        total = total + smaller * (size(error[..., 1:, :] - error[..., :-1, :]) * on_edges[..., start, :]).mean()
     return total
 
 
@@ -87,6 +89,18 @@ def _test_picture_loss(answer) -> None:
             ("the errors are squared: take their absolute value.", by(size=torch.square)),
             ("an edge has the weight of its left or upper pixel: take the right or lower one.", by(before=True)),
             ("the edges have no weight: each has that of its right or lower pixel.", by(unweighted=True)),
+            (
+                "the first column or row, which has no edge, is counted in the mean of the edges as 0: take the mean "
+                "over the S − 1 columns or rows that have one.",
+                by(over_all=True),
+            ),
+            (
+                "the weights are divided by their mean before they are divided by the brightness: first all factors, "
+                "then the mean.",
+                lambda error, images, weight: _picture_loss(
+                    error, images, weight / weight.mean(), normal=lambda weight: weight
+                ),
+            ),
         ],
     )
 
@@ -118,7 +132,7 @@ def noised(latents: Tensor, noise: float, generator: torch.Generator) -> Tensor:
 
 
 def _test_noised(answer) -> None:
-    latents = torch.randn(6000, 2, 4, 4)
+    latents = 3 * torch.rand(6000, 2, 4, 4)
     for noise, seed in ((0.4, 21), (1.5, 22)):
         given = latents.clone()
         out = answer(given, noise, torch.Generator().manual_seed(seed))
@@ -142,9 +156,12 @@ def _test_noised(answer) -> None:
             raise Wrong("a constant is added to each picture. Multiply the level by noise of the shape of the latents.")
         if (added[:, 0] * added[:, 1]).mean() > 0.5 * added.square().mean():
             raise Wrong("all channels have the same noise: draw a number for each number of the latents.")
-        pairs = (added[..., 0, 0].square() * added[..., 3, 3].square()).mean().item()  # E s⁴ / noise⁴ = 3
+        pairs = (added[:, 0, 0, 0].square() * added[:, 1, 3, 3].square()).mean().item()  # E s⁴ / noise⁴ = 3
+        of_channel = (added[..., 0, 0].square() * added[..., 3, 3].square()).mean().item()
         fourth, second = added.pow(4).mean().item(), added.square().mean().item()
         if abs(pairs - second**2) < 0.2 * second**2:
+            if of_channel > 2 * second**2:
+                raise Wrong("each channel has its own level: draw one level for each *picture*.")
             if fourth > 5 * second**2:
                 raise Wrong("each number has its own level: draw one level for each *picture*, (B, 1, 1, 1).")
             raise Wrong("all pictures have the same level of noise: draw a level for each.")
@@ -305,6 +322,7 @@ def _test_still_missing(answer) -> None:
         case(0.2, 0.6, 0.9, 0.1),
         case(1.4, -0.4),
         case(0.0, 0.0, 1.0),
+        (*(part * torch.tensor([1.0, 0.0])[:, None, None, None] for part in case(0.5, 0.3)[:3]), torch.ones(2).bool()),
         tolerance=1e-4,
         mistakes=[
             (
@@ -448,6 +466,11 @@ def _test_learning_rate(answer) -> None:
                 lambda s, u, p, w, f: p * min(1, (s + 1) / w) * (f + (1 - f) * math.cos(math.pi / 2 * u)),
             ),
             (
+                "the cosine falls as if to 0 and is cut off at `final`, so that the rate of the last steps is constant: "
+                "final + (1 − final) · (1 + cos) / 2 reaches `final` only at the end.",
+                lambda s, u, p, w, f: p * min(1, (s + 1) / w) * max(f, (1 + math.cos(math.pi * u)) / 2),
+            ),
+            (
                 "the decay is a straight line: it should be half a cosine.",
                 lambda s, u, p, w, f: p * min(1, (s + 1) / w) * (f + (1 - f) * (1 - u)),
             ),
@@ -550,7 +573,7 @@ def _turned_round(average, parameters, step, most=0.999):
 
 
 def _test_update_average(answer) -> None:
-    shapes = (3, 4), (5,), ()
+    shapes = (3, 4), (5,), (1,)
     cases = [
         ([torch.randn(shape) for shape in shapes], [torch.randn(shape) for shape in shapes], step, *most)
         for step, most in ((0, ()), (30, ()), (20_000, ()), (30, (0.5,)))
@@ -626,7 +649,7 @@ check_update_average = Exercise(
 
 
 def clip_gradients(parameters: Sequence[Tensor], most: float) -> Tensor:
-    return nn.utils.clip_grad_norm_(parameters, most)
+    return _clipping()(parameters, most)
 
 
 def _clipping(
@@ -638,6 +661,7 @@ def _clipping(
     power=2,
     value=False,
     to_one=False,
+    sum_of_norms=False,
     give=lambda before, after: before,
 ) -> Callable:
     def clip(parameters, most):
@@ -645,6 +669,8 @@ def _clipping(
         if none and len(grads) < len(parameters):
             raise AttributeError("'NoneType' object has no attribute 'square'")
         norm = torch.stack([(grad.abs() ** power).sum() for grad in grads]).sum() ** (1 if square else 1 / power)
+        if sum_of_norms:
+            norm = torch.stack([grad.norm() for grad in grads]).sum()
         for grad in grads:
             own = grad.norm() if each else norm
             if value:
@@ -694,6 +720,10 @@ def _test_clip_gradients(answer) -> None:
                 clipped(_last_norm),
             ),
             ("the gradients are brought to the norm 1: multiply by `most / norm`.", clipped(_clipping(to_one=True))),
+            (
+                "this is the sum of the norms of the tensors. The squares add up: the root of the sum of their squares.",
+                clipped(_clipping(sum_of_norms=True)),
+            ),
             (
                 "small gradients are made larger: if the norm is at most `most`, leave them.",
                 clipped(_clipping(always=True)),
@@ -765,6 +795,8 @@ def _learn(
     dropped=True,
     clip="both",
     average_first=False,
+    averaged=True,
+    late=False,
 ) -> Callable:
     """The step. Each argument can make one mistake."""
 
@@ -780,23 +812,29 @@ def _learn(
         predicted = model(noisy, tokens, pooled, flow.timestep(sigma) if timed else sigma)
         loss = (predicted - towards * flow.velocity(target, noise)).square().mean()
         parameters = [*model.parameters(), *condition_encoder.parameters()]
-        of_clipping = {"both": parameters, "model": list(model.parameters()), "none": []}[clip]
+        of_model, of_encoder = list(model.parameters()), list(condition_encoder.parameters())
+        of_clipping = {"both": [parameters], "each": [of_model, of_encoder], "model": [of_model], "none": []}[clip]
         if not after:
-            nn.utils.clip_grad_norm_(of_clipping, clip_norm)
+            for some in of_clipping:
+                nn.utils.clip_grad_norm_(some, clip_norm)
         loss.backward()
         if too_early:
             optimizer.zero_grad(set_to_none=False)
         if after:
-            nn.utils.clip_grad_norm_(of_clipping, clip_norm)
+            for some in of_clipping:
+                nn.utils.clip_grad_norm_(some, clip_norm)
+        if late:
+            optimizer.step()
         if rated:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         if average_first:
             update_average(average, parameters, step)
-        optimizer.step()
+        if not late:
+            optimizer.step()
         if forgets:
             optimizer.zero_grad(set_to_none=True)
-        if not average_first:
+        if averaged and not average_first:
             update_average(average, parameters, step)
         return loss.item()
 
@@ -846,6 +884,15 @@ def _test_learn(answer) -> None:
             "only the gradient of the MM-DiT is clipped. It is one gradient, of both networks together.",
             three_steps(_learn(clip="model")),
         ),
+        (
+            "each network's gradient is clipped by its own norm. It is one gradient, of both networks together.",
+            three_steps(_learn(clip="each")),
+        ),
+        (
+            "the rate is set after the optimizer's step, and arrives one step too late.",
+            three_steps(_learn(late=True)),
+        ),
+        ("the average has not changed: update it after the step.", three_steps(_learn(averaged=False))),
         (
             "the average is updated before the step, and lags behind by one: update it with the new weights.",
             three_steps(_learn(average_first=True)),
@@ -948,6 +995,8 @@ def _test_what_to_keep(answer) -> None:
     letters = (
         "".join(said) if isinstance(said, (set, list, tuple)) and all(isinstance(part, str) for part in said) else said
     )
+    if isinstance(letters, str):
+        letters = letters.replace(",", "").replace(" ", "")
     if not isinstance(letters, str) or not letters or set(letters.lower()) - set("abcdefgh"):
         raise Wrong(
             f'return the letters of all that must be kept as one word, like "abc", of a to h; {said!r} came back.'
@@ -1018,6 +1067,22 @@ class _OptimizerFollows(Checkpoint):
         return step
 
 
+class _HandsOver(Checkpoint):
+    @torch.no_grad()
+    def restore(self, parameters, average, optimizer):
+        step = super().restore(parameters, average, optimizer)
+        optimizer.load_state_dict(self.optimizer)
+        return step
+
+
+class _HandsOverWeights(Checkpoint):
+    def restore(self, parameters, average, optimizer):
+        step = super().restore(parameters, average, optimizer)
+        for old, tensor in zip([*self.parameters, *self.average], [*parameters, *average]):
+            tensor.data = old
+        return step
+
+
 class _NoOptimizer(Checkpoint):
     def restore(self, parameters, average, optimizer):
         fresh = copy.deepcopy(optimizer.state_dict())
@@ -1081,6 +1146,17 @@ def _test_checkpoint(answer) -> None:
                 "the moments are not copied: `state_dict()` returns the optimizer's own tensors, which change in the "
                 "next step. `copy.deepcopy` it.",
                 interrupted(_OptimizerFollows),
+            ),
+            (
+                "the first restored training is right, the second is not: `load_state_dict` takes over the tensors "
+                "that it gets, and the training then changes those of the checkpoint. `copy.deepcopy` them in "
+                "`restore`, too.",
+                interrupted(_HandsOver),
+            ),
+            (
+                "the first restored training is right, the second is not: the training got the checkpoint's own "
+                "tensors, and changed them. Copy the numbers: `tensor.copy_(…)`.",
+                interrupted(_HandsOverWeights),
             ),
             ("the run begins again with step 0: return the step that was kept.", interrupted(_FromTheStart)),
             ("the seconds are lost: the learning rate follows them in a run limited in minutes.", interrupted(_NoTime)),

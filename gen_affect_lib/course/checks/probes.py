@@ -457,6 +457,8 @@ def clipped(clip: Callable) -> Callable:
     """(gradients, most) -> the gradients after clipping, and what clipping returned."""
 
     def clip_gradients(gradients, most):
+        if "clip_grad_norm_" in getattr(getattr(clip, "__code__", None), "co_names", ()):
+            raise Wrong("torch's `clip_grad_norm_` does all of it: here you write what it does.")
         parameters = [nn.Parameter(torch.ones(3) if grad is None else torch.ones_like(grad)) for grad in gradients]
         for parameter, grad in zip(parameters, gradients):
             parameter.grad = None if grad is None else grad.clone()
@@ -514,18 +516,14 @@ def three_steps(step_function: Callable) -> Callable:
                 "target": target,
             }
             keep = torch.rand(2, 5, generator=generator) > 0.3
-            losses.append(
-                step_function(
-                    model,
-                    encoder,
-                    optimizer,
-                    average,
-                    (batch, noise, torch.rand(5, generator=generator), *keep),
-                    0.1 / (1 + step),
-                    step,
-                    clip_norm,
+            draws = batch, noise, torch.rand(5, generator=generator), *keep
+            loss = step_function(model, encoder, optimizer, average, draws, 0.1 / (1 + step), step, clip_norm)
+            if isinstance(loss, Tensor) and loss.requires_grad:
+                raise Wrong(
+                    "the loss comes back with its graph: a list of such losses keeps all steps in memory. Return a "
+                    "number, `loss.item()`."
                 )
-            )
+            losses.append(loss)
         return {
             "losses": losses,
             "weights": [parameter.detach().clone() for parameter in parameters],

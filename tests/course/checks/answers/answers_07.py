@@ -169,6 +169,25 @@ class Detached(Base):
         return self.think(queries + self.to_out(self.look(n, torch.cat([self.norm_source(sources), n], 1)).detach()))
 
 
+class QueryHeadsMixed(Base):
+    def heads(self, x):
+        return x.view(len(x), self.num_heads, x.shape[1], -1)
+
+    def forward(self, queries, sources):
+        n = self.norm_query(queries)
+        return self.think(queries + self.to_out(self.look(n, torch.cat([self.norm_source(sources), n], 1))))
+
+
+class InPlace(Base):
+    """The output is right, and the learned queries are overwritten by what they have become for this batch."""
+
+    def forward(self, queries, sources):
+        n = self.norm_query(queries)
+        with torch.no_grad():
+            queries += self.to_out(self.look(n, torch.cat([self.norm_source(sources), n], 1)))
+        return self.think(queries)
+
+
 # --- Resampler ---
 
 
@@ -280,6 +299,20 @@ def in_one_batch(fuse, who, what):
     return length(a - b - c + d).sum(0) / (length(a - b).sum(0) + length(a - c).sum(0))
 
 
+def in_two_calls(fuse, who, what):
+    """The reversed batch of a reversed batch is the batch."""
+    a, b = fuse(who, what).detach(), fuse(who.flip(0), what).detach()
+    c, d = b.flip(0), a.flip(0)
+    return length(a - b - c + d).mean(0) / (length(a - b) + length(a - c)).mean(0)
+
+
+def reversed_afterwards(fuse, who, what):
+    """The reversed batch, as the text says, and always of person and expression together."""
+    a = fuse(who, what)
+    b = c = d = a.flip(0)
+    return length(a - b - c + d).mean(0) / (length(a - b) + length(a - c)).mean(0)
+
+
 def four(fuse, who, what):
     w, e = who.flip(0), what.flip(0)
     return fuse(who, what), fuse(w, what), fuse(who, e), fuse(w, e)
@@ -370,6 +403,21 @@ class Parts(Sources):
             self.replaced(who, self.no_identity, self.identity_place, keep_identity),
             self.replaced(what, self.no_expression, self.expression_place, keep_expression),
         )
+
+
+class ByAList(Parts):
+    """A learned token that no example needs takes no part."""
+
+    def replaced(self, tokens, learned, place, keep):
+        return torch.stack([one if kept else learned[0] for one, kept in zip(tokens, keep)]) + place
+
+
+class EmptyInputs(Parts):
+    """Without its condition, and yet with tokens that the network computes."""
+
+    def forward(self, identity, expression, keep_identity, keep_expression):
+        who, what = self.split(identity * keep_identity[:, None, None], expression * keep_expression[:, None])
+        return who + self.identity_place, what + self.expression_place
 
 
 class PlaceFirst(Parts):
@@ -476,6 +524,33 @@ def expression_hardly(count, chance, generator):
 
 def only_one_tensor(count, chance, generator):
     return torch.rand(count, generator=generator) >= chance
+
+
+def shuffled_coin(count, chance, generator):
+    """All four situations are as frequent as they should be."""
+    keep = torch.rand(count, generator=generator) >= chance
+    return keep, keep.roll(1)
+
+
+def fixed_share(count, chance, generator):
+    """Exactly the fraction, which a batch of a few examples cannot have."""
+    return tuple(torch.randperm(count, generator=generator) >= chance * count for _ in range(2))
+
+
+def by_situation(count, chance, generator):
+    keep = 1 - chance
+    weights = torch.tensor([keep * keep, keep * chance, chance * keep, chance * chance])
+    which = torch.multinomial(weights, count, replacement=True, generator=generator)
+    return which <= 1, which % 2 == 0
+
+
+def fixed_share_of_a_few(count, chance, generator):
+    """Nearly the fraction: the numbers of both are drawn, rounded up."""
+    parts = []
+    for _ in range(2):
+        out = -(-count * chance // 1) + (torch.rand((), generator=generator) > 0.5) * (count > 100)
+        parts.append(torch.randperm(count, generator=generator) >= out)
+    return tuple(parts)
 
 
 # --- condition_gradients ---
@@ -611,6 +686,12 @@ def by_cells(points):
     return (np.diff(xs)[:, None] * np.diff(ys) * inside).sum()
 
 
+def by_counting(points):
+    """The fraction of a fine grid that is dominated."""
+    x = (np.arange(400) + 0.5) / 400
+    return float(((x[:, None, None] <= points[:, 0]) & (x[None, :, None] <= points[:, 1])).any(2).mean())
+
+
 def by_trapezoids(points):
     corners = by_sweep(points)
     return float(np.trapezoid(np.r_[corners[0, 1], corners[:, 1]], np.r_[0, corners[:, 0]]))
@@ -650,6 +731,8 @@ ANSWERS = {
             (SoftmaxOverTheAsking, "over the queries"),
             (SoftmaxOverTheHeads, "over the heads"),
             (NothingAdded, "both residuals are missing"),
+            (QueryHeadsMixed, "tokens of the query are mixed"),
+            (InPlace, "changes its arguments"),
         ],
     ),
     "Resampler": Answers(
@@ -666,7 +749,7 @@ ANSWERS = {
         ],
     ),
     "both_together": Answers(
-        right=[by_a_table, in_one_batch],
+        right=[by_a_table, in_one_batch, in_two_calls],
         wrong=[
             (last_sign, "has a plus"),
             (both_at_once, "all four"),
@@ -676,15 +759,17 @@ ANSWERS = {
             (one_number, "one number for all"),
             (ratios_first, "its own ratio"),
             (mean_of_both_below, "twice too much"),
+            (reversed_afterwards, "person and expression at once"),
         ],
     ),
     "SourceTokens": Answers(
-        right=[ByReshaping, Parts],
+        right=[ByReshaping, Parts, ByAList],
         wrong=[
             (PlaceFirst, "replace first"),
             (NoPlace, "embeddings are missing"),
             (Inverted, "the wrong ones"),
             (Zeros, "become zeros"),
+            (EmptyInputs, "computes from 0"),
             (Added, "still contain the condition"),
             (ForTheWholeBatch, "the whole batch"),
             (OneDecision, "follows `keep_identity`"),
@@ -693,7 +778,7 @@ ANSWERS = {
         ],
     ),
     "left_out": Answers(
-        right=[two_draws, by_bernoulli],
+        right=[two_draws, by_bernoulli, by_situation],
         wrong=[
             (one_coin, "still dropped together"),
             (cloned_coin, "True means"),
@@ -705,6 +790,9 @@ ANSWERS = {
             (as_numbers, "bool tensor"),
             (expression_hardly, "the expression is left out in"),
             (only_one_tensor, "two tensors"),
+            (shuffled_coin, "the first in another order"),
+            (fixed_share, "the number of True fixed"),
+            (fixed_share_of_a_few, "in batches of two"),
         ],
     ),
     "condition_gradients": Answers(
@@ -792,6 +880,7 @@ ANSWERS = {
             (lambda points: points.prod(1).max(), "largest rectangle"),
             (all_points, "dominated points"),
             (lambda points: 1 - by_slices(points), "above the front"),
+            (by_counting, "came back, and should be"),
         ],
     ),
 }

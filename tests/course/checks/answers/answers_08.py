@@ -71,6 +71,16 @@ def per_picture(images, weight):
     return weight / weight.mean((1, 2, 3), keepdim=True)
 
 
+def with_empty_edges(error, images, weight):
+    w = weights_of(images, weight)
+    along, down = nn.functional.pad(error.diff(dim=3), (1, 0)), nn.functional.pad(error.diff(dim=2), (0, 0, 1, 0))
+    return (w * (error.abs() + along.abs() + down.abs())).mean()
+
+
+def normal_before(images, weight):
+    return not_normal(images, weight / weight.mean())
+
+
 def no_gradient(error, images, weight):
     """The right number, from which nothing can be learned."""
     return by_diff(error.detach(), images, weight) + 0 * error.sum()
@@ -98,6 +108,17 @@ def noise_with(level, shape=lambda z: z.shape):
 
 def of_each_picture(z, generator):
     return torch.randn(len(z), 1, 1, 1, generator=generator).abs()
+
+
+def with_a_sign(z, noise, generator):
+    """Without the absolute value the noise has the same distribution."""
+    noise_of = noise * torch.randn(z.shape, generator=generator)
+    return z + torch.randn(z.shape[0], generator=generator)[:, None, None, None] * noise_of
+
+
+def from_other_pictures(z, noise, generator):
+    """Numbers that are as different as noise, and are other pictures."""
+    return z + noise * of_each_picture(z, generator) * z[torch.randperm(len(z), generator=generator)]
 
 
 def mixed_in(z, noise, generator):
@@ -181,6 +202,12 @@ def error_of_the_decoder(decoded, true, difference, present):
     return true - decoded
 
 
+def divided_by_nothing(decoded, true, d, present):
+    there = present.view(-1, 1, 1, 1).float()
+    s = ((decoded - true + there * d) * d).sum((1, 2, 3), keepdim=True) / (d * d).sum((1, 2, 3), keepdim=True)
+    return (there - s.clamp(0, 1)) * d
+
+
 # --- learning_rate ---
 
 
@@ -228,6 +255,11 @@ def one_or_the_other(step, used, peak, warmup_steps, final):
     if step + 1 < warmup_steps:
         return peak * (step + 1) / warmup_steps
     return by_sine(step, used, peak, warmup_steps, final)
+
+
+def cut_off(step, used, peak, warmup_steps, final):
+    """At the end the rate is the fraction that was asked for, and long before."""
+    return by_sine(step, 0, peak, warmup_steps, 0) * max(final, math.cos(math.pi * used / 2) ** 2)
 
 
 # --- update_average ---
@@ -288,6 +320,20 @@ def most_forgotten(average, parameters, step, most=0.999):
     by_copy(average, parameters, step)
 
 
+@torch.no_grad()
+def new_tensors(average, parameters, step, most=0.999):
+    """The list has the right numbers, and whoever has its tensors has the old ones."""
+    keep = min((1 + step) / (10 + step), most)
+    average[:] = [keep * slow + (1 - keep) * fast for slow, fast in zip(average, parameters)]
+
+
+@torch.no_grad()
+def by_slices(average, parameters, step, most=0.999):
+    keep = min((1 + step) / (10 + step), most)
+    for slow, fast in zip(average, parameters):
+        slow[:] = keep * slow + (1 - keep) * fast
+
+
 def with_a_graph(average, parameters, step, most=0.999):
     keep = min((1 + step) / (10 + step), most)
     for k, fast in enumerate(parameters):
@@ -321,8 +367,21 @@ def each_by_itself(parameters, most):
     whole = by_flattening(parameters, 1e9)
     for p in parameters:
         if p.grad is not None:
-            nn.utils.clip_grad_norm_([p], most)
+            by_flattening([p], most)
     return whole
+
+
+def by_torch(parameters, most):
+    """Right, and nothing is written."""
+    return nn.utils.clip_grad_norm_(parameters, most)
+
+
+def sum_of_norms(parameters, most):
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norm = sum(grad.norm() for grad in grads)
+    for grad in grads:
+        grad.mul_((most / norm).clamp(max=1))
+    return norm
 
 
 def always(parameters, most):
@@ -436,12 +495,15 @@ def step_with(
     set_rate=True,
     average_first=False,
     too_early=False,
+    late=False,
+    averaged=True,
+    give=lambda loss: loss.item(),
     change=lambda draws: draws,
 ):
     def learn(model, condition_encoder, optimizer, average, draws, rate, step, clip_norm=1.0):
         loss = loss_of(model, condition_encoder, change(draws), scale)
         parameters = list(model.parameters()) + list(condition_encoder.parameters())
-        clipped = {"both": parameters, "model": list(model.parameters()), "none": []}[clip]
+        clipped = {"both": parameters, "model": list(model.parameters()), "none": [], "each": []}[clip]
         if clip_first:
             nn.utils.clip_grad_norm_(clipped, clip_norm)
         loss.backward()
@@ -449,17 +511,23 @@ def step_with(
             optimizer.zero_grad()
         if not clip_first:
             nn.utils.clip_grad_norm_(clipped, clip_norm)
+        if clip == "each":
+            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+            nn.utils.clip_grad_norm_(condition_encoder.parameters(), clip_norm)
+        if late:
+            optimizer.step()
         if set_rate:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         if average_first:
             by_copy(average, parameters, step)
-        optimizer.step()
+        if not late:
+            optimizer.step()
         if zero:
             optimizer.zero_grad()
-        if not average_first:
+        if averaged and not average_first:
             by_copy(average, parameters, step)
-        return loss.item()
+        return give(loss)
 
     return learn
 
@@ -548,6 +616,26 @@ class MomentsReferred(Copied):
         optimizer.load_state_dict(self.live)
 
 
+class MomentsHandedOver(Copied):
+    """It resumes as it should, once: the checkpoint's own moments go on with the training."""
+
+    def restore(self, parameters, average, optimizer):
+        (weights, averages, state), *numbers = self.state
+        self.load(parameters, weights)
+        self.load(average, averages)
+        optimizer.load_state_dict(state)
+        return tuple(numbers)
+
+
+class WeightsHandedOver(Copied):
+    def restore(self, parameters, average, optimizer):
+        (weights, averages, state), *numbers = self.state
+        for tensor, old in zip([*parameters, *average], [*weights, *averages]):
+            tensor.data = old
+        optimizer.load_state_dict(copy.deepcopy(state))
+        return tuple(numbers)
+
+
 class WithoutMoments(Copied):
     """Weights, average and step are right, and the first steps are those of a new optimizer."""
 
@@ -609,13 +697,18 @@ ANSWERS = {
             (loss_with(size=torch.square), "squared"),
             (loss_with(before=True), "left or upper"),
             (no_gradient, "gradients are not"),
+            (with_empty_edges, "which has no edge"),
+            (loss_with(w=normal_before), "first all factors"),
         ],
     ),
     "noised": Answers(
-        right=[by_normal, one_after_another],
+        right=[by_normal, one_after_another, with_a_sign],
         wrong=[
             (noise_with(lambda z, g: 1.0), "all pictures have the same level"),
-            (noise_with(lambda z, g: torch.randn(z.shape, generator=g).abs()), "each *picture*"),
+            (noise_with(lambda z, g: torch.randn(z.shape, generator=g).abs()), "each number has its own level"),
+            (noise_with(lambda z, g: torch.randn(*z.shape[:2], 1, 1, generator=g)), "each channel has its own level"),
+            (noise_with(lambda z, g: torch.randn((), generator=g)), "draw a level for each"),
+            (from_other_pictures, "FROM_OTHERS"),
             (noise_with(lambda z, g: torch.rand(len(z), 1, 1, 1, generator=g)), "mean square of the noise"),
             (noise_with(of_each_picture, lambda z: (len(z), 1, *z.shape[2:])), "all channels"),
             (mixed_in, "are scaled"),
@@ -654,6 +747,7 @@ ANSWERS = {
             (missing_with(axes=(2, 3)), "each colour"),
             (missing_with(sign=-1), "*added*"),
             (missing_with(expected=0, sign=-1), "shown already"),
+            (divided_by_nothing, "NaN"),
         ],
     ),
     "learning_rate": Answers(
@@ -667,6 +761,7 @@ ANSWERS = {
             (whole_turn, "back at the peak"),
             (no_climb, "no warm-up"),
             (one_or_the_other, "multiply the two"),
+            (cut_off, "cut off at `final`"),
         ],
     ),
     "left_of_the_start": Answers(
@@ -680,9 +775,10 @@ ANSWERS = {
         ],
     ),
     "update_average": Answers(
-        right=[by_copy, by_data],
+        right=[by_copy, by_data, by_slices],
         wrong=[
             (new_names, "a new tensor"),
+            (new_tensors, "there are new tensors"),
             (shares_swapped, "changed places"),
             (weights_follow, "move the average towards"),
             (always_long, "smaller one of `most`"),
@@ -695,6 +791,8 @@ ANSWERS = {
     "clip_gradients": Answers(
         right=[by_flattening, with_new_gradients],
         wrong=[
+            (by_torch, "you write what it does"),
+            (sum_of_norms, "sum of the norms"),
             (each_by_itself, "by its own norm"),
             (always, "made larger"),
             (none_forgotten, "pass it over"),
@@ -718,6 +816,10 @@ ANSWERS = {
             (step_with(clip="model"), "of both networks together"),
             (step_with(set_rate=False), "does not get the rate"),
             (step_with(average_first=True), "lags behind"),
+            (step_with(clip="each"), "by its own norm"),
+            (step_with(late=True), "one step too late"),
+            (step_with(averaged=False), "the average has not changed"),
+            (step_with(give=lambda loss: loss), "with its graph"),
             (step_with(too_early=True), "before the step, which then has none"),
             (step_with(change=everything_kept), "no condition is dropped"),
             (against_the_velocity, "wrong sign"),
@@ -733,7 +835,7 @@ ANSWERS = {
         ],
     ),
     "what_to_keep": Answers(
-        right=[lambda: "abceh", lambda: "HECBA", lambda: set("abceh")],
+        right=[lambda: "abceh", lambda: "HECBA", lambda: set("abceh"), lambda: "a, b, c, e, h"],
         wrong=[
             (lambda: "abcdefgh", "gradients (d)"),
             (lambda: "aceh", "average (b)"),
@@ -751,6 +853,8 @@ ANSWERS = {
         wrong=[
             (Referring, "changes with the training"),
             (MomentsReferred, "moments are not copied"),
+            (MomentsHandedOver, "`load_state_dict` takes over"),
+            (WeightsHandedOver, "the checkpoint's own tensors"),
             (WithoutMoments, "without its moments"),
             (NewWeights, "in result"),
             (WithoutAverage, "average is not restored"),
