@@ -132,7 +132,7 @@ def noised(latents: Tensor, noise: float, generator: torch.Generator) -> Tensor:
 
 
 def _test_noised(answer) -> None:
-    latents = 3 * torch.rand(6000, 2, 4, 4)
+    latents = 3 * torch.rand(6000, 2, 4, 4) - 1.5
     for noise, seed in ((0.4, 21), (1.5, 22)):
         given = latents.clone()
         out = answer(given, noise, torch.Generator().manual_seed(seed))
@@ -466,7 +466,7 @@ def _test_learning_rate(answer) -> None:
                 lambda s, u, p, w, f: p * min(1, (s + 1) / w) * (f + (1 - f) * math.cos(math.pi / 2 * u)),
             ),
             (
-                "the cosine falls as if to 0 and is cut off at `final`, so that the rate of the last steps is constant: "
+                "the cosine falls as if to 0 and is cut off at `final`, so that the last steps have a constant rate: "
                 "final + (1 − final) · (1 + cos) / 2 reaches `final` only at the end.",
                 lambda s, u, p, w, f: p * min(1, (s + 1) / w) * max(f, (1 + math.cos(math.pi * u)) / 2),
             ),
@@ -721,7 +721,7 @@ def _test_clip_gradients(answer) -> None:
             ),
             ("the gradients are brought to the norm 1: multiply by `most / norm`.", clipped(_clipping(to_one=True))),
             (
-                "this is the sum of the norms of the tensors. The squares add up: the root of the sum of their squares.",
+                "this is the sum of the norms of the tensors. Their squares add up: take the root of that sum.",
                 clipped(_clipping(sum_of_norms=True)),
             ),
             (

@@ -708,7 +708,7 @@ ANSWERS = {
             (noise_with(lambda z, g: torch.randn(z.shape, generator=g).abs()), "each number has its own level"),
             (noise_with(lambda z, g: torch.randn(*z.shape[:2], 1, 1, generator=g)), "each channel has its own level"),
             (noise_with(lambda z, g: torch.randn((), generator=g)), "draw a level for each"),
-            (from_other_pictures, "FROM_OTHERS"),
+            (from_other_pictures, "noise is 0.12"),
             (noise_with(lambda z, g: torch.rand(len(z), 1, 1, 1, generator=g)), "mean square of the noise"),
             (noise_with(of_each_picture, lambda z: (len(z), 1, *z.shape[2:])), "all channels"),
             (mixed_in, "are scaled"),
