@@ -141,7 +141,7 @@ _LAPTOP = replace(
     _LAPTOP_FROM_NOTHING,
     pairs=PairsConfig("train", identities=1024, images=12, size=128),
     # Trained weights need a small learning rate. The run is short, so it is validated often.
-    training=TrainingConfig(batch_size=64, learning_rate=3e-4, validate_every=75, minutes=5.0),
+    training=TrainingConfig(batch_size=64, learning_rate=3e-4, validate_every=20, minutes=5.0),
     from_nothing=_LAPTOP_FROM_NOTHING,
     study=Profile(
         "study",
