@@ -52,13 +52,6 @@ def rate(climb=lambda x: min(1, x), fall=lambda u: (1 + np.cos(np.pi * u)) / 2, 
 
 
 @torch.no_grad()
-def new_tensors(average, parameters, step, most=0.999):
-    decay = min(most, (1 + step) / (10 + step))
-    for k, fast in enumerate(parameters):
-        average[k] = decay * average[k] + (1 - decay) * fast
-
-
-@torch.no_grad()
 def only_adds(average, parameters, step, most=0.999):
     for slow, fast in zip(average, parameters):
         slow += (1 - min(most, (1 + step) / (10 + step))) * fast
@@ -132,7 +125,6 @@ def without_draws(ours, theirs, draws=2000, seed=0):
         (checks_08.check_learning_rate, rate(top=False), "the peak is missing"),
         (checks_08.check_left_of_the_start, lambda: 0.632, "of all later weights"),
         (checks_08.check_left_of_the_start, lambda: 36.8, "per cent"),
-        (checks_08.check_update_average, new_tensors, "new tensors in `average`"),
         (checks_08.check_update_average, only_adds, "not shrunk"),
         (checks_08.check_clip_gradients, checks_08._last_norm, "the last one's is returned"),
         (checks_08.check_clip_gradients, to_the_norm_one, "brought to the norm 1"),
