@@ -107,7 +107,7 @@ def _for_any_theme(figure) -> None:
     def lighten(artists) -> None:
         for artist in artists:
             color = artist.get_color()
-            if isinstance(color, (str, tuple)) and is_dark(color):
+            if isinstance(color, (str, tuple, np.ndarray)) and is_dark(color):  # an array in legends of collections
                 artist.set_color(_INK)
 
     figure.patch.set_alpha(0)

@@ -72,7 +72,7 @@ def test_a_figure_has_twice_its_pixels_and_suits_dark_and_light_pages(shown):
 
     figure, axes = pyplot.subplots(figsize=(4, 3))
     axes.axhline(0.5, color="black")
-    axes.hlines(0.2, 0, 1, color="black")
+    axes.hlines(0.2, 0, 1, color="black", label="a level")
     axes.plot([0.1], [0.1], "*", color="black", label="a star")
     figure.legend()
     axes.set(title="a title", xlabel="an axis")
