@@ -335,7 +335,8 @@ check_largest_margin = Exercise(
     difficulty=2,
     minutes=5,
     points=1,
-    purpose="A margin is a wish for room, and the room is limited: more people need more dimensions.",
+    purpose="A margin requires angles between people, and in few dimensions such angles are limited: more people "
+    "need more dimensions.",
     reference=lambda: math.pi / 4,
     test=_test_largest_margin,
     hints=(
