@@ -229,7 +229,7 @@ check_Expression = Exercise(
     difficulty=3,
     minutes=20,
     points=3,
-    purpose="What a network is told, and what it says, has to be turned into numbers and back without losing anything.",
+    purpose="The inputs and outputs of a network are numbers, and the conversion from them and back must lose nothing.",
     reference=Expression,
     test=_test_expression,
     hints=(
@@ -265,8 +265,7 @@ check_added_pixels = Exercise(
     difficulty=2,
     minutes=3,
     points=1,
-    purpose="The difference between adding causes and adding pictures is why a model must be told the whole "
-    "expression at once.",
+    purpose="Adding causes is not adding pictures, and this is why a model is conditioned on the whole expression.",
     reference=lambda: "c",
     test=_test_added_pixels,
     hints=(
@@ -346,7 +345,7 @@ check_tree_distance = Exercise(
     minutes=10,
     points=1,
     purpose="Taking *glee* for *bliss* is a smaller mistake than taking it for *terror*; the evaluation of the "
-    "course counts with this.",
+    "course uses this distance.",
     reference=emotions.tree_distance,
     test=_test_tree_distance,
     hints=(
