@@ -303,6 +303,14 @@ def _test_set_attention(answer) -> None:
         )
         return image, condition, count, face, sigma
 
+    def last_block(image, condition, *rest):
+        return image, condition._replace(query=None), *rest
+
+    def not_in_the_last_block(image, condition, *rest):
+        if condition.query is None:
+            raise TypeError
+        return _set(image, condition, *rest)
+
     def mistaken(**wrong) -> Callable:
         return lambda *case: _set(*case, **wrong)
 
@@ -313,8 +321,14 @@ def _test_set_attention(answer) -> None:
         case(3, 2, 0.3),
         case(1, 4, 0.5),
         case(3, 1, 0.9),
+        last_block(*case(2, 2, 0.3)),
         tolerance=1e-9,
         mistakes=[
+            (
+                "everything is right but the last block: there `condition.query` is None (notebook 03). It is not "
+                "needed here; images attend to keys and values of the condition.",
+                not_in_the_last_block,
+            ),
             (
                 "all images attend to the first image of the *batch*, which is drawn under the first condition. Each "
                 "attends to the first image of the set under its own condition.",

@@ -253,7 +253,8 @@ class _Field(nn.Module):
 @probe
 def objective(kind: Callable) -> Callable:
     """(prediction, sigma_floor, data, noise, sigma) -> the loss of a small network, its gradients with respect to the
-    network's two parameters, and the velocity that the class reads from the network's output."""
+    network's two parameters, and the velocity that the class reads from the network's output: at `sigma`, at a sigma
+    that is a number, and at sigma 0."""
 
     def of_class(prediction, sigma_floor, data, noise, sigma):
         made, network = kind(prediction, sigma_floor), _Field(1)
@@ -263,8 +264,8 @@ def objective(kind: Callable) -> Callable:
             found = torch.autograd.grad(loss.sum(), list(network.parameters()), allow_unused=True)
             gradients = [torch.zeros(()) if one is None else one for one in found]
         output = network(data, sigma).detach()
-        velocity = made.velocity_from(output, data, sigma)
-        return (loss.detach() if isinstance(loss, Tensor) else loss), gradients, velocity
+        velocities = [made.velocity_from(output, data, s) for s in (sigma, 0.25, torch.zeros_like(sigma))]
+        return (loss.detach() if isinstance(loss, Tensor) else loss), gradients, *velocities
 
     of_class.__name__ = "RectifiedFlow"
     return of_class
@@ -326,6 +327,13 @@ def a_field(x: Tensor, sigma: Tensor) -> Tensor:
             f"velocity_fn expects a sigma for each of the {len(x)} pictures, ({len(x)},), and was given {what}"
         )
     return (2 * x).sin() + flow._broadcast(sigma, x) ** 2 * x + 0.5
+
+
+def a_field_above_0(x: Tensor, sigma: Tensor) -> Tensor:
+    """The same, but undefined at sigma 0, as the velocity of an x-prediction is."""
+    if isinstance(sigma, Tensor) and (sigma <= 0).any():
+        raise ValueError("velocity_fn was called at sigma 0. No step needs it: Euler's step begins at a larger sigma")
+    return a_field(x, sigma)
 
 
 @probe
@@ -423,7 +431,7 @@ def added(who: Tensor, what: Tensor) -> Tensor:
     return torch.cat([who.exp(), what.cos()], dim=1)
 
 
-FUNCTIONS = {function.__name__: function for function in (a_field, an_epsilon, product, sine, added)}
+FUNCTIONS = {function.__name__: function for function in (a_field, a_field_above_0, an_epsilon, product, sine, added)}
 
 # --- 8.7 update_average, 8.8 clip_gradients, 8.9 learn, 8.12 Checkpoint ----------------------------------------------
 

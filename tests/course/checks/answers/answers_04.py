@@ -61,6 +61,13 @@ def mean_of_velocities(x, sigma, points):
     return (weights.unsqueeze(2) * (x.unsqueeze(1) - points) / s).sum(1)
 
 
+def by_cdist(x, sigma, points):
+    """Distances that round differently."""
+    s = sigma[:, None]
+    distances = torch.stack([torch.cdist(one[None], (1 - t) * points)[0] for one, t in zip(x, s)])
+    return (x - torch.softmax(-(distances**2) / (2 * s**2), dim=1) @ points) / s
+
+
 def points_weighted(power=2, half=0.5, shrunk=True, soft=torch.softmax, give=lambda x, d, s: (x - d) / s):
     def answer(x, sigma, points):
         s = sigma.view(-1, 1)
@@ -157,7 +164,16 @@ class OneNumber(TwoVelocities):
 
 
 def clamped_velocity(self, output, noisy, sigma):
-    return (noisy - output) / in_shape(sigma.clamp_min(self.floor), noisy) if self.kind == "x" else output
+    s = in_shape(torch.as_tensor(sigma).clamp_min(self.floor), noisy)
+    return (noisy - output) / s if self.kind == "x" else output
+
+
+def infinite_velocity(self, output, noisy, sigma):
+    return (noisy - output) / in_shape(torch.as_tensor(sigma), noisy) if self.kind == "x" else output
+
+
+def velocity_at_tensors(self, output, noisy, sigma):
+    return (noisy - output) / in_shape(sigma.clamp_min(1e-4), noisy) if self.kind == "x" else output
 
 
 def x_only(error):
@@ -441,6 +457,18 @@ def in_place_on_a_copy(velocity_fn, noise, sigmas, method="euler", callback=None
     return in_the_noise(velocity_fn, noise.clone(), sigmas, method, callback)
 
 
+def always_twice(velocity_fn, noise, sigmas, method="euler", callback=None):
+    """Right results, with a second evaluation in every step, also where it is not used."""
+    x = noise
+    for k, (s, t) in enumerate(zip(sigmas, sigmas[1:])):
+        v = velocity_fn(x, s.expand(len(x)))
+        w = velocity_fn(x + (t - s) * v, t.expand(len(x)))
+        x = x + (t - s) * ((v + w) / 2 if method == "heun" and t > 0 else v)
+        if callback:
+            callback(k, t.item(), x)
+    return x
+
+
 def sigma_in_a_tensor(velocity_fn, noise, sigmas, method="euler", callback=None):
     tell = callback and (lambda step, sigma, x: callback(step, torch.tensor(sigma), x))
     return by_index(velocity_fn, noise, sigmas, method, tell)
@@ -555,7 +583,7 @@ ANSWERS = {
             (lambda: "in the middle", "return a number"),
         ],
     ),
-    "mean_velocity": Answers(right=[by_hand, mean_of_velocities], wrong=MEAN_VELOCITY),
+    "mean_velocity": Answers(right=[by_hand, mean_of_velocities, by_cdist], wrong=MEAN_VELOCITY),
     "RectifiedFlow": Answers(
         right=[TwoVelocities, Weighted],
         wrong=[
@@ -570,6 +598,8 @@ ANSWERS = {
             (OneNumber, "for the whole batch"),
             (losing(right_error, lambda self, output, noisy, sigma: output), "as it is"),
             (losing(right_error, clamped_velocity), "at 1e-4 only"),
+            (losing(right_error, infinite_velocity), "a sigma of 0"),
+            (losing(right_error, velocity_at_tensors), "may also be a number"),
             (Detached, "no gradient"),
         ],
     ),
@@ -632,6 +662,7 @@ ANSWERS = {
             (walks(on_from_the_trial), "two steps in one"),
             (walks(right_step, heard=0), "`callback` gets"),
             (in_the_noise, "noise itself is changed"),
+            (always_twice, "called at sigma 0"),
             (sigma_in_a_tensor, "A plain number was asked for"),
             (sigma_as_a_number, "a sigma for each of the"),
         ],

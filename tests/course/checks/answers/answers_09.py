@@ -267,7 +267,7 @@ def set_with(
             for n in range(count):
                 here = row(g, n, groups, count)
                 there = row(g, 0, groups, count) if row(0, 1, groups, count) != 1 else source(g, n, count)
-                given = (type(stream)(*(x[here : here + 1] for x in stream)) for stream in (image, condition))
+                given = (stream.map(lambda x: x[here : here + 1]) for stream in (image, condition))
                 anchor = type(image)(*(x[there : there + 1, tokens] for x in image))
                 outputs[here] = by_index(*given, anchor, tokens, replace)[0]
         return outputs
@@ -276,6 +276,12 @@ def set_with(
 
 
 picture_by_picture = set_with()
+
+
+def picture_by_picture_with_queries(image, condition, count, face, sigma):
+    """Needs queries of the condition, which the last block does not have."""
+    own = type(condition)(*(x.clone() for x in condition))
+    return picture_by_picture(image, own, count, face, sigma)
 
 
 def in_one_call(image, condition, count, face, sigma):
@@ -329,6 +335,7 @@ ANSWERS = {
             (set_with(replace=Replace.NOTHING), "tokens are appended"),
             (set_with(replace=Replace.KEYS_VALUES), "queries are not"),
             (lambda image, condition, *_: joint_attention(image, condition)[0], "plain attention"),
+            (picture_by_picture_with_queries, "but the last block"),
             (words_shared, "anchor's condition tokens"),  # the set agrees, in its expression too
         ],
     ),
