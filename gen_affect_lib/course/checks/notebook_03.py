@@ -35,6 +35,15 @@ def _embedding(timestep, channels=256, max_period=10_000.0, *, last=0, turn=1.0,
     return torch.cat([waves[letter] for letter in order], dim=-1)
 
 
+def _in_its_own_type(timestep, channels=256, max_period=10_000.0):
+    half = channels // 2
+    frequencies = max_period ** (-torch.arange(half) / half)
+    if timestep.is_floating_point():
+        frequencies = frequencies.to(timestep.dtype)
+    angles = timestep[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
 def _test_timestep_embedding(answer) -> None:
     times = torch.tensor([0.0, 0.25, 1.5, 3.7])  # small: the rounding of large angles would hide which mistake it is
     cases = [(times, 4), (times, 8, 100.0), (times[:1], 16), (torch.tensor([3, 999]), 32, 2.0)]
@@ -72,6 +81,19 @@ def _test_timestep_embedding(answer) -> None:
         tolerance=1e-3,
     )
     compare(answer, timestep_embedding, (torch.tensor([0.0, 3.7, 500.25, 999.0]), 256), tolerance=1e-3)
+    compare(
+        answer,
+        timestep_embedding,
+        *((torch.tensor([0.5, 100.5], dtype=kind), 8) for kind in (torch.float16, torch.float64)),
+        mistakes=[
+            (
+                "right for float32. For other types the result has the type of `timestep`, or its accuracy: compute in "
+                "float32, whatever that type is.",
+                _in_its_own_type,
+            ),
+        ],
+        tolerance=1e-3,
+    )
 
 
 check_timestep_embedding = Exercise(
@@ -903,6 +925,12 @@ class _TwiceBefore(MMDiTBlock):
         return new, self.condition.after(condition, of_condition, condition_mods)  # type: ignore[arg-type]
 
 
+class _NoneAtTheEnd(MMDiTBlock):
+    def forward(self, image, condition, c, *_):  # type: ignore[override]
+        image, condition = super().forward(image, condition, c)
+        return image, condition if isinstance(self.condition, mmdit.Stream) else None
+
+
 def _alone(image, condition):
     return attend(*image), None if condition.query is None else attend(*condition)
 
@@ -937,6 +965,11 @@ def _test_block(answer) -> None:
                 (
                     "each stream got the modulations of the other one in `after`.",
                     _block(swap=True),
+                ),
+                (
+                    "in the last block None came back for the condition. Its `after` returns the condition tokens as "
+                    "they are: call it in both kinds of block.",
+                    _NoneAtTheEnd,
                 ),
                 (
                     "the condition attends to image tokens that are updated already. Both streams attend at the same "

@@ -125,8 +125,8 @@ def _test_mean_velocity(answer) -> None:
     cases = [
         (torch.randn(6, 2), torch.tensor([0.2, 0.4, 0.6, 0.8, 0.95, 1.0]), torch.randn(4, 2)),
         (torch.randn(3, 1), torch.tensor([0.1, 0.5, 0.9]), torch.tensor([[-1.0], [1.0]])),
-        # With values of this size the densities are 0 in float32, at sigma 0.2 in float64 as well, and the rounding of a
-        # squared distance does not decide between the points.
+        # The densities are 0 in float32, and at sigma 0.2 in float64 too. The values are small, so that rounding a
+        # squared distance does not change the weights.
         (0.3 * torch.randn(2, 3000), torch.tensor([0.2, 0.99]), 0.1 * torch.randn(3, 3000)),
     ]
 

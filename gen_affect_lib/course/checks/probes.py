@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gen_affect_lib import flow
 from gen_affect_lib.course.checks.answer import Wrong, probe
 from gen_affect_lib.course.checks.wording import name_of
+from gen_affect_lib.model.attention import QKV
 
 # --- for all ---------------------------------------------------------------------------------------------------------
 
@@ -197,6 +198,8 @@ def projected(kind: Callable) -> Callable:
         made: Any = with_weights(kind, build, weights)
         tokens = x.clone().requires_grad_()
         result = made.qkv(tokens)
+        if isinstance(result, (tuple, list)) and getattr(result, "_fields", None) != QKV._fields:
+            raise Wrong("return `QKV(query, key, value)`, whose parts have names: the cells below use them.")
         (gradient,) = torch.autograd.grad(weighted_sum(result), tokens, allow_unused=True)
         return tuple(part if part is None else part.detach() for part in result), gradient
 

@@ -22,6 +22,12 @@ def by_outer(timestep, channels=256, max_period=10_000.0):
     return torch.hstack([torch.cos(angles), torch.sin(angles)])
 
 
+def in_the_type_it_gets(timestep, channels=256, max_period=10_000.0):
+    k = torch.arange(channels // 2).to(timestep.dtype if timestep.is_floating_point() else torch.float32)
+    angles = timestep[:, None] * max_period ** (-k / len(k))
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
 def number_by_number(timestep, channels=256, max_period=10_000.0):
     half = channels // 2
     rows = []
@@ -428,6 +434,11 @@ def block(forward):
     return Answer
 
 
+def nothing_at_the_end(self, image, condition, c):
+    image, new = as_the_plan(self, image, condition, c)
+    return image, new if hasattr(self.condition, "modulator") else None
+
+
 def as_the_plan(self, image, condition, c, meet=kits_attention.joint_attention):
     (a, mods_a), (b, mods_b) = self.image.before(image, c), self.condition.before(condition, c)
     seen_a, seen_b = meet(a, b)
@@ -638,6 +649,7 @@ ANSWERS = {
             (clock(of=lambda k, half: -k / max(half - 1, 1)), "not −k / (half − 1)"),
             (clock(of=lambda k, half: -2 * k / half), "count frequencies"),
             (clock(turn=2 * math.pi), "without 2π"),
+            (in_the_type_it_gets, "right for float32"),
             (clock(read=int), "fractions of a timestep"),  # a vector for every timestep, and only for whole ones
         ],
     ),
@@ -704,6 +716,7 @@ ANSWERS = {
             (projections(lambda self, x: by_chunks(self, x, order=(1, 0, 2))), "parts are interchanged"),
             (projections(heads_before_tokens), "heads come before the tokens"),
             (projections(of_detached_tokens), "called with"),
+            (projections(lambda self, x: tuple(by_chunks(self, x))), "parts have names"),
         ],
     ),
     "KeyValueProjections": Answers(
@@ -766,6 +779,7 @@ ANSWERS = {
             (block(lambda *given: as_the_plan(*given)[0]), "only the image tokens"),
             (block(lambda *given: as_the_plan(*given)[::-1]), "results are interchanged"),
             (block(mods_exchanged), "modulations of the other one"),
+            (block(nothing_at_the_end), "last block None"),
             (block(one_after_the_other), "updated already"),
         ],
     ),
