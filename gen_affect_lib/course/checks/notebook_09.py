@@ -612,8 +612,8 @@ check_read_bank = Exercise(
     "read_bank",
     "A bank that mixes conditions",
     "repair",
-    difficulty=3,
-    minutes=15,
+    difficulty=2,
+    minutes=10,
     points=3,
     purpose="Repetition along a batch must follow its order; with guidance a wrong order raises no error and looks "
     "nearly right.",
