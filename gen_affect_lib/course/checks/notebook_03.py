@@ -489,7 +489,7 @@ def _projections(*, axes=(3, "heads", "channels"), norms="qk", order="qkv") -> t
 
 class _HeadsFirst(Projections):
     def qkv(self, x):
-        return QKV(*(part.transpose(1, 2) for part in super().qkv(x)))
+        return super().qkv(x).map(lambda part: part.transpose(1, 2))
 
 
 class _NormedWhole(Projections):
@@ -1057,7 +1057,8 @@ def _mmdit(
                 image, updated = block(image, condition, c)
                 condition = updated if keep_condition else condition
             patches = self.proj_out(self.norm_out(image, norm_with(c)))
-            return unpatchify(patches, *sides(*hidden_states.shape[-2:]), self.config["patch_size"])
+            height, width = sides(*hidden_states.shape[-2:])
+            return unpatchify(patches, height, width, self.config["patch_size"])
 
     return Changed
 
