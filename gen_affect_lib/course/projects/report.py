@@ -30,6 +30,7 @@ from gen_affect_lib.paths import OUTPUTS
 from gen_affect_lib.pictures import open_picture
 
 AUTOMATIC, BY_HAND = 60, 40  # points of a project: of its report, and of a person who reads the notebook
+WIDEST = 720  # pixels of a picture on the page; a larger one is shown at a higher density
 LARGEST = 4 * 2**20  # bytes of a report's file
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -168,7 +169,7 @@ class Report:
 
         display({"text/html": self._repr_html_(), "text/plain": str(self)}, raw=True)
         for picture, alt in self.pictures:
-            show(picture, alt)
+            show(picture, alt, width=min(picture.width, WIDEST))
 
     def page(self) -> str:
         """One HTML page that loads nothing else."""

@@ -48,6 +48,7 @@ class Variant:
         transformer, fusion, training: arguments of `MMDiT`, `IdentityExpressionFusion` and `TrainingConfig` that
             replace the profile's.
         network: builds the transformer.
+        condition_encoder: builds the fusion.
         prediction: see `RectifiedFlow`.
         face_loss: arguments of `FaceLoss`; None: trained without it.
         same_picture: the target is the reference itself.
@@ -59,6 +60,7 @@ class Variant:
     fusion: dict = field(default_factory=dict)
     training: dict = field(default_factory=dict)
     network: Callable[..., MMDiT] = MMDiT
+    condition_encoder: Callable[..., IdentityExpressionFusion] = IdentityExpressionFusion
     prediction: str = "v"
     face_loss: dict | None = None
     same_picture: bool = False
@@ -220,7 +222,7 @@ class Study:
         profile, train = self.profile, self.splits[0]
         sizes = vars(profile.fusion) | variant.fusion
         if variant.blind_to is None:
-            fusion = IdentityExpressionFusion(**sizes)
+            fusion = variant.condition_encoder(**sizes)
         else:
             fusion = BlindFusion(**sizes)
             fusion.blind_to = variant.blind_to
