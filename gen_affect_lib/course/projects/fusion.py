@@ -63,7 +63,7 @@ class Sizes:
 
 SIZES = {
     "smoke": Sizes(16, 4, 10, 10, people=2, words=2),
-    "laptop": Sizes(1024, 8, 300, 300),
+    "laptop": Sizes(1024, 8, 300, 400, people=48),
     "gpu": Sizes(4096, 16, 700, 4000, trainings=3, people=100, words=12),
 }
 
@@ -176,7 +176,8 @@ def with_fusion(answer: Answer) -> Callable[..., IdentityExpressionFusion]:
     """A function of the sizes of `IdentityExpressionFusion` that returns one in which the answer fuses the tokens."""
 
     def make(**sizes: Any) -> IdentityExpressionFusion:
-        encoder = IdentityExpressionFusion(**sizes | {"fusion": "concatenation"})
+        sizes["fusion"] = "concatenation"  # has no weights, and is replaced
+        encoder = IdentityExpressionFusion(**sizes)
         encoder.fuse = answer(sizes["dim"])
         return encoder
 
