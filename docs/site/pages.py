@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import nbformat
 
-from gen_affect_lib.course import notebooks
+from gen_affect_lib.course import notebooks, project_notebooks
 from gen_affect_lib.course.release.student import student_edition
 from gen_affect_lib.paths import NOTEBOOKS, ROOT
 
@@ -25,6 +25,7 @@ ROW = re.compile(
 TERM = re.compile(r"^\| (?P<term>[^|]+?) \| (?P<meaning>[^|]+) \| \[(?P<number>\d\d)\]\((?P<file>\w+)\.ipynb\) \|$")
 MORE = ["gen_affect_lib.pipeline", "gen_affect_lib.export"]  # documented in addition to the modules on the map
 SEE = "Show the solution"
+PROJECT = "project_"  # before the name of a project's notebook, in the names of its page and its download
 
 
 class Repository(NamedTuple):
@@ -57,6 +58,14 @@ def write_pages(folder: Path, repository: Repository, solutions: bool) -> None:
         page = prepared(notebook, students, file.stem, folder, repository, solutions, rows, terms)
         nbformat.write(page, folder / file.name)
         nbformat.write(students, folder / "_static" / "notebooks" / file.name)
+    for file in project_notebooks():
+        notebook, name = nbformat.read(file, 4), f"{PROJECT}{file.stem}"
+        students = student_edition(notebook)
+        page = prepared(notebook, students, name, folder, repository, solutions, [], [])
+        page.cells.pop()  # a project teaches nothing that is on the map
+        nbformat.write(page, folder / f"{name}.ipynb")
+        nbformat.write(students, folder / "_static" / "notebooks" / f"{name}.ipynb")
+    (folder / "projects.md").write_text(projects_page(), encoding="utf-8")
     (folder / "map.md").write_text(map_page(rows), encoding="utf-8")
     (folder / "glossary.md").write_text(glossary_page(), encoding="utf-8")
     (folder / "reading.md").write_text(without_suffix("# What to read next\n" + section("What to read next")), "utf-8")
@@ -110,7 +119,8 @@ def prepared(
 
 def open_elsewhere(name: str, repository: Repository) -> str:
     download = f'<a href="_static/notebooks/{name}.ipynb" download>download the notebook</a>'
-    others = [f'<a href="{address}">{text}</a>' for text, address in repository.links(f"{name}.ipynb")]
+    place = f"projects/{name.removeprefix(PROJECT)}.ipynb" if name.startswith(PROJECT) else f"{name}.ipynb"
+    others = [f'<a href="{address}">{text}</a>' for text, address in repository.links(place)]
     how = '<a href="run.html">how to run it</a>'
     return f'<p class="elsewhere">{" · ".join([download, *others, how])}</p>'
 
@@ -169,6 +179,7 @@ def term_label(term: str) -> str:
 def without_suffix(text: str) -> str:
     """Links to notebooks, and to the page on full scale, as links to pages of the site."""
     text = text.replace("](../docs/fullscale.md)", "](fullscale.md)")
+    text = text.replace("](README.md", "](projects.md")  # in the notebooks of projects
     return re.sub(r"\]\((\d\d_\w+)\.ipynb\)", r"](\1.ipynb)", text)
 
 
@@ -191,6 +202,12 @@ def map_page(rows: list[dict]) -> str:
             line = f"| {row['claim']} | {reference(row['function'])}{here} | {place} |"
         lines.append(re.sub(r"^###", "##", line).replace("In JupyterLab a link opens the", "A link opens the"))
     return "\n".join(lines)
+
+
+def projects_page() -> str:
+    """notebooks/projects/README.md, with links to the pages of the projects."""
+    text = (NOTEBOOKS / "projects" / "README.md").read_text(encoding="utf-8")
+    return re.sub(r"\]\((\w+)\.ipynb\)", rf"]({PROJECT}\1.ipynb)", text)
 
 
 def glossary_page() -> str:

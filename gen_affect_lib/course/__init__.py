@@ -1,13 +1,15 @@
-"""The course: its notebooks, their exercises, and what grades them and hands them out. Three packages, three modules:
+"""The course: its notebooks, their exercises, and what grades them and hands them out. Four packages, three modules:
 
 - `checks`: the exercises, and how an answer is checked in the notebook;
 - `grading`: submitted notebooks are run and graded, and feedback is written;
 - `release`: the notebooks are run, measured, validated, and written without their solutions;
+- `projects`: the reports that score a student's own project, and the command that collects them;
 - `results`, `timings`: numbers and times of earlier runs, kept in `data/reference`;
 - `jobs`: several runs at once, for grading and validation.
 
 A notebook is a file `NN_name.ipynb` in the folder of the notebooks: `notebooks` finds it, and all of the above
-works on what it finds. No other list names the notebooks.
+works on what it finds. No other list names the notebooks. The starting notebooks of the projects are in the folder
+`projects` below it, and `project_notebooks` finds them.
 """
 
 import json
@@ -16,7 +18,7 @@ from pathlib import Path
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import NOTEBOOKS
 
-__all__ = ["notebooks", "read_measured"]
+__all__ = ["notebooks", "project_notebooks", "read_measured"]
 
 
 def notebooks(only: str | None = None) -> list[Path]:
@@ -36,6 +38,11 @@ def notebooks(only: str | None = None) -> list[Path]:
             raise UserError(f"there is no notebook {word!r}: give one of " + ", ".join(path.stem for path in found))
         chosen |= matching
     return sorted(chosen)
+
+
+def project_notebooks() -> list[Path]:
+    """The starting notebooks of the projects."""
+    return sorted((NOTEBOOKS / "projects").glob("*.ipynb"))
 
 
 def read_measured(path: Path) -> dict:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from gen_affect_lib.course import notebooks, timings
+from gen_affect_lib.course import notebooks, project_notebooks, timings
 from gen_affect_lib.course.release import tables
 from gen_affect_lib.display import SHORTEST_ALT
 
@@ -106,7 +106,7 @@ def test_is_small_enough_to_commit(path):
 
 
 def test_all_notebooks_together_are_small_enough_to_clone():
-    size = sum(path.stat().st_size for path in notebooks())
+    size = sum(path.stat().st_size for path in (*notebooks(), *project_notebooks()))
     assert size <= ALL_TOGETHER, f"{size / 1e6:.1f} MB: compress the pictures with `make light`, or show fewer"
 
 

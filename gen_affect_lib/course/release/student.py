@@ -1,4 +1,4 @@
-"""The students' edition: the notebooks without solutions and outputs, with locked checks."""
+"""The students' edition: the notebooks without solutions and outputs, with locked checks; and the projects."""
 
 import copy
 import hashlib
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import nbformat
 
-from gen_affect_lib.course import notebooks
+from gen_affect_lib.course import notebooks, project_notebooks
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.files import atomic, write_json
 from gen_affect_lib.paths import NOTEBOOKS
@@ -55,10 +55,14 @@ def write_student(folder: Path) -> Edition:
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MARK).exists())):
         raise UserError(f"{folder} has other content: give a new folder, an empty one, or an older student edition")
     edition = {
-        file.name: nbformat.writes(student_edition(nbformat.read(file, as_version=4))).encode() + b"\n"
-        for file in notebooks()
+        file.relative_to(NOTEBOOKS).as_posix(): nbformat.writes(
+            student_edition(nbformat.read(file, as_version=4))
+        ).encode()
+        + b"\n"
+        for file in (*notebooks(), *project_notebooks())
     }
-    edition["README.md"] = (NOTEBOOKS / "README.md").read_bytes()
+    for name in ("README.md", "projects/README.md"):
+        edition[name] = (NOTEBOOKS / name).read_bytes()
     handed_out, beside = _handed_out(folder), {}
     for name, content in edition.items():
         path, digests = folder / name, handed_out.setdefault(name, [])

@@ -5,7 +5,7 @@ import papermill
 import pytest
 
 from gen_affect_lib.__main__ import main
-from gen_affect_lib.course import notebooks
+from gen_affect_lib.course import notebooks, project_notebooks
 from gen_affect_lib.course.checks import exercises
 from gen_affect_lib.course.checks.exercise import BEGIN
 from gen_affect_lib.course.release import student
@@ -20,8 +20,13 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_the_edition_contains_every_notebook_and_the_map(folder):
-    assert {file.name for file in folder.iterdir()} == {MARK, "README.md", *(path.name for path in notebooks())}
+def test_the_edition_contains_every_notebook_the_projects_and_the_map(folder):
+    own = {MARK, "README.md", "projects", *(path.name for path in notebooks())}
+    assert {file.name for file in folder.iterdir()} == own
+    inside = {file.name for file in (folder / "projects").iterdir()}
+    assert inside == {"README.md", *(path.name for path in project_notebooks())}
+    for path in (folder / "projects").glob("*.ipynb"):
+        assert not [cell for cell in nbformat.read(path, 4).cells if cell.get("outputs")]
 
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
@@ -66,7 +71,9 @@ def test_an_unfinished_notebook_runs_to_its_end(folder, path, tmp_path, monkeypa
 
 
 def files(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MARK}
+    """Every file but the mark, by its path in the folder."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name != MARK]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 def test_work_in_an_edition_is_never_overwritten(tmp_path, capsys):
