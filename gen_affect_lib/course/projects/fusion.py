@@ -29,7 +29,7 @@ from torch import nn
 from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.avatars.splits import REPORT_SEED, VALIDATION_SEED
 from gen_affect_lib.course.projects.report import Criterion, Report, gain, kept, place, reached
-from gen_affect_lib.display import BLUE, ORANGE, to_png
+from gen_affect_lib.display import BLUE, GREEN, ORANGE, PURPLE, to_png
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.metrics.fronts import area, front
 from gen_affect_lib.evaluation.sets import Plan
@@ -263,9 +263,10 @@ def compared(ours: np.ndarray, theirs: np.ndarray, figure: Callable[[np.ndarray]
 
 
 def picture(scores: dict[str, Scores]) -> tuple[Image.Image, str]:
-    """The fronts of some fusions as one picture, and its alternative text."""
+    """The fronts of at most four fusions as one picture, and its alternative text."""
     figure, axis = pyplot.subplots(figsize=(6.5, 3.8), layout="constrained")
-    for (name, one), color, line, marker in zip(scores.items(), (BLUE, ORANGE), ("-", "--"), ("o", "s")):
+    styles = zip((BLUE, ORANGE, GREEN, PURPLE), ("-", "--", "-.", ":"), "os^D")
+    for (name, one), (color, line, marker) in zip(scores.items(), styles):
         corners = front(one.points)
         steps = np.concatenate([[(0, corners[0, 1])], corners, [(corners[-1, 0], 0)]])
         axis.plot(*steps.T, line, drawstyle="steps-pre", color=color, label=f"{name}, area {one.area:.3f}")
