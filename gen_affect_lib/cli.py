@@ -147,6 +147,8 @@ def build_parser() -> argparse.ArgumentParser:
     _course_validate_options(command("validate", _course_validate, about, actions))
     about = "grade submitted notebooks: a table of points, and a page of feedback each"
     _course_grade_options(command("grade", _course_grade, about, actions))
+    about = "run projects that were handed in: a table of points, and a report each"
+    _course_project_options(command("project", _course_project, about, actions))
     about = "write the measured times into the notebooks, README.md and INSTRUCTORS.md"
     command("timings", _course_timings, about, actions)
     command("light", _course_light, "compress the pictures in the notebooks' outputs", actions)
@@ -850,6 +852,36 @@ def _course_grade(options: argparse.Namespace) -> None:
         partial=options.partial,
     )
     say(f"the points are in {table}, and the feedback in {table.parent / 'feedback'}")
+
+
+def _course_project_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("source", type=_path, metavar="NOTEBOOK_OR_DIR", help="a notebook, or the folder of all of them")
+    about = "folder for the table and the reports (default: outputs/projects/collected)"
+    sub.add_argument("--out", type=_path, default=OUTPUTS / "projects" / "collected", metavar="DIR", help=about)
+    _profile_option(sub)
+    about = "computing time of one notebook in seconds (default: two hours)"
+    sub.add_argument("--seconds", type=_positive, default=7200.0, help=about)
+    about = "memory limit of one notebook in GB"
+    sub.add_argument("--memory-gb", type=_positive, default=6.0, metavar="GB", help=about)
+    about = "run each notebook in a container of this image, by docker or podman; see INSTRUCTORS.md"
+    sub.add_argument("--container", metavar="IMAGE", default=None, help=about)
+    sub.add_argument("--jobs", type=_count, default=1, metavar="N", help="how many run at once (default: 1)")
+
+
+def _course_project(options: argparse.Namespace) -> None:
+    from gen_affect_lib.course.projects.collect import collect
+    from gen_affect_lib.profiles import get_profile
+
+    table = collect(
+        options.source,
+        options.out,
+        get_profile(options.profile).name,
+        seconds=options.seconds,
+        memory_gb=options.memory_gb,
+        jobs=options.jobs,
+        container=options.container,
+    )
+    print(f"the points are in {table}, and the reports beside it")
 
 
 def _course_timings(options: argparse.Namespace) -> None:

@@ -55,6 +55,7 @@ def test_every_option_has_a_default():
         ["course", "student"],
         ["course", "validate"],
         ["course", "grade", "submissions"],
+        ["course", "project", "submissions"],
     ):
         assert callable(cli.build_parser().parse_args(command).run)
 
@@ -260,6 +261,7 @@ MISTAKES = {
     "a misspelt variant": (["compare", "recipes", "--only", "moun"], "did you mean muon?"),
     "no action": (["course"], "ACTION"),
     "nothing to grade": (["course", "grade", "nowhere"], "nowhere is no folder"),
+    "no project": (["course", "project", "nowhere"], "nowhere does not exist"),
     "no time to grade": (["course", "grade", ".", "--seconds", "0"], "--seconds"),
     "no notebook to validate": (["course", "validate", "--only", "77"], "there is no notebook '77'"),
     "an unknown notebook": (["course", "run", "smoke", "--only", "77"], "there is no notebook '77'"),

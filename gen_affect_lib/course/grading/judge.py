@@ -33,6 +33,7 @@ from gen_affect_lib.course.grading.wire import Channel, Closed, decode, encode
 
 TRIES = 4  # how often a run is started, each time without the cell that ended the one before
 GUESSES = 2  # how many different answers to a prediction count
+LARGEST_RETURNED = 16 * 2**20  # bytes of a file that a submission leaves
 STARTS = 300.0  # seconds in which a player must be ready, on a busy machine too
 _RANKS = ("unfinished", "wrong", "right")
 
@@ -98,7 +99,8 @@ def judge(job: dict[str, Any], current: list[Jail] | None = None) -> dict[str, A
     """Run the cells of a submission and judge its answers; an `Outcome` as a dict.
 
     job: {"cells", "notebook", "seconds", "memory_gb", "profile", "helpers": {file name: where it is}, "kit": the
-    player's copy of the kit, "container": the image in which to run it, or None}.
+    player's copy of the kit, "container": the image in which to run it, or None, "returned": {path in the player's
+    outputs: where to copy this file at the end}}.
     """
     return _Judging(job, current if current is not None else []).outcome()
 
@@ -123,9 +125,9 @@ class _Judging:
         self.exercise = ""  # whose answer is judged
         self.time_left = 0.0  # for the calls of this answer
         # Each exercise has computing time of its own, so that a loop elsewhere cannot use it up.
-        share = job["seconds"] / 2
+        share = job["seconds"] / 2 if self.exercises else 0.0
         self.time_of = {name: share / len(self.exercises) for name in self.exercises}
-        self.time_of_others = share
+        self.time_of_others = job["seconds"] - share
 
     def outcome(self) -> dict[str, Any]:
         start, finished = time.monotonic(), False
@@ -438,9 +440,19 @@ class _player:
 
     def __exit__(self, *_: object) -> None:
         self.jail.kill()
+        for name, target in self.job.get("returned", {}).items():
+            self._return(name, Path(target))
         if self.jail in self.current:
             self.current.remove(self.jail)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _return(self, name: str, target: Path) -> None:
+        """Copy a file that the player has left in its outputs; a link, which could lead to another file, is none."""
+        source = self.folder / "outputs" / name
+        real = Path(os.path.realpath(source))
+        if source.is_file() and real == Path(os.path.realpath(self.folder)) / "outputs" / name:
+            if source.stat().st_size <= LARGEST_RETURNED:
+                shutil.copyfile(source, target)
 
     @staticmethod
     def _listen(channel: Channel, inbox: queue.Queue) -> None:

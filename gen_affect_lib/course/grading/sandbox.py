@@ -51,6 +51,7 @@ def run(
     profile: str = "smoke",
     helpers: Mapping[str, Path] | None = None,
     container: str | None = None,
+    returned: Mapping[str, Path] | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Run the code cells of a submission and judge its answers.
@@ -58,8 +59,9 @@ def run(
     cells: [{"number": as in `In [number]`, "source": …}]. notebook: "02". seconds: limit of CPU time. One half is for
     the answers, in equal parts; of the other half, a cell gets at most half of what the cells before it have left. A
     cell that ends the process, or for which it has to be ended, is left out of the next try. helpers: {name: path} of
-    files that stand beside the notebook. container: an image in which to run it. stopped: polled; once it returns True,
-    everything is ended and KeyboardInterrupt raised.
+    files that stand beside the notebook. container: an image in which to run it. returned: {path in the outputs of the
+    submission: where to copy this file at the end}. stopped: polled; once it returns True, everything is ended and
+    KeyboardInterrupt raised. A notebook without exercises has all of `seconds` for its cells.
     """
     job = {
         "cells": list(cells),
@@ -70,6 +72,7 @@ def run(
         "helpers": {name: str(path) for name, path in (helpers or {}).items()},
         "kit": str(_kit()),
         "container": container,
+        "returned": {name: str(path) for name, path in (returned or {}).items()},
     }
     judge = _take()
     try:
