@@ -89,13 +89,38 @@ def _plain(value) -> float | str:
     return value if isinstance(value, str) else round(float(value), 4)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a photograph was read from, and the reading: for those who read it in another way.
+
+    Attributes:
+        pixels: the surroundings of the face, uint8 (H, W, 3), RGB.
+        face: with landmarks in pixels of `pixels`.
+        reading: what `read_photo` gives.
+    """
+
+    pixels: np.ndarray
+    face: Face
+    reading: PhotoReading
+
+
 def read_photo(
     picture: Source,
     which: int | str | None = None,
     landmarker: FaceLandmarker | None = None,
     name: str = "the photograph",
 ) -> PhotoReading:
-    """Read the person in a photograph.
+    """Read the person in a photograph: the reading of `see_photo`, which says what is read and what is refused."""
+    return see_photo(picture, which, landmarker, name).reading
+
+
+def see_photo(
+    picture: Source,
+    which: int | str | None = None,
+    landmarker: FaceLandmarker | None = None,
+    name: str = "the photograph",
+) -> Seen:
+    """Find the person in a photograph and read them.
 
     Even light from the front and a face that looks ahead are read best. Profiles, masks, sunglasses and coloured light
     are not read well.
@@ -111,7 +136,7 @@ def read_photo(
     """
     opened = open_picture(picture, name)
     faces = (landmarker or FaceLandmarker.load()).faces(opened)
-    return _read(np.asarray(opened), faces, which, _called(picture, name))
+    return _see(np.asarray(opened), faces, which, _called(picture, name))
 
 
 def read_if_photograph(
@@ -123,14 +148,16 @@ def read_if_photograph(
     except UserError:
         return None
     pixels, faces = np.asarray(opened), landmarker.faces(opened)
-    return _read(pixels, faces, which, _called(picture, name)) if _photographed(pixels, faces) else None
+    if not _photographed(pixels, faces):
+        return None
+    return _see(pixels, faces, which, _called(picture, name)).reading
 
 
 def _called(picture: Source, name: str) -> str:
     return f"{picture!s:.200}" if isinstance(picture, (str, Path)) else name
 
 
-def _read(pixels: np.ndarray, faces: list[Face], which: int | str | None, what: str) -> PhotoReading:
+def _see(pixels: np.ndarray, faces: list[Face], which: int | str | None, what: str) -> Seen:
     face = _choose(faces, which, what)
     width = float(face.box[2] - face.box[0])
     if width < SMALLEST:
@@ -148,7 +175,8 @@ def _read(pixels: np.ndarray, faces: list[Face], which: int | str | None, what: 
     identity, appearance, confidence = read_likeness(near, part)
     expression = read_units(near, part, unit_model())
     confidence |= expression_confidence(near, width)
-    return PhotoReading(identity, expression, appearance, confidence, face.landmarks[:, :2], face.box)
+    reading = PhotoReading(identity, expression, appearance, confidence, face.landmarks[:, :2], face.box)
+    return Seen(part, near, reading)
 
 
 @lru_cache(maxsize=1)
