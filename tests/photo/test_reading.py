@@ -16,7 +16,7 @@ from gen_affect_lib.cli import main
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.photo import landmarker as landmarker_module
 from gen_affect_lib.photo.landmarker import FaceLandmarker
-from gen_affect_lib.photo.reading import close_up
+from gen_affect_lib.photo.reading import close_up, see_photo
 from tests.photo.pictures import ASTRONAUT, HOPPER
 
 HAPPY = {"joy", "happiness", "glee", "jolliness", "amusement", "delight", "cheerfulness", "enjoyment", "gladness"}
@@ -54,6 +54,14 @@ def test_a_reading_has_landmarks_a_box_and_a_confidence_for_every_factor(astrona
     assert all(0 <= value <= 1 for value in astronaut.confidence.values())
     assert astronaut.neutral.expression == Expression.neutral()
     assert astronaut.avatar.render(64).shape == (64, 64, 3)
+
+
+def test_what_was_seen_is_the_surroundings_of_the_face_with_its_landmarks_in_them(astronaut, landmarker):
+    seen = see_photo(ASTRONAUT, landmarker=landmarker)
+    assert seen.reading.to_json() == astronaut.to_json()
+    height, width = seen.pixels.shape[:2]
+    assert seen.pixels.dtype == np.uint8 and (height, width) != Image.open(ASTRONAUT).size
+    assert (seen.face.landmarks[:, :2] >= 0).all() and (seen.face.landmarks[:, :2] <= (width, height)).all()
 
 
 def test_a_reading_is_the_same_from_a_path_a_picture_and_an_array_of_any_mode(astronaut, landmarker):
