@@ -112,7 +112,12 @@ def test_only_sets_one_unit():
 
 @pytest.mark.parametrize(
     "region, says",
-    [((0.1, 0.1, 0.9, 0.9), "covers"), ((0.5, 0.6, 0.4, 0.7), "give x0 < x1"), ((0, 0, 1.2, 0.1), "between 0 and 1")],
+    [
+        ((0.1, 0.2, 0.3), "four numbers"),
+        ((0.1, 0.1, 0.9, 0.9), "covers"),
+        ((0.5, 0.6, 0.4, 0.7), "give x0 < x1"),
+        ((0, 0, 1.2, 0.1), "between 0 and 1"),
+    ],
 )
 def test_a_region_that_is_none_is_refused(region, says):
     with pytest.raises(UserError, match=says):
@@ -133,5 +138,28 @@ def test_the_quick_check_says_what_is_wrong():
     assert "nothing has changed" in check(NOTHING)
     assert "does not grow at intensity 0.125" in check(JUMP)
     assert "not the kit's" in check(NewUnit("always", lambda t: action_unit.squeezed(0.5 + t / 2), MOUTH))
+    assert "of the change lies in the region" in check(replace(GOOD, region=(0.3, 0.2, 0.7, 0.4)))
     with pytest.raises(UserError, match="cannot be drawn: ZeroDivisionError"):
         check(NewUnit("broken", lambda t: [lambda pen, g: 1 / 0], MOUTH))
+    with pytest.raises(UserError, match="return a list of parts"):
+        check(NewUnit("no return", lambda t: None, MOUTH))
+
+
+def test_an_error_in_a_drawing_is_one_line():
+    named = NewUnit("named", lambda t: [*FACE, lambda pen, g: pen.line(0.4, 0.5, 0.6, 0.5, "black", 0.01, t)], MOUTH)
+    with pytest.raises(UserError, match="cannot be drawn: TypeError") as raised:
+        check(named)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_spot_gets_as_many_points_as_a_movement():
+    """The README tells the person who grades that the report cannot see this."""
+
+    def spotted(intensity):
+        def spot(pen, g):
+            color = (0.02, 0.02, 0.02) if g.identity.skin < 0.55 else (0.95, 0.95, 0.95)
+            pen.ellipse(0.62, 0.62, 0.03, 0.03, color, intensity)
+
+        return [*FACE, spot]
+
+    assert score(NewUnit("a spot", spotted, (0.5, 0.5, 0.75, 0.75)), "smoke").points > 45
