@@ -505,7 +505,13 @@ def check(unit: NewUnit, people: int = 6) -> str:
     if growth[-1] > 0:
         ahead = [person(VALIDATION_SEED + n) for n in range(people)]
         alone = np.stack([unit.render(one, 1.0, SIDE) for one in ahead])
-        inside = share_inside(unit, alone, np.stack([one.render(SIDE) for one in ahead])).mean()
+        neutral = np.stack([one.render(SIDE) for one in ahead])
+        changed = change(alone, neutral) > 0  # (N,)
+        if not changed.all():
+            faults.append(
+                f"nothing changes on {np.sum(~changed)} of {people} people: does a beard or the hair hide it?"
+            )
+        inside = share_inside(unit, alone[changed], neutral[changed]).mean() if changed.any() else 1.0
         if inside < ALL_INSIDE:
             faults.append(
                 f"{inside:.0%} of the change lies in the region {unit.region}: draw inside, or move the region"

@@ -138,6 +138,10 @@ def test_the_quick_check_says_what_is_wrong():
     assert "nothing has changed" in check(NOTHING)
     assert "does not grow at intensity 0.125" in check(JUMP)
     assert "not the kit's" in check(NewUnit("always", lambda t: action_unit.squeezed(0.5 + t / 2), MOUTH))
+    bearded = NewUnit(
+        "bearded", lambda t: [lambda pen, g: pen.ellipse(0.5, 0.775, 0.02, 0.01, (0, 0, 1), t), *FACE], MOUTH
+    )
+    assert "people: does a beard" in check(bearded)
     assert "of the change lies in the region" in check(replace(GOOD, region=(0.3, 0.2, 0.7, 0.4)))
     with pytest.raises(UserError, match="cannot be drawn: ZeroDivisionError"):
         check(NewUnit("broken", lambda t: [lambda pen, g: 1 / 0], MOUTH))
