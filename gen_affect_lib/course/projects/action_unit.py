@@ -27,7 +27,7 @@ from gen_affect_lib.avatars.geometry import MOUTH_Y, ZOOM, ZOOM_X, ZOOM_Y, Geome
 from gen_affect_lib.avatars.pen import Pen
 from gen_affect_lib.avatars.regions import EXPRESSION_CROP, pixel_box
 from gen_affect_lib.avatars.splits import FIRST_SEED, TRAIN_SEED, VALIDATION_SEED
-from gen_affect_lib.course.projects.report import Report, gain, kept, reached
+from gen_affect_lib.course.projects.report import Criterion, Report, gain, kept, reached
 from gen_affect_lib.display import grid
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.evaluation.metrics.bootstrap import Statistic, difference, estimate, of_rows, ratio
@@ -392,6 +392,8 @@ def weakest_third(measured: Measured, first: int) -> Statistic:
 def score(answer: NewUnit, profile: str = "laptop", people: str = "report") -> Report:
     """The report on a new unit, 60 points: 38 for being read and told apart better than the baseline, 22 for rules.
 
+    The 38 points count as far as your unit and the existing ones stay visible beside each other (`unless_hidden`).
+
     Args:
         profile: "smoke", "laptop" or "gpu": how many people, see SIZES.
         people: "report", or "validation" while you develop.
@@ -423,18 +425,21 @@ def score(answer: NewUnit, profile: str = "laptop", people: str = "report") -> R
         "kept beside other units": of(lambda rows: float(ours.together[rows].mean(axis=0).min())),
         "kept when the head turns": of(ratio(ours.turned)),
     }
+    beside = reached(
+        "stays visible beside each unit, and the unit beside it", 3, numbers["kept beside other units"], 0.2, 0.6
+    )
+    read_better = gain("read on other people, against the baseline (r)", 19, numbers["r, difference"], 0.3)
+    apart = gain("told apart from the 17 units, against the baseline", 19, numbers["told apart, difference"], 0.45)
     criteria = (
-        gain("read on other people, against the baseline (r)", 19, numbers["r, difference"], 0.3),
-        gain("told apart from the 17 units, against the baseline", 19, numbers["told apart, difference"], 0.45),
+        unless_hidden(read_better, beside),
+        unless_hidden(apart, beside),
         kept("the other units are read as before (r)", 3, numbers["other units, difference"], 0.02),
         reached("changes nothing at 0", 3, numbers["unchanged at 0"], 0.9, 1.0),
         reached("every step of the intensity shows more", 3, numbers["rising steps"], 0.6, 0.98),
         reached("no jump: mean step over the largest", 3, numbers["evenness of the steps"], 0.2, 0.5),
         reached("changes its region only", 2, numbers["inside the region"], 0.8, ALL_INSIDE),
         reached("visible on all skin, against the weakest unit", 3, numbers["strength, weakest third"], 0.5, 1.5),
-        reached(
-            "stays visible beside each unit, and the unit beside it", 3, numbers["kept beside other units"], 0.2, 0.6
-        ),
+        beside,
         reached("as strong when the head turns", 2, numbers["kept when the head turns"], 0.5, 0.9),
     )
     rivals = np.bincount(ours.rival, minlength=U)
@@ -452,6 +457,15 @@ def score(answer: NewUnit, profile: str = "laptop", people: str = "report") -> R
         "machine": describe_machine(),
     }
     return Report("action_unit", criteria, figures, sheets(answer, first))
+
+
+def unless_hidden(gained: Criterion, beside: Criterion) -> Criterion:
+    """The gain times the share of the points of `beside`: a mouth that is painted over is easily read, and useless."""
+    share = beside.points / beside.of
+    if share == 1 or gained.points == 0:
+        return gained
+    said = f"{gained.said} Times {share:.2f}, since your unit and another one hide each other."
+    return replace(gained, points=round(share * gained.points, 1), said=said)
 
 
 def sheets(unit: NewUnit, first: int) -> tuple[tuple[Image.Image, str], ...]:

@@ -77,10 +77,18 @@ def test_a_unit_outside_its_region_loses_points():
 SMALL = action_unit.Sizes(40, 20, 3)
 
 
-def test_a_drawing_over_the_mouth_hides_the_other_units():
-    def pasted(intensity):
-        return [*FACE, lambda pen, g: pen.ellipse(0.5, 0.69, 0.17, 0.10, g.colors["skin"], intensity)]
+def pasted(intensity):
+    return [*FACE, lambda pen, g: pen.ellipse(0.5, 0.69, 0.17, 0.10, g.colors["skin"], intensity)]
 
+
+def test_a_mouth_that_is_painted_over_gets_fewer_points_than_the_baseline(reports):
+    hidden = score(NewUnit("paste", pasted, (0.32, 0.58, 0.68, 0.80)), "smoke")
+    assert hidden.figures["numbers"]["told apart, difference"]["value"] > 0.2
+    assert points(hidden, "told apart") == 0 and "hide each other" in str(hidden)
+    assert hidden.points < reports[BASELINE.name].points
+
+
+def test_a_drawing_over_the_mouth_hides_the_other_units():
     world, baseline = action_unit._measured_baseline(action_unit.FIRST_SEED["validation"], SMALL)
     hidden = action_unit.Measured.of(NewUnit("paste", pasted, MOUTH), world, baseline.without)
     assert hidden.together.mean(axis=0).min() < 0.3 < 0.5 < baseline.together.mean(axis=0).min()
