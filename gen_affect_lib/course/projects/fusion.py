@@ -63,7 +63,7 @@ class Sizes:
 
 SIZES = {
     "smoke": Sizes(16, 4, 10, 10, people=2, words=2),
-    "laptop": Sizes(1024, 8, 300, 400, people=48),
+    "laptop": Sizes(1024, 8, 700, 1200, people=48),
     "gpu": Sizes(4096, 16, 700, 4000, trainings=3, people=100, words=12),
 }
 
