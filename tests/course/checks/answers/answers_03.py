@@ -9,7 +9,8 @@ from torch import nn
 
 from gen_affect_lib.model import attention as kits_attention
 from gen_affect_lib.model import mmdit
-from gen_affect_lib.model.modulation import AdaLayerNorm, ConditioningVector, Modulator, layer_norm
+from gen_affect_lib.model import modulation as kits_modulation
+from gen_affect_lib.model.modulation import layer_norm
 from gen_affect_lib.model.patches import PatchEmbed, unpatchify
 from tests.course.checks.answers import Answers
 
@@ -591,14 +592,14 @@ def network(
             self.patch_size = patch_size
             table_size = pos_embed_max_size or sample_size // patch_size
             self.patch_embed = PatchEmbed(sample_size, patch_size, in_channels, dim, table_size)
-            self.conditioning = ConditioningVector(pooled_projection_dim, dim)
+            self.conditioning = kits_modulation.ConditioningVector(pooled_projection_dim, dim)
             setattr(self, embed, nn.Linear(joint_attention_dim, dim))
             blocks = [GivenBlock(dim, num_attention_heads, last(layer, num_layers)) for layer in range(num_layers)]
             self.blocks = nn.ModuleList(blocks)
-            self.norm_out = AdaLayerNorm(dim)
+            self.norm_out = kits_modulation.AdaLayerNorm(dim)
             self.proj_out = nn.Linear(dim, patch_size**2 * (out_channels or in_channels))
             for part in self.modules() if shut else ():
-                if isinstance(part, (Modulator, AdaLayerNorm)):
+                if isinstance(part, (kits_modulation.Modulator, kits_modulation.AdaLayerNorm)):
                     nn.init.zeros_(part.linear.weight)
                     nn.init.zeros_(part.linear.bias)
             for parameter in self.proj_out.parameters() if zero else ():
