@@ -667,7 +667,7 @@ ANSWERS = {
         ],
     ),
     "attention_weights": Answers(
-        right=[by_matmul, one_head_after_another],
+        right=[by_matmul, head_by_head],
         wrong=[
             (no_scale, "the scale is missing"),
             (no_root, "not by its root"),
