@@ -35,6 +35,7 @@ from gen_affect_lib.evaluation.metrics.probes import LinearProbe
 from gen_affect_lib.evaluation.metrics.skin import THIRDS, third
 from gen_affect_lib.machine import describe_machine
 from gen_affect_lib.photo.units import hog
+from gen_affect_lib.training.photo import correlations
 
 Part = Callable[[Pen, Geometry], None]
 
@@ -317,17 +318,16 @@ class Measured:
         """N of the people of whom every unit is drawn."""
         return len(self.same)
 
-    def correlation(self, column: int = U) -> Statistic:
-        """Pearson's r of what is read of one unit, by default the new one; 0 where the reader always says the same."""
-        return of_rows(lambda rows: _r(self.read[rows, column], self.true[rows, column]), np.arange(len(self.true)))
+    def correlation(self) -> Statistic:
+        """Pearson's r of what is read of the new unit; 0 where the reader always says the same."""
+        return of_rows(lambda rows: float(correlations(self.read[rows], self.true[rows])[U]), np.arange(len(self.true)))
 
     def disturbance(self) -> Statistic:
         """The mean r of the existing units, less that of the reader that never saw the new unit."""
 
         def lost(rows: np.ndarray) -> float:
-            with_it = [_r(self.read[rows, k], self.true[rows, k]) for k in range(U)]
-            before = [_r(self.without[rows, k], self.true[rows, k]) for k in range(U)]
-            return float(np.mean(with_it) - np.mean(before))
+            true = self.true[rows, :U]
+            return float(np.mean(correlations(self.read[rows, :U], true) - correlations(self.without[rows], true)))
 
         return of_rows(lost, np.arange(len(self.true)))
 
@@ -361,11 +361,6 @@ def read_without(world: World) -> np.ndarray:
     count = world.sizes.learned
     probe = LinearProbe(features(world.learned), world.targets(TRAIN_SEED, count)[:, :U], np.arange(count))
     return probe(features(world.read))
-
-
-def _r(one: np.ndarray, other: np.ndarray) -> float:
-    one, other = one - one.mean(), other - other.mean()
-    return float(one @ other / max(np.sqrt((one @ one) * (other @ other)), 1e-12))
 
 
 @lru_cache(maxsize=2)
@@ -446,7 +441,9 @@ def score(answer: NewUnit, profile: str = "laptop", people: str = "report") -> R
     weak = ours.together.mean(axis=0)
     figures = {
         "numbers": numbers,
-        "r of each existing unit": {f"au{u}": _r(ours.read[:, k], ours.true[:, k]) for k, u in enumerate(ACTION_UNITS)},
+        "r of each existing unit": {
+            f"au{u}": float(r) for u, r in zip(ACTION_UNITS, correlations(ours.read, ours.true))
+        },
         "most often mistaken for it": f"au{ACTION_UNITS[int(rivals.argmax())]}",
         "weakest beside": f"au{ACTION_UNITS[int(weak.argmin())]}",
         "growth in grey levels": [round(float(value), 3) for value in ours.growth.mean(axis=0)],

@@ -42,6 +42,7 @@ from gen_affect_lib.photo.heads import Person, Scene, render_head
 from gen_affect_lib.photo.landmarker import FaceLandmarker
 from gen_affect_lib.photo.reading import Seen, see_photo
 from gen_affect_lib.pictures import open_picture, save_picture
+from gen_affect_lib.training.photo import correlations
 
 Likeness = Callable[[Seen], Avatar]
 
@@ -320,17 +321,14 @@ class Measured:
             error=np.abs(units - truth).mean(axis=(1, 2)),
         )
 
+    def correlations(self, people: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Pearson's r of each factor and its truth over both avatars of these people: (K,); 0 if it is constant."""
+        factors, true = (part[people].reshape(-1, part.shape[-1]) for part in (self.factors, self.true))
+        return correlations(factors, true)  # of (2 N, K), from (N, 2, K)
+
     def rightness(self) -> Statistic:
-        """The mean of the K correlations of factors and truth; 0 for a factor that is always the same."""
-        return lambda people: float(np.mean(correlations(self.factors[people], self.true[people])))
-
-
-def correlations(factors: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Pearson's r of each of the last axis' K numbers, over all others: (K,); 0 where one of both never changes."""
-    one, other = (part.reshape(-1, part.shape[-1]).astype(float) for part in (factors, true))
-    one, other = one - one.mean(axis=0), other - other.mean(axis=0)
-    size = np.sqrt((one**2).sum(axis=0) * (other**2).sum(axis=0))
-    return np.where(size > 1e-9, (one * other).sum(axis=0) / np.maximum(size, 1e-9), 0.0)
+        """The mean of the K correlations."""
+        return lambda people: float(np.mean(self.correlations(people)))
 
 
 def matched(photos: Sequence[Photo], avatars: Sequence[Avatar]) -> dict[str, float]:
@@ -395,8 +393,8 @@ def score(answer: OwnFolder, profile: str = "laptop", people: str = "report") ->
         name: {"yours": float(one), "baseline": float(other)}
         for name, one, other in zip(
             known(known_heads[0].person),
-            correlations(ours.factors, ours.true),
-            correlations(theirs.factors, theirs.true),
+            ours.correlations(),
+            theirs.correlations(),
         )
     }
     figures = {
