@@ -503,10 +503,25 @@ class _NormedWhole(Projections):
         return QKV(normed(query, self.norm_q), normed(key, self.norm_k), value.unflatten(2, (self.num_heads, -1)))
 
 
+def _compare_projected(answer, reference, weights: dict, mistakes: list) -> None:
+    """Compare what two classes of projections make of tokens, with the same weights. mistakes: as for `compare`."""
+    compare(
+        projected(answer),
+        projected(reference),
+        *[(_PROJECTED, weights, torch.randn(2, n, 12)) for n in (5, 1, 2)],
+        mistakes=[(words, projected(mistaken)) for words, mistaken in mistakes],
+        tolerance=1e-4,
+    )
+
+
+def _projected_weights(reference) -> dict[str, torch.Tensor]:
+    return {name: 0.5 * torch.randn_like(value) for name, value in reference(**_PROJECTED).state_dict().items()}
+
+
+_PROJECTED = dict(dim=12, num_heads=2)
+
+
 def _test_projections(answer) -> None:
-    build = dict(dim=12, num_heads=2)
-    weights = {name: 0.5 * torch.randn_like(value) for name, value in Projections(**build).state_dict().items()}
-    cases = [(build, weights, torch.randn(2, n, 12)) for n in (5, 1, 2)]
     mistakes = [
         (
             "queries, keys and values are taken from one head at a time. The first C of the 3 · C numbers are the "
@@ -528,13 +543,7 @@ def _test_projections(answer) -> None:
         ("the parts are interchanged: first the queries, then the keys, then the values.", _projections(order="kqv")),
         ("the heads come before the tokens. Return (B, L, H, D); `attend` knows what to do with it.", _HeadsFirst),
     ]
-    compare(
-        projected(answer),
-        projected(Projections),
-        *cases,
-        mistakes=[(words, projected(mistaken)) for words, mistaken in mistakes],
-        tolerance=1e-4,
-    )
+    _compare_projected(answer, Projections, _projected_weights(Projections), mistakes)
 
 
 check_Projections = Exercise(
@@ -851,9 +860,8 @@ class _PerHead(KeyValueProjections):
 
 
 def _test_key_value_projections(answer) -> None:
-    build = dict(dim=12, num_heads=2)
-    weights = {name: 0.5 * torch.randn_like(value) for name, value in KeyValueProjections(**build).state_dict().items()}
-    if problem := shape_difference(answer, build, weights):
+    weights = _projected_weights(KeyValueProjections)
+    if problem := shape_difference(answer, _PROJECTED, weights):
         raise Wrong(problem)
     mistakes = [
         ("keys and values are interchanged: the first half of the 2 · C numbers are the keys.", _ValuesFirst),
@@ -862,13 +870,7 @@ def _test_key_value_projections(answer) -> None:
         ("there are queries. This stream has none: the first part of the QKV is None.", _QueriesToo),
         ("the 2 · C numbers are split as (H, 2, D). Keys of all heads come first: (2, H, D).", _PerHead),
     ]
-    compare(
-        projected(answer),
-        projected(KeyValueProjections),
-        *[(build, weights, torch.randn(2, n, 12)) for n in (5, 1, 2)],
-        mistakes=[(words, projected(mistaken)) for words, mistaken in mistakes],
-        tolerance=1e-4,
-    )
+    _compare_projected(answer, KeyValueProjections, weights, mistakes)
 
 
 check_KeyValueProjections = Exercise(
