@@ -133,6 +133,11 @@ class Notebook:
             self.page.keyboard.press("Control+s")
         return nbformat.read(self.path, as_version=4)
 
+    def run(self, cell: int) -> None:
+        """Start a cell, counted from 0."""
+        self.page.locator(".jp-CodeCell").nth(cell).locator(".cm-content").click()
+        self.page.keyboard.press("Shift+Enter")
+
     def panel(self, words: str) -> "OpenPanel":
         """The panel in which these words stand."""
         with_picture = self.page.locator(".widget-vbox", has=self.page.locator(".gen-affect-pad"))

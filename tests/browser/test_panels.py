@@ -3,12 +3,18 @@
 import pytest
 
 from gen_affect_lib.paths import NOTEBOOKS
+from gen_affect_lib.photo.landmarker import INSTALL, is_installed
 from gen_affect_lib.widgets import words
+from tests.photo.pictures import ASTRONAUT, HOPPER
 
 CELLS = [
     "from gen_affect_lib import widgets\nface = widgets.expression_panel()",
     "wheel = widgets.word_wheel('glee')",
     "plane = widgets.affect_pad(0.5, 0.5)",
+]
+UPLOAD = [
+    "from gen_affect_lib import widgets\nupload = widgets.photo_upload()",
+    f"photo = widgets.uploaded(upload) or {str(ASTRONAUT)!r}\npanel = widgets.photo_panel(photo)",
 ]
 
 
@@ -110,6 +116,32 @@ def test_the_page_asks_nobody_but_this_machine(small):
         url for url in small.asked if not url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:"))
     ]
     assert small.asked and not outside
+
+
+def test_an_uploaded_photograph_is_read_and_corrected(open_notebook):
+    if not is_installed():
+        pytest.skip(INSTALL)
+    notebook = open_notebook(UPLOAD)
+    assert not errors(notebook.run_all())
+    before = notebook.panel("how sure").alt
+    with notebook.page.expect_file_chooser() as chooser:
+        notebook.page.get_by_role("button", name="your photograph").click()
+    chooser.value.set_files(HOPPER)
+    notebook.page.get_by_text("your photograph (1)").wait_for()
+    notebook.run(1)
+    panel = notebook.panel("how sure")
+    panel.wait_for("glasses square")  # only the uploaded person wears some
+    assert panel.alt != before
+    panel.pad.scroll_into_view_if_needed()
+    change(panel, lambda: panel.root.get_by_label("glasses", exact=True).select_option("none"), "glasses none")
+    panel.pad.focus()
+    selected = panel.root.locator("select").first.input_value()
+    notebook.page.keyboard.press("ArrowDown")
+    notebook.page.wait_for_function(
+        "([box, before]) => box.value !== before",
+        arg=[panel.root.locator("select").first.element_handle(), selected],
+    )
+    notebook.screenshot("photograph")
 
 
 def test_a_course_notebook_runs_whole_and_its_sliders_move(open_notebook):
