@@ -17,7 +17,7 @@ from gen_affect_lib.widgets.sheet import GREY_INK, Sheet
 from gen_affect_lib.widgets.words import say_units
 
 GROUPS = ("identity", "expression", "appearance")
-KEY = 0.05  # step of an arrow key, and of a slider
+KEY, FINE = 0.05, 0.01  # step of an arrow key; of a slider
 HIGHEST_HUE = 1 - 1e-9  # a hue is below 1
 SIDE, LINE = 288, 26  # pixels: of a picture, and of the line below it
 
@@ -85,18 +85,38 @@ def say_photo(reading: PhotoReading, before: PhotoReading, name: str) -> str:
     hair = f"hair {who.hair_style}, {who.hair_color}" if reading.confidence["hair_color"] else f"a {who.hair_style}"
     sure = before.confidence[name]
     how = f"read with a confidence of {sure:.0%}" if sure else "not read from the photograph"
-    moved = [other for other in reading.confidence if factor(reading, other) != factor(before, other)]
-    changes = "; ".join(f"{label_of(other)} {_say(factor(reading, other))}" for other in moved)
+    differing = [other for other in reading.confidence if factor(reading, other) != factor(before, other)]
+    changes = "; ".join(f"{label_of(other)} {_say(factor(reading, other))}" for other in differing)
     return (
         f"Left a photograph, right its avatar: skin {who.skin:.2f}, {hair}, glasses {who.glasses}, "
         f"facial hair {who.facial_hair}. The face shows {reading.meaning.words[0]}: {say_units(reading.expression)}. "
         f"Selected is {label_of(name)}: {_say(factor(reading, name))}, {how}. "
-        + (f"Corrected: {changes}." if moved else "Nothing is corrected yet.")
+        + (f"Corrected: {changes}." if differing else "Nothing is corrected yet.")
     )
 
 
 def _say(value) -> str:
     return value if isinstance(value, str) else f"{value:.2f}"
+
+
+def on_slider(reading: PhotoReading, name: str):
+    """The value of a factor as its control shows it: numbers as multiples of FINE."""
+    value, kind = factor(reading, name), kind_of(reading, name)
+    if isinstance(kind, Choice):
+        return value
+    return min(round(value / FINE) * FINE, HIGHEST_HUE if isinstance(kind, Hue) else kind.high)
+
+
+def moved(reading: PhotoReading, values: Mapping) -> dict:
+    """Those of the values, by name, that differ from what the controls of a reading start with.
+
+    The browser rounds a slider's value to a multiple of its step. That is no correction.
+    """
+
+    def same(one, other) -> bool:
+        return one == other or not isinstance(one, str) and abs(one - other) < FINE / 2
+
+    return {name: value for name, value in values.items() if not same(value, on_slider(reading, name))}
 
 
 class PhotoPanel(Panel):
@@ -106,7 +126,8 @@ class PhotoPanel(Panel):
 
     @property
     def reading(self) -> PhotoReading:
-        return corrected(self.before, **{name: self.values[name] for name in self.before.confidence})
+        values = {name: value for name, value in self.values.items() if name != "factor"}
+        return corrected(self.before, **moved(self.before, values))
 
 
 def photo_panel(photo: Source, reading: PhotoReading | None = None, size: int = SIDE) -> PhotoPanel:
@@ -128,12 +149,12 @@ def photo_panel(photo: Source, reading: PhotoReading | None = None, size: int = 
     order = least_sure_first(before)
 
     def control(name: str):
-        kind, value, label = kind_of(before, name), factor(before, name), label_of(name)
+        kind, value, label = kind_of(before, name), on_slider(before, name), label_of(name)
         if isinstance(kind, Choice):
             return ipywidgets.Dropdown(options=kind.options, value=value, description=label, **WIDE)
         low, high = (0.0, HIGHEST_HUE) if isinstance(kind, Hue) else (kind.low, kind.high)
         return ipywidgets.FloatSlider(
-            value=value, min=low, max=high, step=KEY, description=label, readout_format=".2f", **WIDE
+            value=value, min=low, max=high, step=FINE, description=label, readout_format=".2f", **WIDE
         )
 
     def step(dx: int, dy: int, values: Mapping) -> Mapping:
@@ -149,9 +170,9 @@ def photo_panel(photo: Source, reading: PhotoReading | None = None, size: int = 
         options=[(titled(name), name) for name in order], value=order[0], description="how sure", **WIDE
     )
     panel = PhotoPanel(
-        lambda factor, **values: draw_photo(portrait, corrected(before, **values), size),
+        lambda factor, **values: draw_photo(portrait, corrected(before, **moved(before, values)), size),
         {"factor": choose, **{name: control(name) for name in before.confidence}},
-        lambda factor, **values: say_photo(corrected(before, **values), before, factor),
+        lambda factor, **values: say_photo(corrected(before, **moved(before, values)), before, factor),
         Pointing(
             lambda x, y: {},
             step,
