@@ -6,8 +6,8 @@ no glasses, no beard, no freckles.
 Proportions are compared with people: factor = 0.5 + 0.2 z, with the z-score of the proportion among rendered CC0 heads
 (`NORMS`). The z-score also undoes the landmarker's pull towards the average, since the heads were read by it too.
 
-Colours are CIE L*a*b* (D65) of the pixels, hair and coverings are found in the frame of the drawn head, into which the
-picture is warped.
+Colours are CIE L*a*b* (D65) of the pixels. Hair and coverings are found in the frame of the drawn head, into which the
+picture and the silhouette of the person (`person.py`) are warped.
 
 Letters: S the side of the frame in pixels.
 """
@@ -29,8 +29,10 @@ from gen_affect_lib.avatars.factors import Appearance, Expression, Identity
 from gen_affect_lib.avatars.geometry import EYE_Y, TOP, Geometry
 from gen_affect_lib.avatars.pen import Pen
 from gen_affect_lib.photo.landmarker import Face
+from gen_affect_lib.photo.person import person_mask
 
 FRAME = 96  # S
+BEHIND = 0.4  # how far the middle of the head is behind the face, in half widths of the face
 LIGHTNESS = 0.5  # the weight of lightness in a difference of colours, since it changes with the light
 
 DRAWN_SKULL = (EYE_Y - TOP) / (0.80 + 0.0175 - EYE_Y)
@@ -179,11 +181,13 @@ class Frame:
         colors: L*a*b*, float32 (S, S, 3).
         pixels: RGB, uint8 (S, S, 3).
         known: bool (S, S), False outside the picture.
+        person: the probability that a pixel shows the person, float32 (S, S).
     """
 
     colors: np.ndarray
     pixels: np.ndarray
     known: np.ndarray
+    person: np.ndarray
 
     @classmethod
     def of(cls, face: Face, pixels: np.ndarray, skull: float) -> Frame:
@@ -191,14 +195,16 @@ class Frame:
 
         skull: see `World`. The drawn head is lower above the eyes than a person's, so that part is compressed.
         """
-        p = face.landmarks[:, :2].astype(np.float64)
+        p, person = face.landmarks[:, :2].astype(np.float64), person_mask(pixels, face)
         eyes = (p[33] + p[263]) / 2
         across = (p[263] - p[33]) / np.linalg.norm(p[263] - p[33])
         down = np.array([-across[1], across[0]])
         middle = (p[LEFT] + p[RIGHT]) / 2
         center = eyes + across * ((middle - eyes) @ across)  # of the face, at the height of the eyes
         g = Geometry.of(Identity(), Expression())
-        of_x = across * ((p[RIGHT] - p[LEFT]) @ across) / (2 * g.half_width)  # one unit of the drawn frame in pixels
+        half = (p[RIGHT] - p[LEFT]) @ across / 2 / max(np.hypot(*face.rotation[2, 1:]), 0.5)  # as seen from the front
+        center = center - across * half * BEHIND * face.rotation[2, 0]
+        of_x = across * half / g.half_width  # one unit of the drawn frame in pixels
         of_y = down * ((p[CHIN] - eyes) @ down) / (g.chin_y - EYE_Y)
         small = min(np.linalg.norm(of_x), np.linalg.norm(of_y)) / FRAME
         if small > 1.5:  # average first, so that no pixels are skipped
@@ -207,9 +213,9 @@ class Frame:
         x, y = np.meshgrid(places - 0.5, places - EYE_Y)
         y = np.where(y < 0, y * skull / DRAWN_SKULL, y)
         sampled = (center + x[..., None] * of_x + y[..., None] * of_y).astype(np.float32)  # (S, S, 2)
-        warped = cv2.remap(pixels, sampled[..., 0], sampled[..., 1], cv2.INTER_LINEAR)
+        warped, person = (cv2.remap(seen, *np.moveaxis(sampled, -1, 0), cv2.INTER_LINEAR) for seen in (pixels, person))
         known = ((sampled >= 0) & (sampled < pixels.shape[1::-1])).all(axis=-1)
-        return cls(to_lab(warped), warped, known)
+        return cls(to_lab(warped), warped, known, person)
 
 
 @lru_cache(maxsize=1)
@@ -245,40 +251,67 @@ def _mask(paint) -> np.ndarray:
 # --- hair and coverings ----------------------------------------------------------------------------------------------
 
 
+FALLING = {"bob", "long", "wavy", "headscarf"}
+JAW = 0.68  # y in the frame, below which shoulders may follow
+LONG = 0.16  # of `falling`: of 90 rendered heads, those with short hair stay below, those with long hair above
+BALD = 0.15  # the most hair above the brows of a bald head
+
+
 def hair_map(frame: Frame) -> np.ndarray:
     """The probability that a pixel shows hair or a covering: float32 (S, S), 0.5 outside the picture.
 
-    Colours on the forehead that are no skin stand for hair, or else those above it that are no background either. Each
-    pixel is compared with clusters of them and with clusters of skin, background and clothes.
+    All that a person shows around the head, above the shoulders, is hair. Within the head and below colours decide:
+    clusters of those of the hair around the head, against clusters of skin and clothes. Below, there is hair only if
+    it falls beside the jaws.
     """
     y, x = (np.mgrid[:FRAME, :FRAME] + 0.5) / FRAME
-    aside, inner = abs(x - 0.5), _eroded(head_mask(), 7)
-    colors, known = frame.colors * np.array([LIGHTNESS, 1, 1], np.float32), frame.known
-    cheeks = colors[known & inner & (y > 0.50) & (y < 0.62) & (aside > 0.05)]
-    around = colors[known & ((y < 0.06) | (aside > 0.42)) & (y < 0.75)]
-    clothes = colors[known & body_mask() & (y > 0.9)]
+    aside, inner, person = abs(x - 0.5), _eroded(head_mask(), 7), frame.known & (frame.person > 0.5)
+    around = ~_dilated(head_mask(), 3) & (y < JAW)
+    colors = frame.colors * np.array([LIGHTNESS, 1, 1], np.float32)
+    cheeks = colors[frame.known & inner & (y > 0.50) & (y < 0.62) & (aside > 0.05)]
     if len(cheeks) < 20:
         return np.full((FRAME, FRAME), 0.5, np.float32)
-    skin = clusters(cheeks, 2)
-    to_skin = _distance(colors, skin)
-    ground, middle = clusters(around, 4), known & (aside < 0.16)
-    forehead, top = (middle & (y > low) & (y < high) for low, high in ((0.245, 0.30), (0.19, 0.25)))
-    covered = forehead & (to_skin > 12)
-    hairs = clusters(colors[covered if covered.sum() > 0.3 * forehead.sum() else top], 3)
+    hairs = clusters(colors[person & (around & (y < 0.5) | (y < 0.24))], 3)
     hairs = [one for one in hairs if np.linalg.norm(one[0] - np.median(cheeks, axis=0)) > 8]
-    bare = covered.sum() <= 0.3 * forehead.sum()  # above a bare forehead background may follow
-    least = 14 if bare else 6
-    other = [one for one in hairs if all(np.linalg.norm(one[0] - back[0]) > least for back in ground)]
-    hairs = other if bare else other or hairs
-    to_hair = _distance(colors, hairs)
-    to_rest = np.minimum(to_skin, _distance(colors, ground + clusters(clothes, 3)) + 1)
-    likely = 1 / (1 + np.exp(np.clip((to_hair - to_rest) / 2, -30, 30)))
-    likely = np.where(to_hair > 20, np.minimum(likely, 0.15), likely)  # like nothing that is known
-    likely = np.where(known, likely, 0.5) if hairs else np.full_like(likely, 0.02)
-    return cv2.GaussianBlur(likely.astype(np.float32), (3, 3), 0)
+    clothes = _unlike(clusters(colors[person & body_mask() & (y > 0.9)], 3), hairs, 8)
+    to_hair, to_rest = _distance(colors, hairs), _distance(colors, clusters(cheeks, 2) + clothes)
+    likely = 1 / (1 + np.exp(((to_hair - to_rest) / 2).clip(-30, 30))) if hairs else np.full((FRAME, FRAME), 0.1)
+    likely = np.where(around, np.where(to_hair < to_rest + 2, np.maximum(likely, 0.9), 0.2), likely) * frame.person
+    if falling(likely) < LONG:
+        likely = np.where(y > JAW, np.minimum(likely, 0.1), likely)
+    return cv2.GaussianBlur(np.where(frame.known, likely, 0.5).astype(np.float32), (3, 3), 0)
 
 
-def clusters(colors: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def falling(likely: np.ndarray) -> float:
+    """How much of the places at the ears, beside the jaws and beside the neck hair fills, in a map of hair (S, S).
+
+    It is the least share of the three on both sides: short hair ends above the jaws, and shoulders begin below.
+    """
+    y, x = (np.mgrid[:FRAME, :FRAME] + 0.5) / FRAME
+    aside = ~_dilated(head_mask(), 3) & (abs(x - 0.5) > 0.1) & (abs(x - 0.5) < 0.28)
+    bands = ((0.39, 0.51), (0.63, 0.70), (0.70, 0.80))
+    places = [aside & side & (y > low) & (y < high) for side in (x < 0.5, x > 0.5) for low, high in bands]
+    return min(float(likely[place].mean()) for place in places)
+
+
+def fitting(likely: np.ndarray) -> set[str]:
+    """The styles that are as long as the hair in a map (S, S)."""
+    if falling(likely) > LONG:
+        return FALLING
+    y, x = (np.mgrid[:FRAME, :FRAME] + 0.5) / FRAME
+    above_brows = likely[(abs(x - 0.5) < 0.2) & (y > 0.15) & (y < 0.32)]
+    return set(style_masks()) - FALLING - ({"bald"} if above_brows.mean() > BALD else set())
+
+
+Cluster = tuple[np.ndarray, np.ndarray]  # the mean of colours and their standard deviation, (3,) each
+
+
+def _unlike(groups: list[Cluster], others: list[Cluster], least: float) -> list[Cluster]:
+    """Those of the clusters whose means are further than `least` from all the others'."""
+    return [one for one in groups if all(np.linalg.norm(one[0] - other[0]) > least for other in others)]
+
+
+def clusters(colors: np.ndarray, count: int) -> list[Cluster]:
     """Mean and standard deviation, (3,) each, of the clusters of colours (N, 3) that hold at least 8 % (k-means)."""
     if len(colors) < 20:
         return []
@@ -289,7 +322,7 @@ def clusters(colors: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarra
     return [(one.mean(axis=0), np.maximum(one.std(axis=0), 4)) for one in groups if len(one) > 0.08 * len(colors)]
 
 
-def _distance(colors: np.ndarray, groups: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def _distance(colors: np.ndarray, groups: list[Cluster]) -> np.ndarray:
     """The square distance of each pixel to the nearest cluster, in its standard deviations, at most 60: (S, S)."""
     if not groups:
         return np.full(colors.shape[:2], 30.0)
@@ -306,6 +339,10 @@ def style_scores(likely: np.ndarray, known: np.ndarray) -> dict[str, float]:
 
 def _eroded(mask: np.ndarray, side: int) -> np.ndarray:
     return cv2.erode(mask.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
+
+
+def _dilated(mask: np.ndarray, side: int) -> np.ndarray:
+    return cv2.dilate(mask.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
 
 
 CLOTH = 32.0  # of `_contrast`: the hair of 125 rendered heads and 120 drawings stays below
@@ -325,11 +362,11 @@ def read_hair(frame: Frame, chroma: float) -> tuple[dict[str, str], dict[str, fl
             "covering_color": 0.1,
         }
     likely = hair_map(frame)
-    scores = style_scores(likely, frame.known)
-    seen = frame.colors[(likely > 0.55) & frame.known]
+    scores = {name: score for name, score in style_scores(likely, frame.known).items() if name in fitting(likely)}
+    rows = (np.arange(FRAME)[:, None] + 0.5) / FRAME
+    seen = frame.colors[(likely > 0.55) & frame.known & (rows < 0.5)]
     best = max(scores, key=lambda name: scores[name])
-    if len(seen) < 40 or best == "bald":
-        best = "bald"
+    if best == "bald" or len(seen) < 40:
         return {"hair_style": best}, {"hair_style": _margin(scores, best), "hair_color": 0.0, "covering_color": 0.0}
     color = np.median(seen, axis=0)
     hairs, cloths = _nearest(color, HAIR, chroma), _nearest(color, COVERING, chroma)
@@ -560,7 +597,7 @@ def read_appearance(face: Face, frame: Frame) -> tuple[dict[str, Any], dict[str,
     factors: dict[str, Any] = {"head_tilt": float(np.clip(roll / MAX_TILT, -1, 1))}
     sure: dict[str, float] = dict.fromkeys(Appearance.NAMES, 0.0) | {"head_tilt": 0.95}
     places = {
-        "background": (((y < 0.1) | (abs(x - 0.5) > 0.42)) & (y < 0.6), 0.42, 0.4),
+        "background": (((y < 0.1) | (abs(x - 0.5) > 0.42)) & (y < 0.6) & (frame.person < 0.3), 0.42, 0.4),
         "clothes": (body_mask() & (y > 0.93) & (abs(x - 0.5) > 0.12), 0.22, 0.5),
     }
     for name, (place, darkest, span) in places.items():
