@@ -254,6 +254,7 @@ def _mask(paint) -> np.ndarray:
 FALLING = {"bob", "long", "wavy", "headscarf"}
 JAW = 0.68  # y in the frame, below which shoulders may follow
 LONG = 0.16  # of `falling`: of 90 rendered heads, those with short hair stay below, those with long hair above
+COVERED = 0.85  # the least hair on a forehead that is covered
 BALD = 0.15  # the most hair above the brows of a bald head
 
 
@@ -295,10 +296,12 @@ def falling(likely: np.ndarray) -> float:
 
 
 def fitting(likely: np.ndarray) -> set[str]:
-    """The styles that are as long as the hair in a map (S, S)."""
+    """The styles that are as long, and cover the forehead as far, as the hair in a map (S, S)."""
     if falling(likely) > LONG:
         return FALLING
     y, x = (np.mgrid[:FRAME, :FRAME] + 0.5) / FRAME
+    if likely[(abs(x - 0.5) < 0.15) & (y > 0.27) & (y < 0.34)].mean() > COVERED:
+        return {"fringe", *COVERINGS}
     above_brows = likely[(abs(x - 0.5) < 0.2) & (y > 0.15) & (y < 0.32)]
     return set(style_masks()) - FALLING - ({"bald"} if above_brows.mean() > BALD else set())
 

@@ -202,7 +202,7 @@ def _photographed(pixels: np.ndarray, faces: list[Face]) -> bool:
 UNIT_TRUST = {
     "au1": 0.84, "au2": 0.81, "au4": 0.72, "au5": 0.80, "au6": 0.82, "au7": 0.65, "au9": 0.78, "au10": 0.68,
     "au12": 0.89, "au14": 0.56, "au15": 0.61, "au17": 0.56, "au20": 0.68, "au24": 0.68, "au25": 0.57, "au26": 0.71,
-    "au43": 0.95, "gaze_x": 0.93, "gaze_y": 0.39, "head_yaw": 0.99, "head_pitch": 0.86,
+    "au43": 0.95, "gaze_x": 0.93, "gaze_y": 0.41, "head_yaw": 0.99, "head_pitch": 0.86,
 }  # fmt: skip
 
 

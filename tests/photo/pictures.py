@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import insightface
 import matplotlib
 import skimage
 
 ASTRONAUT = Path(skimage.__file__).parent / "data" / "astronaut.png"
 HOPPER = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+GROUP = Path(insightface.__file__).parent / "data" / "images" / "t1.jpg"  # six people

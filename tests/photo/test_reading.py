@@ -14,10 +14,11 @@ from gen_affect_lib import read_photo
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
 from gen_affect_lib.cli import main
 from gen_affect_lib.errors import UserError
+from gen_affect_lib.paths import REFERENCE
 from gen_affect_lib.photo import landmarker as landmarker_module
 from gen_affect_lib.photo.landmarker import FaceLandmarker
-from gen_affect_lib.photo.reading import close_up, see_photo
-from tests.photo.pictures import ASTRONAUT, HOPPER
+from gen_affect_lib.photo.reading import UNIT_TRUST, close_up, see_photo
+from tests.photo.pictures import ASTRONAUT, GROUP, HOPPER
 
 HAPPY = {"joy", "happiness", "glee", "jolliness", "amusement", "delight", "cheerfulness", "enjoyment", "gladness"}
 SHORT = {"short", "side_part", "quiff", "fringe", "buzz", "curly"}
@@ -31,6 +32,21 @@ def landmarker():
 @pytest.fixture(scope="module")
 def astronaut(landmarker):
     return read_photo(ASTRONAUT, landmarker=landmarker)
+
+
+def test_six_people_in_one_photograph_are_read_one_by_one(landmarker):
+    readings = [read_photo(GROUP, which, landmarker) for which in range(6)]
+    assert [one.box[0] for one in readings] == sorted(one.box[0] for one in readings)
+    smiles = [one.expression.au12 > 0.7 for one in readings]
+    assert smiles == [False, False, True, True, False, True]
+    assert all(one.identity.hair_style in {"bob", "long", "wavy"} for one in (readings[0], readings[5]))
+    assert all(one.identity.glasses == "none" and one.identity.hair_style != "bald" for one in readings)
+
+
+def test_units_are_trusted_as_far_as_they_are_read_of_rendered_heads():
+    figures = json.loads((REFERENCE / "photo.json").read_text())
+    read = {unit: figures["after"]["all"][unit]["correlation"] for unit in UNIT_TRUST if unit.startswith("au")}
+    assert pytest.approx(read | figures["pose"], abs=0.0051) == UNIT_TRUST
 
 
 def test_the_astronaut_is_happy_with_short_brown_or_blond_hair_and_without_glasses_and_beard(astronaut):
