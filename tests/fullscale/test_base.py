@@ -1,6 +1,7 @@
 """From text to pictures as in diffusers' pipeline; and what is added: sets, and bad input in one line."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -237,25 +238,40 @@ def test_the_same_attention_around_changes_nothing(base):
     assert torch.equal(same, set_of(base, 2))
 
 
-def test_a_compiled_transformer_has_the_same_few_graphs_for_any_number_of_steps(tmp_path):
-    from torch._dynamo.testing import CompileCounter
-
+@pytest.fixture
+def one_block(tmp_path):
+    """A base with one dual block, and a function that draws a set of two with shared attention, in so many steps."""
     tiny_sd3.transformer(num_layers=1, dual_attention_layers=(0,)).save_pretrained(tmp_path / "transformer")
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"shift": 3.0}')
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusion3Pipeline"}))
-    base, counter = Base(tmp_path), CompileCounter()
+    base = Base(tmp_path)
     prompts, noise = base.encode_prompts(["", ""]), torch.randn(2, 16, 4, 6, generator=generator())
 
     def drawn(steps):
         return base.sample(prompts, noise, steps=steps, guidance_scale=1.0, consistency=Consistency(face_above=0.0))
 
+    return base, drawn
+
+
+def test_a_compiled_transformer_has_the_same_few_graphs_for_any_number_of_steps(one_block):
+    from torch._dynamo.testing import CompileCounter
+
+    (base, drawn), counter = one_block, CompileCounter()
     expected = drawn(6)
     base.compile(backend=counter)  # an error if a graph breaks
     drawn(2)
     after_two = counter.frame_count
     assert torch.equal(drawn(6), expected)
     assert counter.frame_count == after_two <= 4, "anchors and others, sigma as a constant and then as an input"
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor compiles with g++ on a CPU")
+def test_inductor_draws_the_same_set(one_block):
+    base, drawn = one_block
+    expected = drawn(3)
+    base.compile()
+    torch.testing.assert_close(drawn(3), expected, rtol=1e-4, atol=1e-4)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
