@@ -213,7 +213,8 @@ class Frame:
         x, y = np.meshgrid(places - 0.5, places - EYE_Y)
         y = np.where(y < 0, y * skull / DRAWN_SKULL, y)
         sampled = (center + x[..., None] * of_x + y[..., None] * of_y).astype(np.float32)  # (S, S, 2)
-        warped, person = (cv2.remap(seen, *np.moveaxis(sampled, -1, 0), cv2.INTER_LINEAR) for seen in (pixels, person))
+        columns, rows = sampled[..., 0], sampled[..., 1]
+        warped, person = (cv2.remap(seen, columns, rows, cv2.INTER_LINEAR) for seen in (pixels, person))
         known = ((sampled >= 0) & (sampled < pixels.shape[1::-1])).all(axis=-1)
         return cls(to_lab(warped), warped, known, person)
 

@@ -133,7 +133,9 @@ def test_an_uploaded_photograph_is_read_and_corrected(open_notebook):
     panel.wait_for("glasses square")  # only the uploaded person wears some
     assert panel.alt != before and "Nothing is corrected yet" in panel.alt
     panel.pad.scroll_into_view_if_needed()
-    change(panel, lambda: panel.root.get_by_label("glasses", exact=True).select_option("none"), "Corrected: glasses none.")
+    change(
+        panel, lambda: panel.root.get_by_label("glasses", exact=True).select_option("none"), "Corrected: glasses none."
+    )
     panel.pad.focus()
     selected = panel.root.locator("select").first.input_value()
     notebook.page.keyboard.press("ArrowDown")
