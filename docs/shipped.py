@@ -1,7 +1,7 @@
 """Writes what README.md and the model card show of the shipped checkpoint.
 
     python docs/shipped.py figures    # the tables of data/reference/evaluation.json, into the model card
-    python docs/shipped.py photo      # data/reference/photo.json, and the table of data/checkpoints/photo
+    python docs/shipped.py photo      # data/reference/photo.json, and the tables of data/checkpoints/{photo,person}
     python docs/shipped.py pictures   # people.jpg, words_135.jpg and failures.png, in data/reference
 
 expressions.png is a copy of what `make demo` leaves.
@@ -34,8 +34,10 @@ def figures() -> None:
 
 
 def photo() -> None:
-    """Measure the reading of units from pictures of heads on held-out people, and write the table into its card."""
-    _into_card(CHECKPOINTS / "photo", photo_study.table(photo_study.write_figures()))
+    """Measure the reading of units and hair from pictures of heads on held-out people; write the tables into cards."""
+    measured = photo_study.write_figures()
+    _into_card(CHECKPOINTS / "photo", photo_study.table(measured))
+    _into_card(CHECKPOINTS / "person", photo_study.hair_table(measured))
 
 
 def _into_card(folder: Path, text: str) -> None:

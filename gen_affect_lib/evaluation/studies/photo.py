@@ -21,7 +21,7 @@ import numpy as np
 from gen_affect_lib.avatars import Appearance, Avatar
 from gen_affect_lib.avatars.emotions import EMOTIONS, GROUPS, branches, class_probabilities
 from gen_affect_lib.avatars.factors import Expression
-from gen_affect_lib.avatars.splits import REPORT_SEED
+from gen_affect_lib.avatars.splits import REPORT_SEED, VALIDATION_SEED
 from gen_affect_lib.display import grid
 from gen_affect_lib.encoders.affect import posterior
 from gen_affect_lib.errors import UserError
@@ -32,6 +32,7 @@ from gen_affect_lib.machine import describe_machine
 from gen_affect_lib.paths import CACHE, CHECKPOINTS, REFERENCE
 from gen_affect_lib.photo.heads import Person, Scene, render_head
 from gen_affect_lib.photo.landmarker import SHA256, Face, FaceLandmarker
+from gen_affect_lib.photo.likeness import read_likeness
 from gen_affect_lib.photo.reading import read_photo
 from gen_affect_lib.photo.units import UnitModel, dark_offset, face_crop, read_crop
 from gen_affect_lib.training.photo import RENDERED, UNITS, Sample, correlations
@@ -181,13 +182,42 @@ def measure(plan: HeadsPlan, model: UnitModel) -> dict:
     return result | {"groups": groups | {"chance": 1 / len(GROUPS)}}
 
 
+# The drawn styles that are read of each kind of rendered hair. A shaved head is a drawn buzz cut.
+HAIR = {
+    "none": {"bald"},
+    "shaved": {"buzz"},
+    "short": {"buzz", "short", "side_part", "quiff", "fringe", "curly"},
+    "full": {"buzz", "short", "side_part", "quiff", "fringe", "curly", "afro", "bun"},
+    "long": {"bob", "long", "wavy", "ponytail", "braids"},
+}
+HAIR_FIRST, HAIR_PEOPLE = VALIDATION_SEED + 500, 140
+
+
+def read_hair(first: int = HAIR_FIRST, people: int = HAIR_PEOPLE) -> dict[str, dict[str, int]]:
+    """How often the length of hair is read of rendered heads, whose hair is known.
+
+    Returns for each kind of hair "people", "right" and "bald", how many were read as bald.
+    """
+    landmarker = FaceLandmarker.load()
+    counts = {kind: dict.fromkeys(("people", "right", "bald"), 0) for kind in HAIR}
+    for seed in range(first, first + people):
+        person = Person.sample(seed)
+        pixels = render_head(person, Expression.neutral(), Scene.sample(seed), 256)
+        style = read_likeness(landmarker.faces(pixels)[0], pixels)[0].hair_style
+        found = {"people": True, "right": style in HAIR[person.hair_style], "bald": style == "bald"}
+        for name, yes in found.items():
+            counts[person.hair_style][name] += yes
+    return counts
+
+
 # An earlier model was measured on the first 8 people, and a gap between skin tones led to a change: these are others.
 FIRST = REPORT_SEED + 100
 
 
 def write_figures(path: Path = REFERENCE / "photo.json") -> dict:
     """Measure the shipped model on people of the report, and write the figures. A cut-off call continues."""
-    result = measure(HeadsPlan(FIRST), UnitModel.load(CHECKPOINTS / "photo")) | {"machine": describe_machine()}
+    result = measure(HeadsPlan(FIRST), UnitModel.load(CHECKPOINTS / "photo")) | {"hair": read_hair()}
+    result |= {"machine": describe_machine()}
     result = json.loads(json.dumps(result), parse_float=lambda number: round(float(number), 4))
     write_json(path, result)
     return result
@@ -220,6 +250,12 @@ def table(result: dict) -> str:
             + ".",
         ]
     )
+
+
+def hair_table(result: dict) -> str:
+    """The figures of `read_hair` as Markdown."""
+    rows = [f"| {kind} | {n['people']} | {n['right']} | {n['bald']} |" for kind, n in result["hair"].items()]
+    return "\n".join(["| hair | people | length read right | read as bald |", "| --- | --- | --- | --- |", *rows])
 
 
 def matching_sheets(folder: Path, first: int = REPORT_SEED + 1000, people: int = 12, seed: int = 0) -> list[int]:
