@@ -2,16 +2,17 @@
 
     python -m gen_affect_lib compare adapters --minutes 30
 
-The full-scale path, small: the base is the kit's own MM-DiT, trained to draw avatars without any condition, twice as
-long as an adapter, and saved as a Stable Diffusion 3.5 is, with the kit's codec as its VAE. Adapters are trained over
-it on the drawn world and draw people whom neither has seen. Every picture is sampled by `fullscale.base.Base` from that
+The full-scale path, small: the base is the kit's own MM-DiT, trained to draw avatars without any condition, as long as
+an adapter, and saved as a Stable Diffusion 3.5 is, with the kit's codec as its VAE. Adapters are trained over it on the
+drawn world and draw people whom neither has seen. Every picture is sampled by `fullscale.base.Base` from that
 folder.
 
 - "right": the expression judge's likeliest of the 25 groups is that of the target word.
 - "found": among 1,000 people the identity judge finds the person, see `study.Scoring`.
 
 The row "base" is the base without an adapter, which is chance. The guidance scale of each adapter is the one with the
-highest right + found on validation people; "right" and "found" are those on the people of the plan.
+highest right + found on validation people; "right" and "found" are those on the people of the plan. Beside the figures
+lies a picture of the first of them.
 
 Letters: N people, W words, M text tokens.
 """
@@ -24,12 +25,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from gen_affect_lib.avatars.pairs import PairCache
 from gen_affect_lib.avatars.splits import VALIDATION_SEED
 from gen_affect_lib.codec import LatentCodec
 from gen_affect_lib.device import on_device, pick_device, seed_everything
+from gen_affect_lib.display import grid
 from gen_affect_lib.encoders.expression import read_expression
 from gen_affect_lib.encoders.pack import FacePack
 from gen_affect_lib.evaluation.metrics.bootstrap import estimate
@@ -53,9 +56,10 @@ from gen_affect_lib.training.latent_pairs import LatentPairs, Split, cache_split
 from gen_affect_lib.training.trainer import Trainer
 
 GUIDANCE = (1.0, 1.5, 2.0, 3.0)
-TEXT_TOKENS, TEXT_DIM, POOLED_DIM = 24, 128, 64  # of the base's empty text
+TEXT_TOKENS, TEXT_DIM, POOLED_DIM = 8, 128, 64  # of the base's empty text
+FACE_TOKENS = {"condition_tokens": 2, "identity_tokens": 4, "expression_tokens": 2}  # are added to those of the text
 STEPS = 12  # of the sampler
-BASE_FACTOR = 2  # the base is trained so many times as long as an adapter
+SHOWN = 2  # people in the picture
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ def compare_adapters(
         rows.add({"name": "reconstructed", "about": "what the codec makes of them"} | score(restore(codec, true)))
     if "base" not in rows:
         images = generate(Base(base_folder, torch.float32, pick_device()), None, faces, plan, 1.0)
+        np.save(folder / "base.npy", images[:SHOWN])
         rows.add({"name": "base", "about": "the base without an adapter"} | score(images))
     chosen_on = dataclasses.replace(plan, first_person=VALIDATION_SEED)
     try_score: Scoring | None = None
@@ -144,10 +149,26 @@ def compare_adapters(
         try_score = try_score or Scoring(chosen_on)
         tried = {scale: _total(try_score(generate(base, adapter, faces, chosen_on, scale))) for scale in GUIDANCE}
         guidance = max(tried, key=lambda scale: tried[scale])
-        scored = score(generate(base, adapter, faces, plan, guidance))
+        images = generate(base, adapter, faces, plan, guidance)
+        if seed == 0:
+            np.save(folder / f"{name}.npy", images[:SHOWN])
         about = {"name": name, "about": ADAPTERS[name].about, "seed": seed, "guidance": guidance}
-        rows.add(about | row | {"tried": {str(scale): total for scale, total in tried.items()}} | scored)
+        rows.add(about | row | {"tried": {str(scale): total for scale, total in tried.items()}} | score(images))
+    shown = {name: folder / f"{name}.npy" for name in ("base", *ADAPTERS)}
+    pictures = {name: np.load(file) for name, file in shown.items() if file.is_file()}
+    sheet(plan, pictures).save(path.with_suffix(".jpg"), quality=85)
     return rows.save()
+
+
+def sheet(plan: Plan, pictures: dict[str, np.ndarray]) -> Image.Image:
+    """The first people: each way's pictures, from (N, W, S, S, 3), in a row, and the reference beside the first row."""
+    tiles, names = [], []
+    for person in range(min(map(len, pictures.values()))):
+        for number, (name, images) in enumerate(pictures.items()):
+            tiles += [None if number else plan.references[person], *images[person]]
+            names.append(name)
+    titles, side = ["reference", *plan.target_words], next(iter(pictures.values())).shape[2]
+    return grid(tiles, titles, columns=len(titles), row_titles=names, tile=side)
 
 
 def _total(scored: dict[str, list[int]]) -> int:
@@ -180,7 +201,7 @@ def train_base(
         config, on_device(base), nn.Identity(), RectifiedFlow(), pairs, run, marks={"codec": codec.mark},
         networks=Unconditional,
     )  # fmt: skip
-    train(trainer, steps and BASE_FACTOR * steps, minutes and BASE_FACTOR * minutes)
+    train(trainer, steps, minutes)
     save_base(base, codec, folder)
 
 
@@ -216,7 +237,7 @@ def train_adapter(
     seed_everything(seed)
     freeze(base)
     views, numbers = splits[0].identities.shape[1:]
-    sizes = dict(vars(profile.fusion), identity_views=views, identity_dim=numbers)
+    sizes = dict(vars(profile.fusion), identity_views=views, identity_dim=numbers) | FACE_TOKENS
     sizes |= {"fusion_layers": sizes.pop("num_layers"), "fusion_heads": sizes.pop("num_heads")}
     adapter = Adapter.for_base(base, way=way.way, **sizes)
     if way.rank:

@@ -199,7 +199,7 @@ def read_hair(first: int = HAIR_FIRST, people: int = HAIR_PEOPLE) -> dict[str, d
     Returns for each kind of hair "people", "right" and "bald", how many were read as bald.
     """
     landmarker = FaceLandmarker.load()
-    counts = {kind: dict.fromkeys(("people", "right", "bald"), 0) for kind in HAIR}
+    counts: dict[str, dict[str, int]] = {kind: {"people": 0, "right": 0, "bald": 0} for kind in HAIR}
     for seed in range(first, first + people):
         person = Person.sample(seed)
         pixels = render_head(person, Expression.neutral(), Scene.sample(seed), 256)

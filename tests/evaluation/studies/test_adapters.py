@@ -76,3 +76,13 @@ def test_rows_are_said_with_intervals_and_costs():
     said = adapters.say({"words": list("abcd"), "rows": rows}).splitlines()
     assert said[0].startswith("base") and "right 0.125" in said[0] and "found 0.000 [0.000, 0.000]" in said[0]
     assert "seed 1" in said[1] and "right 0.750" in said[1] and "2.50 M trained, guidance 2" in said[1]
+
+
+def test_the_sheet_has_a_row_for_each_way_and_person():
+    plan = Plan(2, 3, 1, 1_000_000)
+    white, black = np.full((2, 3, 64, 64, 3), 255, np.uint8), np.zeros((2, 3, 64, 64, 3), np.uint8)
+    two = np.asarray(adapters.sheet(plan, {"base": white, "tokens": black}))
+    three = np.asarray(adapters.sheet(plan, {"base": white, "tokens": black, "both": black}))
+    assert three.shape[0] - two.shape[0] > 2 * 64 and abs(three.shape[1] - two.shape[1]) < 40
+    dark = [(picture.reshape(-1, 3).max(axis=1) < 30).sum() for picture in (two, three)]
+    assert dark[0] > 6 * 64**2 * 0.95 and dark[1] - dark[0] > 6 * 64**2 * 0.95
