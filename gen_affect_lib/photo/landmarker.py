@@ -153,7 +153,7 @@ class FaceLandmarker:
             raise UserError(f"{file} is not the face_landmarker.task (float16, version 1) that was tested: {INSTALL}")
         # OpenCV 5.0 ignores the choice of the engine for a network that is read from memory: unpack the three files.
         with zipfile.ZipFile(io.BytesIO(content)) as task, tempfile.TemporaryDirectory() as folder:
-            networks = [_network(task.extract(f"{name}.tflite", folder)) for name in NETWORKS]
+            networks = [read_network(task.extract(f"{name}.tflite", folder)) for name in NETWORKS]
             average, weights = average_face(task.read("geometry_pipeline_metadata_landmarks.binarypb"))
         return cls(*networks, average=average, weights=weights)
 
@@ -375,7 +375,8 @@ def _batch(pixels: np.ndarray, scale: float, mean: float) -> np.ndarray:
     return cv2.dnn.blobFromImage(pixels, scale, mean=(mean, mean, mean), ddepth=cv2.CV_32F)
 
 
-def _network(file: str):
+def read_network(file: str):
+    """A TFLite network as an OpenCV `Net`. Raises UserError if OpenCV is too old for the landmarker's."""
     # The default engine of OpenCV 5 silently loses outputs of these graphs. OpenCV 4 cannot read the blendshapes.
     engine = getattr(cv2.dnn, "ENGINE_CLASSIC", None)
     if engine is None:

@@ -366,7 +366,8 @@ def read_hair(frame: Frame, chroma: float) -> tuple[dict[str, str], dict[str, fl
             "covering_color": 0.1,
         }
     likely = hair_map(frame)
-    scores = {name: score for name, score in style_scores(likely, frame.known).items() if name in fitting(likely)}
+    fit, scores = fitting(likely), style_scores(likely, frame.known)
+    scores = {name: score for name, score in scores.items() if name in fit}
     rows = (np.arange(FRAME)[:, None] + 0.5) / FRAME
     seen = frame.colors[(likely > 0.55) & frame.known & (rows < 0.5)]
     best = max(scores, key=lambda name: scores[name])

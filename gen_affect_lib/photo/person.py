@@ -15,7 +15,7 @@ import numpy as np
 
 from gen_affect_lib.errors import UserError
 from gen_affect_lib.paths import CHECKPOINTS
-from gen_affect_lib.photo.landmarker import Face
+from gen_affect_lib.photo.landmarker import Face, read_network
 
 WEIGHTS = CHECKPOINTS / "person" / "selfie_segmentation.tflite"
 SHA256 = "8d13b7fae74af625c641226813616a2117bd6bca19eb3b75574621fc08557f27"
@@ -41,11 +41,11 @@ def person_mask(pixels: np.ndarray, face: Face) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _network() -> cv2.dnn.Net:
+def _network():
     try:
         weights = WEIGHTS.read_bytes()
     except OSError as error:
         raise UserError(f"{WEIGHTS} cannot be read: restore it") from error
     if hashlib.sha256(weights).hexdigest() != SHA256:
         raise UserError(f"{WEIGHTS} is damaged: restore it")
-    return cv2.dnn.readNetFromTFLite(np.frombuffer(weights, np.uint8))
+    return read_network(str(WEIGHTS))

@@ -5,7 +5,7 @@ import pytest
 
 from gen_affect_lib.avatars import Appearance, Avatar, Expression, Identity
 from gen_affect_lib.avatars.colors import SKIN
-from gen_affect_lib.evaluation.studies.photo import HAIR_FIRST, read_hair
+from gen_affect_lib.evaluation.studies.photo import HAIR_FIRST, measure_hair
 from gen_affect_lib.photo.heads import Person, Scene, render_head
 from gen_affect_lib.photo.landmarker import FaceLandmarker
 from gen_affect_lib.photo.likeness import (
@@ -127,7 +127,7 @@ def test_rendered_heads_have_neither_glasses_nor_a_beard_and_skin_from_light_to_
 
 def test_bald_short_and_long_hair_of_rendered_heads_is_read():
     """Of people on whom no number was set; data/reference/photo.json has more of them."""
-    counts = read_hair(HAIR_FIRST, 36)
+    counts = measure_hair(HAIR_FIRST, 36)
     assert sum(one["people"] for one in counts.values()) == 36
     assert counts["long"]["people"] >= 4 and counts["long"]["right"] > 0.6 * counts["long"]["people"]
     others = [counts[kind] for kind in ("none", "short", "full")]

@@ -156,7 +156,8 @@ def compare_adapters(
         rows.add(about | row | {"tried": {str(scale): total for scale, total in tried.items()}} | score(images))
     shown = {name: folder / f"{name}.npy" for name in ("base", *ADAPTERS)}
     pictures = {name: np.load(file) for name, file in shown.items() if file.is_file()}
-    sheet(plan, pictures).save(path.with_suffix(".jpg"), quality=85)
+    if pictures:  # none, if the rows come from another folder
+        sheet(plan, pictures).save(path.with_suffix(".jpg"), quality=85)
     return rows.save()
 
 

@@ -182,18 +182,19 @@ def measure(plan: HeadsPlan, model: UnitModel) -> dict:
     return result | {"groups": groups | {"chance": 1 / len(GROUPS)}}
 
 
-# The drawn styles that are read of each kind of rendered hair. A shaved head is a drawn buzz cut.
+# The drawn styles that are right for each kind of rendered hair. A shaved head is a drawn buzz cut.
+SHORT = {"buzz", "short", "side_part", "quiff", "fringe", "curly"}
 HAIR = {
     "none": {"bald"},
     "shaved": {"buzz"},
-    "short": {"buzz", "short", "side_part", "quiff", "fringe", "curly"},
-    "full": {"buzz", "short", "side_part", "quiff", "fringe", "curly", "afro", "bun"},
+    "short": SHORT,
+    "full": SHORT | {"afro", "bun"},
     "long": {"bob", "long", "wavy", "ponytail", "braids"},
 }
 HAIR_FIRST, HAIR_PEOPLE = VALIDATION_SEED + 500, 140
 
 
-def read_hair(first: int = HAIR_FIRST, people: int = HAIR_PEOPLE) -> dict[str, dict[str, int]]:
+def measure_hair(first: int = HAIR_FIRST, people: int = HAIR_PEOPLE) -> dict[str, dict[str, int]]:
     """How often the length of hair is read of rendered heads, whose hair is known.
 
     Returns for each kind of hair "people", "right" and "bald", how many were read as bald.
@@ -204,9 +205,10 @@ def read_hair(first: int = HAIR_FIRST, people: int = HAIR_PEOPLE) -> dict[str, d
         person = Person.sample(seed)
         pixels = render_head(person, Expression.neutral(), Scene.sample(seed), 256)
         style = read_likeness(landmarker.faces(pixels)[0], pixels)[0].hair_style
-        found = {"people": True, "right": style in HAIR[person.hair_style], "bald": style == "bald"}
-        for name, yes in found.items():
-            counts[person.hair_style][name] += yes
+        count = counts[person.hair_style]
+        count["people"] += 1
+        count["right"] += style in HAIR[person.hair_style]
+        count["bald"] += style == "bald"
     return counts
 
 
@@ -216,7 +218,7 @@ FIRST = REPORT_SEED + 100
 
 def write_figures(path: Path = REFERENCE / "photo.json") -> dict:
     """Measure the shipped model on people of the report, and write the figures. A cut-off call continues."""
-    result = measure(HeadsPlan(FIRST), UnitModel.load(CHECKPOINTS / "photo")) | {"hair": read_hair()}
+    result = measure(HeadsPlan(FIRST), UnitModel.load(CHECKPOINTS / "photo")) | {"hair": measure_hair()}
     result |= {"machine": describe_machine()}
     result = json.loads(json.dumps(result), parse_float=lambda number: round(float(number), 4))
     write_json(path, result)
@@ -253,7 +255,7 @@ def table(result: dict) -> str:
 
 
 def hair_table(result: dict) -> str:
-    """The figures of `read_hair` as Markdown."""
+    """The figures of `measure_hair` as Markdown."""
     rows = [f"| {kind} | {n['people']} | {n['right']} | {n['bald']} |" for kind, n in result["hair"].items()]
     return "\n".join(["| hair | people | length read right | read as bald |", "| --- | --- | --- | --- |", *rows])
 
